@@ -1,0 +1,160 @@
+"""How fast is the feature store?
+
+    python bench/store.py [--items 5000] [--rounds 5] [--clips 64] [--out bench/results/store.json]
+
+1. Random reads of 16 KB records (8 x 1024, float16), one thread: the store against one .npy and one .safetensors file
+   per record, all from the page cache; the store verifies a checksum on every read, the files do not.
+2. Writing: one commit per record and one per 64 records, both waiting for the disk; one .npy per record, which does not.
+3. An epoch over 64 clips (720 x 1280, 10 s): their features from the store against eight decoded frames each.
+   The keys are known as they are from the second epoch on; hashing the files, once per process, is timed by itself.
+4. Hashes for the content of files.
+
+Rounds alternate (A B C A B C ...) in one process; medians, their ratios, and every single time go into the JSON.
+"""
+import argparse
+import hashlib
+import os
+import platform
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+
+from popnb.core import write_json
+from popnb.features.store import Store, content_key
+
+
+def rounds(ways, n):
+    "Seconds of each way, `n` times, taking turns"
+    times = {name: [] for name in ways}
+    for _ in range(n):
+        for name,f in ways.items():
+            start = time.perf_counter()
+            f()
+            times[name].append(time.perf_counter() - start)
+    return times
+
+
+def table(title, times, items, unit):
+    "Medians and ratios to the first way, printed and returned"
+    first = statistics.median(next(iter(times.values())))
+    print(f"\n{title}")
+    out = {}
+    for name,t in times.items():
+        m = statistics.median(t)
+        out[name] = dict(seconds=t, median_s=m, per_s=items/m, ratio=m/first)
+        print(f"  {name:34}{items/m:14,.0f} {unit}/s   {m/first:10.2f} x the time of the first")
+    return out
+
+
+def random_reads(d, n, reps, rng):
+    keys = [f"{i:06d}" for i in range(n)]
+    store,npy,st = Store(d/"store"),d/"npy",d/"safetensors"
+    npy.mkdir(), st.mkdir()
+    for i in range(0, n, 500):
+        batch = {k: dict(x=rng.standard_normal((8, 1024)).astype(np.float16)) for k in keys[i:i+500]}
+        store.put_many(batch)
+        for k,v in batch.items():
+            np.save(npy/f"{k}.npy", v["x"])
+            safetensors.numpy.save_file(v, st/f"{k}.safetensors")
+    order = rng.permutation(keys).tolist()
+    def batches(): [store.get_many(order[i:i+64]) for i in range(0, n, 64)]
+    assert all((store.get(k)["x"] == np.load(npy/f"{k}.npy")).all() for k in order[:50])
+    return rounds({
+        "store.get_many, 64 at a time": batches,
+        "store.get": lambda: [store.get(k) for k in order],
+        ".npy per record": lambda: [np.load(npy/f"{k}.npy") for k in order],
+        ".safetensors per record": lambda: [safetensors.numpy.load_file(st/f"{k}.safetensors") for k in order]}, reps)
+
+
+def writes(d, n, reps, rng):
+    x,turn = dict(x=rng.standard_normal((8, 1024)).astype(np.float16)),[0]
+    def fresh():
+        turn[0] += 1
+        return [f"{turn[0]}-{i}" for i in range(n)]
+    one,many,files = Store(d/"w1"),Store(d/"w64"),d/"wnpy"
+    files.mkdir()
+    def batches():
+        keys = fresh()
+        for i in range(0, n, 64): many.put_many({k: x for k in keys[i:i+64]})
+    return rounds({
+        "store.put_many, 64 a commit": batches,
+        "store.put, one a commit": lambda: [one.put(k, x) for k in fresh()],
+        ".npy per record, no flush": lambda: [np.save(files/f"{k}.npy", x["x"]) for k in fresh()]}, reps)
+
+
+def make_clips(d, n, seconds=10, fps=30):
+    "One drawn clip, and `n` copies that differ in a padding box at the end: other bytes, other keys, same work"
+    import av
+    rng = np.random.default_rng(0)
+    pattern = rng.integers(0, 256, (1280//16 + 2, 720//16 + seconds*fps//4 + 2, 3), np.uint8).repeat(16, 0).repeat(16, 1)
+    with av.open(str(d/"clip.mp4"), "w") as box:
+        v = box.add_stream("libx264", rate=fps, options={"crf": "30", "preset": "veryfast"})
+        v.width,v.height,v.pix_fmt,v.gop_size = 720,1280,"yuv420p",250
+        for i in range(seconds*fps): box.mux(v.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(pattern[i%16:i%16+1280, 4*i:4*i+720]), format="rgb24")))
+        box.mux(v.encode())
+    data = (d/"clip.mp4").read_bytes()
+    for i in range(n): (d/f"{i:03d}.mp4").write_bytes(data + (24).to_bytes(4, "big") + b"free" + i.to_bytes(16, "big"))
+    return [d/f"{i:03d}.mp4" for i in range(n)],len(data)
+
+
+def epochs(d, n, reps, rng):
+    from popnb.media.video import frames
+    (d/"clips").mkdir()
+    clips,size = make_clips(d/"clips", n)
+    time.sleep(2.1)   # hashes of younger files are not remembered
+    asked = dict(model="encoder", version=1, policy="endpoints", n=8)
+    start = time.perf_counter()
+    keys = [content_key(c, **asked) for c in clips]
+    hashing = time.perf_counter() - start
+    store = Store(d/"epoch")
+    store.put_many({k: dict(x=rng.standard_normal((8, 1024)).astype(np.float16)) for k in keys})
+    times = rounds({
+        "features from the store": lambda: store.get_many(keys),
+        "keys again, then the store": lambda: store.get_many([content_key(c, **asked) for c in clips]),
+        "decode 8 frames per clip": lambda: [frames(c, 8) for c in clips]}, reps)
+    return times,dict(hashing_once_s=hashing, bytes_per_clip=size, hash_gb_per_s=n*size/hashing/1e9)
+
+
+def hashes(reps):
+    data = os.urandom(32<<20)
+    return rounds({name: lambda name=name: hashlib.new(name, data).digest() for name in ("sha256", "blake2b", "md5")}, reps),len(data)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--items", type=int, default=5000)
+    p.add_argument("--rounds", type=int, default=5)
+    p.add_argument("--clips", type=int, default=64)
+    p.add_argument("--out", type=Path, default=Path(__file__).parent/"results"/"store.json")
+    a = p.parse_args()
+    d,rng = Path(tempfile.mkdtemp()),np.random.default_rng(0)
+    try:
+        result = dict(
+            machine=dict(platform=platform.platform(), processor=_processor(), cpus=os.cpu_count(), load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None),
+            versions=dict(python=platform.python_version(), **{o: version(o) for o in ("popnb", "numpy", "lmdb", "safetensors", "av")}),
+            settings=dict(items=a.items, rounds=a.rounds, clips=a.clips))
+        result["random_reads"] = table(f"Random reads, {a.items:,} records of 16 KB", random_reads(d, a.items, a.rounds, rng), a.items, "records")
+        result["writes"] = table("Writes, 512 records of 16 KB", writes(d, 512, a.rounds, rng), 512, "records")
+        times,size = hashes(a.rounds)
+        result["hashes"] = table("Hashing, MB", times, size/1e6, "MB")
+        times,facts = epochs(d, a.clips, a.rounds, rng)
+        result["epoch"] = table(f"An epoch of {a.clips} clips, 720x1280, 10 s", times, a.clips, "clips") | facts
+        print(f"  hashing the files, once per process: {facts['hashing_once_s']:.2f} s for {a.clips*facts['bytes_per_clip']/1e6:.0f} MB")
+    finally: shutil.rmtree(d)
+    write_json(a.out, result)
+    print(f"\n{a.out}")
+
+
+def _processor():
+    try: return next(o.split(":", 1)[1].strip() for o in Path("/proc/cpuinfo").read_text().splitlines() if o.startswith("model name"))
+    except (OSError, StopIteration): return platform.processor()
+
+
+if __name__ == "__main__": sys.exit(main())
