@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['read_run', 'leaderboard', 'board_markdown', 'forest']
 
-# %% ../nbs/51_leaderboard.ipynb #32e798a9
+# %% ../nbs/51_leaderboard.ipynb #32650711
 import os
 from pathlib import Path
 import numpy as np
@@ -15,7 +15,7 @@ from .evaluation import SHOWN, _cell, _span, md_table
 from .intervals import bootstrap, paired_all
 from .metrics import HEADLINE, METRICS
 from .plots import plot_forest, png
-from .predictions import arrays, check_predictions, guess_task, read_predictions, rows_of_part, value_columns
+from .predictions import arrays, guess_task, read_predictions, rows_of_part, value_columns
 
 # %% ../nbs/51_leaderboard.ipynb #b72920e2
 def read_run(

@@ -6,13 +6,13 @@
 __all__ = ['TEXT_COLUMNS', 'value_columns', 'days_of', 'check_predictions', 'write_predictions', 'read_predictions',
            'rows_of_part', 'guess_task', 'arrays', 'align', 'compare']
 
-# %% ../nbs/47_predictions.ipynb #9e6518fd
+# %% ../nbs/47_predictions.ipynb #eb83b418
 import os
 import re
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from .core import InputError, PopnbError, atomic_path, one_of
+from .core import InputError, atomic_path, one_of
 from .metrics import HEADLINE, METRICS
 from .intervals import paired
 

@@ -20,7 +20,7 @@ from ..media.audio import Audio
 from ..media.glance import Glance, glance
 from ..media.image import letterbox, letterbox_frames, read_image
 
-# %% ../../nbs/15_features.signals.ipynb #a84b6fed
+# %% ../../nbs/15_features.signals.ipynb #24038c34
 VIDEO = {
     "duration": ("s", "length of the clip"),
     "width": ("px", "width as displayed"),
@@ -36,7 +36,7 @@ VIDEO = {
     "sharpness": ("log10", "variance of the Laplacian of luma (0..255), mean over frames"),
     "motion": ("luma steps", "mean change of a pixel in a tenth of a second (0..255), cuts left out"),
     "motion_peak": ("luma steps", "the same, its 95th percentile over time"),
-    "cut_rate": ("1/s", "cuts per second"),
+    "cut_rate": ("1/s", "cuts per second; in a large clip at most one between two visits"),
     "black_share": ("0..1", "share of nearly black pixels"),
     "bars": ("0..1", "share of the picture taken by bars of one colour"),
     "start_brightness": ("0..1", "brightness of the first seconds minus that of the rest"),
@@ -70,18 +70,17 @@ def _frame_signals(px):
     return dict(brightness=y.mean((1, 2))/255, contrast=y.std((1, 2))/255, colourfulness=colourfulness(px),
         saturation=(top - low).sum((1, 2))/np.maximum(top.sum((1, 2)), 1e-6), sharpness=np.log10(1 + edges.var((1, 2))), black_share=(y < 20).mean((1, 2)))
 
-# %% ../../nbs/15_features.signals.ipynb #eb89c7e6
+# %% ../../nbs/15_features.signals.ipynb #1443b622
 CUT_PIXELS,CUT_PALETTE = 15., .35   # luma steps; share of pixels that change their bin
 
 def _changes(g):
-    "Mean luma difference to the frame before per tenth of a second, and whether it is a cut; NaN and False without a neighbour"
+    "Luma difference to the frame before per tenth of a second, NaN without a neighbour; and whether there is a cut"
     px = g.pixels
     diff = np.r_[np.nan, np.abs(np.diff(_luma(px.astype(np.float32)), axis=0)).mean((1, 2))]
     bins = (px[:, 0] >> 6 << 4 | px[:, 1] >> 6 << 2 | px[:, 2] >> 6).reshape(len(px), -1)   # four levels of each colour
     hist = np.stack([np.bincount(b, minlength=64) for b in bins])/bins.shape[1]
     moved = np.r_[0, np.abs(np.diff(hist, axis=0)).sum(1)/2]
-    ok = np.isfinite(g.step)
-    return np.where(ok, diff*.1/g.step, np.nan), ok & (diff > CUT_PIXELS) & (moved > CUT_PALETTE)
+    return diff*.1/g.step, (diff > CUT_PIXELS) & (moved > CUT_PALETTE)
 
 # %% ../../nbs/15_features.signals.ipynb #15d8c656
 ODD_SHARE = .03
@@ -108,7 +107,7 @@ def _start(values, times, duration):
 
 def _mean(x): return float(np.mean(x[np.isfinite(x)])) if np.isfinite(x).any() else np.nan
 
-# %% ../../nbs/15_features.signals.ipynb #92a83563
+# %% ../../nbs/15_features.signals.ipynb #b772b99d
 def video_signals(
     g:Glance, # From `glance`
 ) -> dict: # Name -> float, the names of `VIDEO`
@@ -116,7 +115,7 @@ def video_signals(
     i,px = g.info,g.pixels
     per = {k: np.concatenate(v) for k,v in _stack([_frame_signals(px[a:a+64]) for a in range(0, len(px), 64)]).items()}
     motion,cut = _changes(g)
-    seen,still = np.nansum(g.step),motion[~cut & np.isfinite(motion)]
+    seen,still = g.times[-1] - g.times[0],motion[~cut & np.isfinite(motion)]
     box = letterbox_frames(px[np.linspace(0, len(px)-1, min(len(px), 8)).astype(int)])
     out = dict(duration=i.duration, width=i.width, height=i.height, aspect=i.width/i.height, fps=i.fps, bit_rate=8*i.size_bytes/i.duration/1000 if i.duration else np.nan)
     out |= {k: float(v.mean()) for k,v in per.items()}
@@ -177,7 +176,7 @@ def _spectrum(x):
     return dict(centroid=(f*p).sum()/total, rolloff=f[np.searchsorted(p.cumsum(), .85*total)], flatness=np.exp(np.log(band).mean())/band.mean(),
         pitch=(k + _peak(*np.log(p[k-1:k+2] + 1e-20)))*RATE/2048, low_share=p[f < 250].sum()/total, high_share=p[f > 4000].sum()/total)
 
-# %% ../../nbs/15_features.signals.ipynb #0c53690f
+# %% ../../nbs/15_features.signals.ipynb #6fc725ed
 HOP,BANDS = 256,np.unique(np.geomspace(2, 257, 21).round().astype(int))   # samples; edges of bands, in bins of 31 Hz
 
 def _onsets(x):
@@ -195,7 +194,7 @@ def _tempo(x):
     auto = np.fft.irfft(np.abs(np.fft.rfft(flux, 2*n))**2)[:n]
     if auto[0] <= 1e-9*n: return none
     auto *= n/(n - np.arange(n))/auto[0]
-    lags = np.arange(int(.3*per), min(int(1.5*per), n//2) + 1)
+    lags = np.arange(int(np.ceil(.3*per)), min(int(1.5*per), n//2) + 1)
     k = lags[np.argmax(auto[lags]*np.exp(-.5*np.log2(lags/per/.5)**2))]
     return dict(tempo=60*per/(k + _peak(*auto[k-1:k+2])), beat=float(np.clip(auto[k], 0, 1)))
 

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['content_key', 'Store']
 
-# %% ../../nbs/15_features.store.ipynb #f753e72e
+# %% ../../nbs/15_features.store.ipynb #de8c7197
 import hashlib
 import json
 import lmdb
 import math
 import os
+import stat
 import struct
 import threading
 import time
@@ -23,24 +24,25 @@ import numpy as np
 from fastcore.basics import patch
 from ..core import InputError, MediaError, PopnbError, read_json, write_json
 
-# %% ../../nbs/15_features.store.ipynb #c176703d
+# %% ../../nbs/15_features.store.ipynb #e08d3d89
 _HASHES = {}
 
-def _identity(path, st): return os.path.realpath(path),st.st_ino,st.st_size,st.st_mtime_ns,st.st_ctime_ns
+def _identity(st): return st.st_dev,st.st_ino,st.st_size,st.st_mtime_ns,st.st_ctime_ns
 
 def _file_hash(path):
     "Hash of a file's bytes, remembered while the file stays the same"
     try:
-        known = _HASHES.get(_identity(path, os.stat(path)))
-        if known: return known
+        st = os.stat(path)
+        if not stat.S_ISREG(st.st_mode): raise InputError(f"Cannot read {path}: it is no regular file.")
+        if known := _HASHES.get(_identity(st)): return known
         with open(path, "rb") as f:
             before,h = os.fstat(f.fileno()),hashlib.sha256()
             while block := f.read(1<<20): h.update(block)
             after = os.fstat(f.fileno())
     except FileNotFoundError: raise MediaError("missing", path) from None
     except OSError as e: raise InputError(f"Cannot read {path}: {e.strerror}.") from e
-    if _identity(path, before) != _identity(path, after): raise PopnbError(f"{path} changed while it was read: wait until it is written.")
-    if time.time() - max(after.st_mtime, after.st_ctime) > 2: _HASHES[_identity(path, after)] = h.hexdigest()
+    if _identity(before) != _identity(after): raise PopnbError(f"{path} changed while it was read: wait until it is written.")
+    if time.time() - max(after.st_mtime, after.st_ctime) > 2: _HASHES[_identity(after)] = h.hexdigest()
     return h.hexdigest()
 
 # %% ../../nbs/15_features.store.ipynb #cdfdfad9

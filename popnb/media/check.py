@@ -204,7 +204,7 @@ def _check_sound(path, full, until):
     if audio == "none": raise MediaError("no-audio", path, "pyav", "the track is empty")
     return Verdict(path, audio, "" if audio == "ok" else "broken", "; ".join(wrong), codec=sound._look()["codec"], duration=duration, audio=audio, backend="pyav")
 
-# %% ../../nbs/13_media.check.ipynb #1125041b
+# %% ../../nbs/13_media.check.ipynb #5c59a88a
 def _serve(judge):
     "Worker process: judge one file per line of input until there are no more"
     answers = os.fdopen(os.dup(1), "w", encoding="ascii")
@@ -222,8 +222,7 @@ def _limit(gb):
     try: import resource
     except ImportError: return   # Windows
     for what,most in ((resource.RLIMIT_AS, int(gb*2**30)), (resource.RLIMIT_CORE, 0)):
-        try: resource.setrlimit(what, (most, resource.getrlimit(what)[1]))
-        except (ValueError, OSError): pass   # macOS refuses some, a hard limit may be lower already
+        with suppress(ValueError, OSError): resource.setrlimit(what, (most, resource.getrlimit(what)[1]))   # macOS refuses some, a hard limit may be lower already
 
 # %% ../../nbs/13_media.check.ipynb #7d841a01
 _START = "from popnb.media.check import _serve, check; _serve(check)"

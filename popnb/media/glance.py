@@ -76,7 +76,7 @@ def _shrink(frame, scaler, size):
     a = scaler.reformat(frame, width=max(2, round(frame.width*k)), height=max(2, round(frame.height*k)), format="rgb24", interpolation="AREA", **alone).to_ndarray()
     return np.rot90(a, -turned(frame)//90) if turned(frame) else a
 
-# %% ../../nbs/14_media.glance.ipynb #284fdaca
+# %% ../../nbs/14_media.glance.ipynb #64e7f2f5
 NEIGHBOUR = .35   # seconds
 
 def glance(
@@ -98,7 +98,7 @@ def glance(
             if t < due: continue
             kept[t],turn,due = _shrink(f, scaler, size),turned(f),t + 1/fps - 2e-3
         if not kept: raise MediaError("broken", path, "pyav", "; ".join(clip.problems) or "no frame could be decoded")
-        if (said := clip.stream.frames) > 1.05*len(i): clip.problems.append(f"{len(i)} frames are there, the header promises {said}")
+        if (said := clip.stream.frames) > 1.05*len(i.pts): clip.problems.append(f"{len(i.pts)} frames are there, the header promises {said}")
         info = clip.info(turn)
     times = np.array(sorted(kept))
     step = np.diff(times, prepend=np.nan)

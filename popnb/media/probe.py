@@ -84,39 +84,38 @@ class Index:
 
     def __len__(self): return len(self.order)
 
-# %% ../../nbs/08_media.probe.ipynb #d4c98364
+# %% ../../nbs/08_media.probe.ipynb #99e2b285
 def _units(data, length):
     "Yield where each coded unit of a packet begins; `length` is the size of the length field, 0 for start codes"
-    i,n = 0,len(data)
-    if length:
-        while i + length < n:
-            yield i + length
-            i += length + int.from_bytes(data[i:i+length], "big")
-        return
-    data = bytes(data)
-    while 0 <= (i := data.find(b"\0\0\1", i)) < n - 4:
-        i += 3
-        yield i
+    i,n,text = 0,len(data),b"" if length else bytes(data)
+    for _ in range(600):   # the standards allow fewer; garbage may look like millions
+        if length: at,i = i + length,i + length + int.from_bytes(data[i:i+length], "big")
+        else:
+            if (found := text.find(b"\0\0\1", i)) < 0: return
+            at = i = found + 3
+        if at + 1 >= n: return
+        yield at
 
-# %% ../../nbs/08_media.probe.ipynb #ec5b8e95
+# %% ../../nbs/08_media.probe.ipynb #70a0001a
 def _spare_h264(data, length):
     "Whether no slice of the packet is used for reference, and its temporal layer (always 0)"
-    refs = [data[i] & 0x60 for i in _units(data, length) if 1 <= data[i] & 31 <= 5]
-    return bool(refs) and not any(refs), 0
+    units = [data[i] for i in _units(data, length)]
+    refs = [o & 0x60 for o in units if 1 <= o & 31 <= 5]
+    return bool(refs) and not any(refs) and not any(o & 31 in (7, 8, 13, 15) for o in units), 0
 
 def _spare_hevc(data, length):
     "Whether the picture is not used for reference within its temporal layer, and that layer"
-    kinds = [(data[i] >> 1 & 63, data[i+1] & 7) for i in _units(data, length) if data[i] >> 1 & 63 < 32]
+    kinds = [(data[i] >> 1 & 63, data[i+1] & 7) for i in _units(data, length) if data[i] >> 1 & 63 < 35]
     return bool(kinds) and all(k < 16 and k%2 == 0 for k,_ in kinds), max((t for _,t in kinds), default=0)
 
-# %% ../../nbs/08_media.probe.ipynb #ddac323c
+# %% ../../nbs/08_media.probe.ipynb #471416dd
 KEEP_BYTES = 48_000_000   # packets of a larger stream are read again when they are needed
 
 class Clip:
     "An open video with its index; made by `open_clip`"
-    def __init__(self, path, box, stream, deadline=None):
-        self.path,self.box,self.stream = Path(path),box,stream
-        self.problems,self.notes,self.packets,self.lost = [],[],[],0
+    def __init__(self, path, box, stream, deadline=None, max_pixels=MAX_PIXELS):
+        self.path,self.box,self.stream,self.max_pixels = Path(path),box,stream,max_pixels
+        self.problems,self.notes,self.failed,self.packets,self.lost = [],[],set(),[],0
         self.codec = stream.codec_context.codec.canonical_name
         self.until = None if deadline is None else time.monotonic() + deadline
         self._set_index(self._scan())
@@ -171,7 +170,7 @@ def _compare(self:Clip, found, end):
     said = (self.box.duration or 0)/1e6
     if end and said > 1.02*end + .5: self.problems.append(f"the container announces {said:.1f} s, the file ends at {end:.1f} s")
 
-# %% ../../nbs/08_media.probe.ipynb #38fe54aa
+# %% ../../nbs/08_media.probe.ipynb #f6ca1d83
 @patch
 def _set_index(self:Clip, rows):
     "Make the index; where times are missing or repeated, frames are counted at an even rate"
@@ -184,8 +183,12 @@ def _set_index(self:Clip, rows):
     if not whole:
         pts,base,length = np.arange(n),Fraction(1, self.stream.average_rate or self.stream.guessed_rate or 25),np.ones(n, int)
         self.notes.append("frames have no times of their own: they are counted, at an even rate")
-    guessed = self.box.format.name == "avi" and (np.diff(pts) < 0).any()
+    guessed = self.box.format.name == "avi" and (self.codec in ("h264", "hevc") or self.stream.codec_context.has_b_frames or (np.diff(pts) < 0).any())
     gap = np.diff(np.sort(pts[shown]))
+    streamed = any(o in self.box.format.name for o in ("matroska", "flv", "mpeg"))   # what is lost in these leaves no trace but time
+    if streamed and whole and len(gap) > 8 and gap.max()*base > max(8*np.median(gap)*base, .2):
+        self.notes.append(f"no picture for {float(gap.max()*base):.1f} s after {float(np.sort(pts[shown])[gap.argmax()]*base):.1f} s")
+    if guessed: self.notes.append("AVI does not say when reordered pictures are shown: they are counted")
     last = int(length[shown][np.argmax(pts[shown])]) or (int(np.median(gap)) if len(gap) else 0)
     self.index = Index(pts, key, shown, spare.astype(bool) & (layer == layer.max()), size, base, last, whole and not guessed)
 
@@ -200,7 +203,7 @@ def _open_quick(path, deadline, max_pixels):
     if not ready:
         with open_media(path, deadline=deadline, **limit) as box: yield box
 
-# %% ../../nbs/08_media.probe.ipynb #121099f1
+# %% ../../nbs/08_media.probe.ipynb #e6f15a32
 @contextmanager
 def open_clip(
     path:str|os.PathLike, # A video file
@@ -216,11 +219,11 @@ def open_clip(
         cc = stream.codec_context
         if cc is None: raise MediaError("broken", path, "pyav", "no decoder for this codec")
         if cc.width*cc.height > max_pixels: raise MediaError("too-large", path, "pyav", f"a picture of {cc.width}x{cc.height}")
-        clip = Clip(path, box, stream, deadline)
+        clip = Clip(path, box, stream, deadline, max_pixels)
         try: yield clip
         finally: clip.packets = None
 
-# %% ../../nbs/08_media.probe.ipynb #82c99c26
+# %% ../../nbs/08_media.probe.ipynb #6aeb9427
 @dataclass(frozen=True)
 class VideoInfo:
     "What a video file holds, by its packets rather than by its header"
@@ -244,6 +247,10 @@ class VideoInfo:
     color:dict # `space`, `range`, `transfer` as numbers of ITU-T H.273, 2 where not stated
     problems:tuple = () # What was wrong, in words
     index:Index = field(default=None, repr=False, compare=False) # Times and key frames
+
+    def _repr_markdown_(self):
+        rows = vars(self) | dict(path=Path(self.path).name)
+        return "\n".join(["| | |", "|---|---|"] + [f"| {k} | {round(v, 3) if isinstance(v, float) else v} |" for k,v in rows.items() if k != "index"])
 
 # %% ../../nbs/08_media.probe.ipynb #00a144a2
 def _uneven(times):
@@ -286,7 +293,7 @@ def turned(frame) -> int: # 0, 90, 180 or 270
     "Degrees clockwise by which a decoded frame must be turned"
     return round(-frame.rotation/90)*90 % 360
 
-# %% ../../nbs/08_media.probe.ipynb #cb509c2b
+# %% ../../nbs/08_media.probe.ipynb #b11125c5
 @patch
 def read(self:Clip,
     start:int, # First packet, by its place in decoding order
@@ -296,18 +303,21 @@ def read(self:Clip,
     if self.packets is not None:
         yield from enumerate(self.packets[start:stop], start)
         return
-    place = {(int(p), int(s)): i for i,(p,s) in enumerate(zip(self.dts, self.index.size))}
-    for at in (int(self.dts[start]), int(self.dts[0])):   # a container that overshoots is read from its beginning
-        self.box.seek(at, stream=self.stream, backward=True)
-        begun = False
+    place = {int(p): i for i,p in enumerate(self.index.pts)}
+    for at in [int(self.index.pts[start])]*self.index.exact + [None]:   # a container that overshoots is read from its beginning
+        if at is None: self.box.seek(0)
+        else: self.box.seek(at, stream=self.stream, backward=True)
+        begun,n = False,-1
         for p in self.box.demux(self.stream):
-            i = place.get((p.dts if p.dts is not None else p.pts, p.size), -1)
-            if i == start: begun = True
-            if begun and i >= stop or not begun and i > start: break
+            if not p.size: continue
+            n += 1
+            i = place.get(p.pts, -1) if self.index.exact else n
+            begun = begun or i == start
+            if i >= stop if begun else i > start: break
             if begun and i >= start: yield i,p
         if begun: return
 
-# %% ../../nbs/08_media.probe.ipynb #9b29fee9
+# %% ../../nbs/08_media.probe.ipynb #9af003a5
 @patch
 def decoder(self:Clip,
     threads:int=1, # Threads inside the decoder; more than one decodes several frames at once
@@ -322,7 +332,7 @@ def decoder(self:Clip,
         for a in ("color_range", "colorspace", "color_primaries", "color_trc"): setattr(cc, a, getattr(old, a))
     if cc.is_open: return cc
     cc.thread_count,cc.thread_type = threads,"FRAME" if threads > 1 else "NONE"
-    cc.options = {"strict": "1"} if self.codec == "h264" else {}
+    cc.options = {"max_pixels": str(self.max_pixels)} | ({"strict": "1"} if self.codec == "h264" else {})
     return cc
 
 # %% ../../nbs/08_media.probe.ipynb #fb154ead

@@ -127,7 +127,7 @@ class Linear:
 
     def predict(self, X): return ridge_predict(self._x(X), self.state["weights"])
 
-# %% ../../nbs/21_models.boost.ipynb #6fc13d68
+# %% ../../nbs/21_models.boost.ipynb #63d40316
 def tree_params(
     n:int, # Training rows
     task:str, # `regression` or `binary`
@@ -136,7 +136,7 @@ def tree_params(
     "LightGBM settings for tables of a hundred to a million videos"
     return {"objective": task, "metric": "l2" if task == "regression" else "binary_logloss", "learning_rate": .03, "num_leaves": 15 if n < 50_000 else 63,
             "min_data_in_leaf": int(np.clip(n//40, 3, 20)), "feature_fraction": .4, "bagging_fraction": .8, "bagging_freq": 1, "lambda_l2": 5., "max_bin": 127,
-            "min_data_in_bin": 1 if n < 500 else 3, "seed": seed, "deterministic": True, "force_col_wise": True, "verbose": -1}
+            "min_data_in_bin": 1 if n < 500 else 3, "seed": seed, "deterministic": True, "force_col_wise": True, "num_threads": 1 if n < 10_000 else 0, "verbose": -1}
 
 # %% ../../nbs/21_models.boost.ipynb #c90564b9
 def grow(
