@@ -120,7 +120,7 @@ def _write_frame(df, out):
     one_of("suffix of --out", out.suffix, (".parquet", ".csv"))
     with atomic_path(out) as p: df.to_parquet(p) if out.suffix == ".parquet" else df.to_csv(p, index=False)
 
-# %% ../nbs/70_cli.ipynb #2a8f4029
+# %% ../nbs/70_cli.ipynb #71288ef9
 @app.command()
 def train(
     system:Annotated[str, typer.Argument(help="tabular")],
@@ -128,7 +128,7 @@ def train(
     out:OutDirFlag,
     label:Annotated[str, typer.Option(help="ecr, log-views, views-per-day, virality, rank, extremes or above")]="log-views",
     label_option:Annotated[Optional[list[str]], typer.Option(help="key=value for the label, e.g. percentile=75; may be repeated")]=None,
-    split:Annotated[Optional[str], typer.Option(help="random, stratified, group, time or kfold [dim](default: creators and near-duplicate titles kept apart)[/dim]")]=None,
+    split:Annotated[Optional[str], typer.Option(help="random, stratified, group, time or kfold [dim](default: creators kept apart, else near-duplicate titles)[/dim]")]=None,
     split_option:Annotated[Optional[list[str]], typer.Option(help="key=value for the split, e.g. by=author, folds=5; may be repeated")]=None,
     protocol:Annotated[Optional[str], typer.Option(help="Split of a published system: paper for the system's own, or its name")]=None,
     preset:Annotated[str, typer.Option(help="tiny (no download) or paper (published sizes and weights)")]="tiny",

@@ -24,13 +24,13 @@ from .features.store import Store
 from .models.base import Predictor, load, read_config, system_class
 from .predictions import write_predictions
 
-# %% ../nbs/60_run.ipynb #dae2dcee
+# %% ../nbs/60_run.ipynb #dc90bf2d
 def default_groups(
     table:pd.DataFrame, # The videos
 ) -> list: # Columns for `make_split(how="group", by=…)`; empty where there is nothing to group by
-    "Creator and near-duplicate title, as far as the table has them"
+    "Creator, else near-duplicate title, else nothing"
     have = lambda c: c in table and table[c].notna().any()
-    return (["author"] if have("author") else []) + (["near_title"] if have("title") else [])
+    return ["author"] if have("author") else ["near_title"] if have("title") else []
 
 # %% ../nbs/60_run.ipynb #ae0aa31d
 def choose_split(

@@ -12,10 +12,10 @@ from fastcore.basics import patch
 
 from ..core import InputError, in_range
 
-# %% ../../nbs/20_models.text.ipynb #fef4aa67
+# %% ../../nbs/20_models.text.ipynb #2ab5660a
 VIEWS = {
     "word": {"analyzer": "word", "ngram_range": (1, 2), "token_pattern": r"(?u)\b\w+\b"},
-    "inside": {"analyzer": "char_wb", "ngram_range": (2, 5)},
+    "inside": {"analyzer": "char_wb", "ngram_range": (2, 7), "strip_accents": "unicode"},
     "cased": {"analyzer": "char", "ngram_range": (1, 5), "lowercase": False},
 }
 
@@ -24,11 +24,11 @@ def _vectorizer(view, min_df=1, max_features=None, vocabulary=None):
     from sklearn.feature_extraction.text import TfidfVectorizer
     return TfidfVectorizer(**VIEWS[view], min_df=min_df, max_features=max_features, vocabulary=vocabulary, sublinear_tf=True, dtype=np.float32)
 
-# %% ../../nbs/20_models.text.ipynb #0557c5e7
+# %% ../../nbs/20_models.text.ipynb #d23ed65a
 class Ngrams:
     "TF-IDF of three views side by side; fitted on training texts"
     def __init__(self,
-        max_features:int=60_000, # Most frequent n-grams kept per view
+        max_features:int=100_000, # Most frequent n-grams kept per view
     ): self.max_features,self.views = int(in_range("max_features", max_features, 1)),{}
 
     def fit(self, texts): # `(n,)` strings
@@ -45,6 +45,9 @@ class Ngrams:
     def transform(self, texts): # -> CSR `(n, features)`, rows of length 1 or 0
         from sklearn.preprocessing import normalize
         return normalize(sp.hstack([v.transform([t.strip() for t in texts]) for v in self.views.values()]).tocsr())
+
+    @property
+    def n_words(self): return len(self.views["word"].vocabulary_) if "word" in self.views else 0   # they come first
 
 # %% ../../nbs/20_models.text.ipynb #305dec36
 def _pack_ngrams(g):
@@ -110,34 +113,43 @@ def text_folds(
     fold = np.random.default_rng(seed).permutation(group.max()+1)[group] % folds
     return np.where(empty, np.arange(len(texts)) % folds, fold)
 
-# %% ../../nbs/20_models.text.ipynb #ea74b830
+# %% ../../nbs/20_models.text.ipynb #d92086ab
 class TextReader:
     "Text to a few dense columns: linear reading, neighbours, topics"
     def __init__(self,
-        topics:int=32, # SVD components, >= 1
+        topics:int=64, # SVD components, >= 1
         bank:int=20_000, # Training texts searched for neighbours, at most
-        max_features:int=60_000, # N-grams per view
+        max_features:int=100_000, # N-grams per view
         seed:int=42,
     ): self.topics,self.bank,self.max_features,self.seed = int(in_range("topics", topics, 1)),bank,max_features,seed
 
     @property
-    def columns(self): return ["linear", "linear_rank", "near_mean", "near_best", "near_share"] + [f"topic_{i:02d}" for i in range(self.components.shape[0])]
+    def columns(self):
+        near = ["mean", "best", "share"]
+        return ["linear", "linear_rank"] + [f"near_{k}" for k in near] + ["words_linear"] + [f"words_{k}" for k in near] + [f"topic_{i:02d}" for i in range(len(self.components))]
 
     def _learned(self, X, y):
-        "Ridge and neighbour bank fitted on these rows, as a function of other rows"
+        "Ridge weights and neighbour bank fitted on these rows: of all n-grams, and of words alone"
         rank = y.argsort().argsort() / len(y)
-        w = np.stack([ridge_fit(X, y, self.alpha), ridge_fit(X, rank, self.alpha)])
         i = np.arange(len(y)) if len(y) <= self.bank else np.sort(np.random.default_rng(self.seed).choice(len(y), self.bank, replace=False))
-        return w, X[i], (y[i]-self.mean).astype(np.float32)
+        fit = lambda M,*targets: (np.stack([ridge_fit(M, t, self.alpha) for t in targets]), M[i])
+        return [fit(X, y, rank), fit(_words(X, self.ngrams), y)], (y[i]-self.mean).astype(np.float32)
 
-# %% ../../nbs/20_models.text.ipynb #2f3df721
+# %% ../../nbs/20_models.text.ipynb #1b4ddf12
+def _words(X, ngrams):
+    "The columns of whole words, rows scaled to length 1 again"
+    from sklearn.preprocessing import normalize
+    return normalize(X[:, :ngrams.n_words])
+
 def _columns(reader, X, learned):
-    w,B,yb = learned
-    out = np.hstack([np.stack([ridge_predict(X, o) for o in w], 1), neighbours(X, B, yb), X @ reader.components.T])
+    blocks,yb = learned
+    out = []
+    for (w,B),M in zip(blocks, (X, _words(X, reader.ngrams))): out += [np.stack([ridge_predict(M, o) for o in w], 1), neighbours(M, B, yb)]
+    out = np.hstack([*out, X @ reader.components.T])
     out[np.asarray(X.getnnz(axis=1)) == 0] = np.nan          # no text is no text, not a text of zeros
     return out
 
-# %% ../../nbs/20_models.text.ipynb #556902cc
+# %% ../../nbs/20_models.text.ipynb #e145d299
 @patch
 def fit(self:TextReader,
     texts, # `(n,)` training texts
@@ -153,7 +165,7 @@ def fit(self:TextReader,
     k = max(1, min(self.topics, X.shape[0]-1, X.shape[1]-1))
     self.components = TruncatedSVD(k, n_iter=2, random_state=self.seed).fit(X).components_.astype(np.float32)
     self.learned = self._learned(X, y)
-    fold,out = text_folds(texts, self.seed),np.empty((len(y), 5+k))
+    fold,out = text_folds(texts, self.seed),np.empty((len(y), len(self.columns)))
     for f in np.unique(fold):
         a,b = fold != f,fold == f
         out[b] = _columns(self, X[b], self._learned(X[a], y[a]) if a.any() else self.learned)
@@ -166,19 +178,20 @@ def transform(self:TextReader,
     "The columns of rows that were not trained on"
     return _columns(self, self.ngrams.transform(texts), self.learned)
 
-# %% ../../nbs/20_models.text.ipynb #1da6f3c3
+# %% ../../nbs/20_models.text.ipynb #87b10fce
 def pack(
     r:TextReader, # Fitted
 ) -> tuple: # JSON-able dict, and a dict of arrays for safetensors
     "Everything that a fitted reader knows"
     text,arrays = _pack_ngrams(r.ngrams)
-    w,B,yb = r.learned
-    text |= {"topics": r.topics, "bank": r.bank, "seed": r.seed, "alpha": r.alpha, "mean": r.mean, "shape": list(B.shape)}
-    arrays |= {"ridge": w, "components": r.components, "bank.label": yb, "bank.data": B.data.astype(np.float32),
-               "bank.indices": B.indices.astype(np.int32), "bank.indptr": B.indptr.astype(np.int64)}
+    blocks,yb = r.learned
+    text |= {"topics": r.topics, "bank": r.bank, "seed": r.seed, "alpha": r.alpha, "mean": r.mean, "shapes": [list(B.shape) for _,B in blocks]}
+    arrays |= {"components": r.components, "bank.label": yb}
+    for i,(w,B) in enumerate(blocks):
+        arrays |= {f"{i}.ridge": w, f"{i}.data": B.data.astype(np.float32), f"{i}.indices": B.indices.astype(np.int32), f"{i}.indptr": B.indptr.astype(np.int64)}
     return text, arrays
 
-# %% ../../nbs/20_models.text.ipynb #618c0acc
+# %% ../../nbs/20_models.text.ipynb #25ed49e8
 def unpack(
     text:dict, # First part of `pack`
     arrays:dict, # Second part
@@ -186,6 +199,6 @@ def unpack(
     "The inverse of `pack`"
     r = TextReader(text["topics"], text["bank"], text["max_features"], text["seed"])
     r.ngrams,r.alpha,r.mean,r.components = _unpack_ngrams(text, arrays),text["alpha"],text["mean"],arrays["components"]
-    B = sp.csr_matrix((arrays["bank.data"], arrays["bank.indices"], arrays["bank.indptr"]), shape=tuple(text["shape"]))
-    r.learned = arrays["ridge"],B,arrays["bank.label"]
+    csr = lambda i,shape: sp.csr_matrix((arrays[f"{i}.data"], arrays[f"{i}.indices"], arrays[f"{i}.indptr"]), shape=tuple(shape))
+    r.learned = [(arrays[f"{i}.ridge"], csr(i, shape)) for i,shape in enumerate(text["shapes"])],arrays["bank.label"]
     return r
