@@ -100,7 +100,7 @@ def rows_of(
     "The rows of one part"
     return table[split.rows(table, part)].reset_index(drop=True)
 
-# %% ../nbs/60_run.ipynb #8f812165
+# %% ../nbs/60_run.ipynb #95744d51
 def train(
     system:str, # Which system, e.g. `tabular`
     table:pd.DataFrame|str|Path, # The videos, or a table file
@@ -126,6 +126,7 @@ def train(
     model = cls(preset=preset, seed=seed, **options)
     model.store,model.workers = open_store(store),workers
     lab = make_label(label, **(label_options or {})) if isinstance(label, str) else label
+    make_label(lab.name, **lab.options).fit(table)          # a check that there is something to learn; the label that counts is fitted on training rows
     cut = choose_split(table, split, protocol and (system if protocol == "paper" else protocol), seed, lab, **(split_options or {}))
     out,work = _claim(out, system, overwrite)
     try:

@@ -84,7 +84,7 @@ def _numbers(df, column, why, high=None):
 
 def _source(df): return df.attrs.get("source", "table")
 
-# %% ../../nbs/04_data.labels.ipynb #8a5151d4
+# %% ../../nbs/04_data.labels.ipynb #3947287d
 @patch
 def fit(self:Label,
     df:pd.DataFrame, # Training rows only
@@ -94,10 +94,10 @@ def fit(self:Label,
     start = self._start(df)
     v = self._values(df, start)
     has = self._has(v)
-    if not has.any(): raise InputError(f"{_source(df)}: none of {len(df)} training rows has a label: {self.name} found {_list(start['columns'])} empty.")
+    if not has.any(): raise InputError(f"{_source(df)}: none of {len(df)} rows has a label: {self.name} found {_list(start['columns'])} empty.")
     v = v[has]
     if (np.fmax.reduce(v) == np.fmin.reduce(v)).all():
-        raise InputError(f"{_source(df)}: label {self.name} is the same in all {len(v)} training rows that have one ({_list(start['columns'])}); there is nothing to learn.")
+        raise InputError(f"{_source(df)}: label {self.name} is the same in all {len(v)} rows that have one ({_list(start['columns'])}); there is nothing to learn.")
     self.stats = start | {"n": len(v), "missing": len(df)-len(v)} | self._learn(v)
     return self
 

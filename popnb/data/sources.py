@@ -178,7 +178,7 @@ def read_source(
     "Read a file of a known kind; raises `InputError` that names file, row, column and value"
     return SOURCES[one_of("source", name, SOURCES)](path, videos=videos, thumbnails=thumbnails, duplicates=duplicates, **options)
 
-# %% ../../nbs/03_data.sources.ipynb #9f476173
+# %% ../../nbs/03_data.sources.ipynb #d7af1144
 def _near(name, names):
     import difflib
     close = difflib.get_close_matches(str(name).lower(), [o.lower() for o in names], n=1)
@@ -192,7 +192,7 @@ def _rename(cells, columns, path):
     names = [columns.get(c, c) for c in cells.columns]
     if twice := [c for c in names if names.count(c) > 1]: raise InputError(f"{path}: two columns would be called {twice[0]}; map or rename the other one.")
     if "video_id" not in names: raise InputError(f"{path} has no column video_id; it has {_listed(cells.columns)}. Say which one holds the ids: "
-                                                 f"columns={{'their name': 'video_id'}}.{_delimiter(cells)}")
+                                                 f"columns={{'their name': 'video_id'}} (in a shell: --column THEIRS=video_id).{_delimiter(cells)}")
     return cells.set_axis(names, axis=1)
 
 def _delimiter(cells):

@@ -152,7 +152,7 @@ def _listed(names, most=12):
     names = list(map(str, names))
     return (", ".join(names[:most]) or "none") + (f", … ({len(names)} in all)" if len(names) > most else "")
 
-# %% ../../nbs/02_data.table.ipynb #1ef2e287
+# %% ../../nbs/02_data.table.ipynb #9c8c97bf
 def _bytes(path):
     "All bytes of a file; raises `InputError` where there are none"
     try: data = Path(path).read_bytes()
@@ -171,7 +171,7 @@ def _utf8(path, encoding):
         line = data.count(b"\n", 0, at)+1
         cure = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "cp1252"
         raise InputError(f"{path} is not {encoding}: byte {at} (line {line}) does not decode. "
-                         f"Name the encoding it was written in, e.g. encoding={cure!r}.") from e
+                         f"Name the encoding it was written in, e.g. encoding={cure!r} (in a shell: --option encoding={cure}).") from e
     return (data if encoding.lower() in ("utf-8", "utf8") else text.encode()).removeprefix(b"\xef\xbb\xbf")
 
 # %% ../../nbs/02_data.table.ipynb #114c81c3
