@@ -30,12 +30,17 @@ def main():
         print("popnb: interrupted", file=sys.stderr)
         sys.exit(130)
 
-# %% ../nbs/70_cli.ipynb #d7d1e0dd
+# %% ../nbs/70_cli.ipynb #e2d8acda
 def _say(*text): print(*text, flush=True)
 
-def _show(df, index=False):
-    "A frame as aligned text"
-    _say(df.to_string(index=index, na_rep="-", float_format=lambda v: f"{v:.3f}"))
+def _show(df):
+    "A frame as text: words to the left, numbers to the right"
+    out = {}
+    for c in df:
+        text = df[c].dtype == object or str(df[c].dtype).startswith("str")
+        cells = [str(c), *("-" if v != v or v is None else f"{v:.3f}" if isinstance(v, float) else str(v) for v in df[c])]
+        out[c] = [s.ljust(max(map(len, cells))) if text else s.rjust(max(map(len, cells))) for s in cells]
+    for row in zip(*out.values()): _say("  ".join(row).rstrip())
 
 def _pairs(items, what):
     "`key=value` texts to a dict, values read as JSON where they are"
@@ -206,7 +211,7 @@ def check(
         _show(summary(df))
     if (df["status"] == "broken").any(): raise typer.Exit(1)
 
-# %% ../nbs/70_cli.ipynb #d3413561
+# %% ../nbs/70_cli.ipynb #1c1f7308
 @app.command()
 def doctor(as_json:Annotated[bool, typer.Option("--json", help="As JSON")]=False):
     "Versions, decoders that really work here, device and caches."
@@ -217,7 +222,8 @@ def doctor(as_json:Annotated[bool, typer.Option("--json", help="As JSON")]=False
     for k,v in found.items():
         if isinstance(v, dict):
             _say(f"{k}:")
-            for a,b in v.items(): _say(f"  {a}: {b}")
+            for a,b in v.items(): _say(f"  {a}: " + (", ".join(f"{c} {w}" for c,w in b.items()) if isinstance(b, dict) else str(b or "not installed")))
+        elif isinstance(v, list): _say("\n".join([f"{k}:", *(f"  {o}" for o in v or ["nothing to mend"])]))
         else: _say(f"{k}: {v}")
 
 # %% ../nbs/70_cli.ipynb #719f4f5c

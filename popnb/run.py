@@ -63,13 +63,13 @@ class Run:
     scores:Scores
     def _repr_markdown_(self): return f"**{self.model.system}** in `{self.folder.name}`\n\n{self.scores._repr_markdown_()}"
 
-# %% ../nbs/60_run.ipynb #b5f096f9
+# %% ../nbs/60_run.ipynb #b1d0215c
 def _claim(out, system, overwrite):
     "A hidden folder beside `out` to work in; complains before the work, not after it"
     out = Path(out)
     if (out/"config.json").exists() and not overwrite:
         held = read_config(out)["system"]
-        raise InputError(f"{out} holds a {held} run already; choose another folder" + ("" if held != system else ", or overwrite it") + ".")
+        raise InputError(f"{out} holds a {held} run already; choose another folder" + ("" if held != system else ", or overwrite it (--overwrite)") + ".")
     if out.exists() and not out.is_dir(): raise InputError(f"{out} is a file, not a folder.")
     if out.is_dir() and not (out/"config.json").exists() and any(out.iterdir()): raise InputError(f"{out} is not empty and holds no run; choose another folder.")
     try:
@@ -139,7 +139,7 @@ def train(
     finally: shutil.rmtree(work, ignore_errors=True)
     return Run(out, model, cut, scores)
 
-# %% ../nbs/60_run.ipynb #47034057
+# %% ../nbs/60_run.ipynb #e0ec79f0
 def _predict_part(model, table, cut, part):
     rows = rows_of(table, cut, part)
     if not len(rows): return None
@@ -152,7 +152,7 @@ def _write(model, table, cut, work, ceiling, n_boot):
     test = rows_of(table, cut, "test")
     preds = {p: _predict_part(model, table, cut, p) for p in ("valid", "test")}
     base = model.baselines(test) if hasattr(model, "baselines") else None
-    notes = [model.label.describe(), f"Split: {cut.how}, {', '.join(f'{n} {p}' for p,n in cut.counts.items())}." + (f" {cut.note}" if cut.note else ""), *model.notes]
+    notes = [model.label.describe(), f"Split: {cut!r}.", *model.notes]
     if model.preset == "tiny" and model.pretrained: notes.append("Preset tiny: a small network with random weights, for a first look; no published figure can be expected.")
     model.save(work, split=cut.to_dict())
     if (log := getattr(model, "log", None)) is not None: log.to_csv(work/"log.csv", index=False)

@@ -138,7 +138,7 @@ def tree_params(
             "min_data_in_leaf": int(np.clip(n//40, 3, 20)), "feature_fraction": .4, "bagging_fraction": .8, "bagging_freq": 1, "lambda_l2": 5., "max_bin": 127,
             "min_data_in_bin": 1 if n < 500 else 3, "seed": seed, "deterministic": True, "force_col_wise": True, "num_threads": 1 if n < 10_000 else 0, "verbose": -1}
 
-# %% ../../nbs/21_models.boost.ipynb #c90564b9
+# %% ../../nbs/21_models.boost.ipynb #b2b8fb31
 def grow(
     X:np.ndarray, # `(n, d)` training columns, NaN where missing
     y:np.ndarray, # `(n,)` labels
@@ -148,15 +148,17 @@ def grow(
     task:str, # `regression` or `binary`
     seed:int=42,
     rounds:int=3000, # Trees, at most
-): # A `lightgbm.Booster`, cut at its best round
+) -> tuple: # A `lightgbm.Booster`, cut at its best round, and a frame `iteration, train_loss, valid_loss`
     "One LightGBM model, stopped when the validation rows stop improving"
     import lightgbm as lgb
     cat = [i for i,c in enumerate(columns) if c == "category"]
     names = [c.replace(" ", "_") for c in columns]
     train = lgb.Dataset(X, y, feature_name=names, categorical_feature=cat, free_raw_data=False)
     valid = lgb.Dataset(Xv, yv, reference=train)
-    model = lgb.train(tree_params(len(y), task, seed), train, rounds, valid_sets=[valid], callbacks=[lgb.early_stopping(100, verbose=False)])
-    return lgb.Booster(model_str=model.model_to_string(num_iteration=model.best_iteration))
+    told,params = {},tree_params(len(y), task, seed)
+    model = lgb.train(params, train, rounds, valid_sets=[train, valid], valid_names=["train", "valid"], callbacks=[lgb.early_stopping(100, verbose=False), lgb.record_evaluation(told)])
+    log = pd.DataFrame({f"{k}_loss": v[params["metric"]] for k,v in told.items()}).rename_axis("iteration").reset_index()
+    return lgb.Booster(model_str=model.model_to_string(num_iteration=model.best_iteration)), log
 
 # %% ../../nbs/21_models.boost.ipynb #784aee03
 def mix(
@@ -189,7 +191,7 @@ class Tabular(Predictor):
         signals,missing = self.design.signals(table, self.store, self.workers)
         return self.design.transform(table, signals), missing
 
-# %% ../../nbs/21_models.boost.ipynb #2b3d75a2
+# %% ../../nbs/21_models.boost.ipynb #c3e4ea5b
 @patch
 def _fit(self:Tabular, train, valid, y, yv):
     signals,missing = self.design.signals(train, self.store, self.workers)
@@ -200,7 +202,8 @@ def _fit(self:Tabular, train, valid, y, yv):
     fold,oof = np.random.default_rng(self.seed).permutation(len(y)) % 5,np.empty(len(y))
     for f in range(5): oof[fold == f] = Linear().fit(X[fold != f], y[fold != f], Xv, yv).predict(X[fold == f])
     A,V = np.c_[X, oof],np.c_[Xv, self.line.predict(Xv)]
-    self.trees = [grow(A, y, V, yv, self.design.columns+["line"], self.label.task, self.seed+i) for i in progress(range(self.options["members"]), "growing trees")]
+    grown = [grow(A, y, V, yv, self.design.columns+["line"], self.label.task, self.seed+i) for i in progress(range(self.options["members"]), "growing trees")]
+    self.trees,self.log = [t for t,_ in grown],grown[0][1]
     t,l = self._trees(V),self._cut(V[:, -1])
     self.weight = mix(t, l, yv)
 
