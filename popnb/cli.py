@@ -30,15 +30,16 @@ def main():
         print("popnb: interrupted", file=sys.stderr)
         sys.exit(130)
 
-# %% ../nbs/70_cli.ipynb #e2d8acda
+# %% ../nbs/70_cli.ipynb #335d33cd
 def _say(*text): print(*text, flush=True)
 
 def _show(df):
     "A frame as text: words to the left, numbers to the right"
+    import pandas as pd
     out = {}
     for c in df:
         text = df[c].dtype == object or str(df[c].dtype).startswith("str")
-        cells = [str(c), *("-" if v != v or v is None else f"{v:.3f}" if isinstance(v, float) else str(v) for v in df[c])]
+        cells = [str(c), *("-" if pd.isna(v) else f"{v:.3f}" if isinstance(v, float) else str(v) for v in df[c])]
         out[c] = [s.ljust(max(map(len, cells))) if text else s.rjust(max(map(len, cells))) for s in cells]
     for row in zip(*out.values()): _say("  ".join(row).rstrip())
 
@@ -161,15 +162,16 @@ def evaluate(
     _say(scores._repr_markdown_())
     _say(f"\nReport: {out/'report.md'}")
 
-# %% ../nbs/70_cli.ipynb #979f9c57
+# %% ../nbs/70_cli.ipynb #2ce3780b
 @app.command()
 def leaderboard(
     runs:Annotated[list[Path], typer.Argument(help="Run folders")],
     out:OutDirFlag,
 ):
     "Rank runs that were tested on the same videos, with intervals of the differences."
-    from popnb.leaderboard import leaderboard as rank
-    _show(rank(runs, out))
+    from popnb.leaderboard import board_markdown, leaderboard as rank
+    if not any((r/"config.json").exists() for r in runs): raise InputError(f"None of the {len(runs)} folders holds a run (first: {runs[0]}).")
+    _say(board_markdown(rank(runs, out)))
     _say(f"\nTable and plot: {out}")
 
 # %% ../nbs/70_cli.ipynb #800b03a1

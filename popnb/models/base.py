@@ -97,7 +97,7 @@ def predict(self:Predictor,
     out.insert(2, "percentile", 100*rank/len(self.reference))
     return out
 
-# %% ../../nbs/20_models.base.ipynb #50be270b
+# %% ../../nbs/20_models.base.ipynb #d3e88017
 @patch
 def save(self:Predictor,
     run:str|Path, # The run folder
@@ -106,7 +106,7 @@ def save(self:Predictor,
     "Write everything that `load` needs; the config comes last, so that a folder with one is complete"
     run = Path(run)
     self._save(run/"model")
-    write_json(run/"config.json", {"system": self.system, "preset": self.preset, "seed": self.seed, "options": self.options,
+    write_json(run/"config.json", {"system": self.system, "preset": self.preset if self.pretrained else "one size", "seed": self.seed, "options": self.options,
         "label": self.label.to_dict(), "inputs": list(self.inputs), "reference": self.reference, "notes": self.notes, "versions": {k: v for k,v in versions().items() if v}} | extra)
 
 # %% ../../nbs/20_models.base.ipynb #01cb99c9
@@ -121,7 +121,7 @@ def read_config(
     if lost: raise InputError(f"{path} does not describe a run of popnb: {', '.join(lost)} missing.")
     return cfg
 
-# %% ../../nbs/20_models.base.ipynb #7e7fe0f5
+# %% ../../nbs/20_models.base.ipynb #90ba6828
 def load(
     run:str|Path, # A run folder
     system:str|None=None, # Insist on this system
@@ -130,7 +130,7 @@ def load(
     cfg = read_config(run)
     if system and cfg["system"] != system: raise InputError(f"{run} holds a {cfg['system']} model, not {system}.")
     if cfg["system"] not in HOMES | SYSTEMS: raise InputError(f"{run} was made by system {cfg['system']!r}, which this version of popnb does not know (known: {', '.join(sorted(HOMES | SYSTEMS))}).")
-    model = system_class(cfg["system"])(preset=cfg.get("preset", "tiny"), seed=cfg.get("seed", 42), **cfg["options"])
+    model = system_class(cfg["system"])(preset=cfg.get("preset"), seed=cfg.get("seed", 42), **cfg["options"])
     model.label,model.reference,model.notes = label_from_dict(cfg["label"]),np.array(cfg["reference"], dtype=float),cfg.get("notes", [])
     model._load(Path(run)/"model")
     return model

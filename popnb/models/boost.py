@@ -42,7 +42,7 @@ def texts(
     if not cols: return [""]*len(table)
     return table[cols].astype(object).where(table[cols].notna(), "").agg("\n".join, axis=1).tolist()
 
-# %% ../../nbs/21_models.boost.ipynb #43d96615
+# %% ../../nbs/21_models.boost.ipynb #79c6d922
 class Design:
     "The columns that the trees see; statistics from training rows only"
     def __init__(self, inputs=INPUTS, seed=42):
@@ -53,6 +53,8 @@ class Design:
         "Hand-made signals of the inputs that may be seen, and which inputs are missing"
         media = bool({"video", "sound", "thumbnail"} & set(self.inputs))
         df = handmade(table, store=store, workers=workers, media=media)
+        bad = df[df["problem"] != ""]
+        self.problems = f"{len(bad)} of {len(df)} rows have media that cannot be read whole (first: {bad['video_id'].iloc[0]}: {bad['problem'].iloc[0]})." if len(bad) else ""
         return df[[k for k,v in SIGNALS.items() if v[2] in self.inputs]], self._missing(table, df["missing"])
 
     def _missing(self, table, missing):
@@ -73,7 +75,7 @@ def _stack(self:Design, table, signals, read, past):
     if read is not None: out |= dict(zip(self.reader.columns, read.T))
     return out
 
-# %% ../../nbs/21_models.boost.ipynb #f333d790
+# %% ../../nbs/21_models.boost.ipynb #8a93fbc2
 @patch
 def fit(self:Design, train, valid, y, y_valid, signals):
     "Learn on the training rows; returns their matrix `(n, d)`, text and creator columns out of fold"
@@ -91,7 +93,7 @@ def fit(self:Design, train, valid, y, y_valid, signals):
             past[b] = history(self.authors[0][b], self.authors[0][a], self.authors[1][a])
     cols = self._stack(train, signals, read, past)
     self.columns = [k for k,v in cols.items() if len(np.unique(v[np.isfinite(v)])) > 1 or (np.isnan(v).any() and not np.isnan(v).all())]
-    if not self.columns: raise InputError(f"Nothing to learn from: the {len(train)} training rows have no input that varies (looked at {', '.join(self.inputs)}).")
+    if not self.columns: raise InputError(f"Nothing to learn from: the {len(train)} training rows have no input that varies (looked at {', '.join(self.inputs)}). {self.problems}".strip())
     return np.stack([cols[k] for k in self.columns], 1)
 
 # %% ../../nbs/21_models.boost.ipynb #6d217c47
@@ -191,10 +193,11 @@ class Tabular(Predictor):
         signals,missing = self.design.signals(table, self.store, self.workers)
         return self.design.transform(table, signals), missing
 
-# %% ../../nbs/21_models.boost.ipynb #c3e4ea5b
+# %% ../../nbs/21_models.boost.ipynb #576cc83e
 @patch
 def _fit(self:Tabular, train, valid, y, yv):
     signals,missing = self.design.signals(train, self.store, self.workers)
+    if self.design.problems: self.notes.append(f"Training: {self.design.problems}")
     self.seen = {i: 1-float(np.mean([i in m.split(",") for m in missing])) for i in self.inputs}
     X = self.design.fit(train, valid, y, yv, signals)
     Xv,_ = self._x(valid)
