@@ -81,7 +81,7 @@ def import_(
     _say(report._repr_markdown_())
     _say(f"\n{len(table)} videos written to {out}")
 
-# %% ../nbs/70_cli.ipynb #36b9fe72
+# %% ../nbs/70_cli.ipynb #aeb89c61
 @app.command()
 def sample(
     out:OutDirFlag,
@@ -93,7 +93,7 @@ def sample(
     overwrite:Annotated[bool, typer.Option("--overwrite", help="Replace another sample in OUT")]=False,
 ):
     "Make synthetic shorts whose popularity follows a known formula, so that a model can be held against what is possible."
-    from popnb.data.sample import SMALL, make_sample
+    from popnb.data.sample import make_sample
     s = make_sample(n, out, seed=seed, weights=_pairs(weight, "--weight") or None, media=media, workers=workers, overwrite=overwrite)
     _say(s._repr_markdown_())
     _show(s.ceilings().reset_index(names="inputs"))

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['VIDEO_SUFFIXES', 'TABLE_SUFFIXES', 'video_rows', 'predict_videos']
 
-# %% ../nbs/65_predict.ipynb #6149c3d4
+# %% ../nbs/65_predict.ipynb #1817a963
 from pathlib import Path
 
 import pandas as pd
 
-from .core import InputError, MediaError
+from .core import InputError
 from .data.table import conform, read_table
 from .models.base import Predictor, load
 from .run import open_store
@@ -41,7 +41,7 @@ def video_rows(
 def _named(paths, title, description):
     return conform(pd.DataFrame({"video_id": [str(p) for p in paths], "video_path": [str(p.absolute()) for p in paths], "title": title, "description": description}), "videos")
 
-# %% ../nbs/65_predict.ipynb #9767ca51
+# %% ../nbs/65_predict.ipynb #85923cd2
 def predict_videos(
     run:str|Path|Predictor, # A run folder or a loaded model
     videos, # Paths: videos, folders, tables; or a table
@@ -54,19 +54,23 @@ def predict_videos(
     model = run if isinstance(run, Predictor) else load(run)
     model.store,model.workers = open_store(store),workers
     table = videos if isinstance(videos, pd.DataFrame) else video_rows(videos, title, description)
-    errors = {i: e for i,p in zip(table["video_id"], table.get("video_path", [None]*len(table))) if pd.notna(p) and (e := _broken(p))}
-    good = table[~table["video_id"].isin(errors)].reset_index(drop=True)
+    errors,broken = _faults(table, workers)
+    good = table[~table["video_id"].isin(broken)].reset_index(drop=True)
     preds = model.predict(good).set_index("video_id") if len(good) else None
-    return [_record(i, preds, errors.get(i)) for i in table["video_id"]]
+    return [_record(i, None if i in broken else preds.loc[i], errors.get(i)) for i in table["video_id"]]
 
-# %% ../nbs/65_predict.ipynb #335b5d92
-def _broken(path):
-    "Why a video cannot be used, or None"
-    from popnb.media.video import frames
-    try: frames(path, 1, size=32)
-    except MediaError as e: return str(e)
+# %% ../nbs/65_predict.ipynb #e893c5be
+def _faults(table, workers, few=8):
+    "What is wrong with which video, and the ids that cannot be used; many files are checked in processes that can be killed"
+    from popnb.media.check import check, check_paths
+    if "video_path" not in table: return {}, set()
+    have = table[table["video_path"].notna()]
+    paths = have["video_path"].tolist()
+    found = [check(p) for p in paths] if len(paths) <= few else list(check_paths(paths, workers=workers).itertuples())
+    bad = {i: v for i,v in zip(have["video_id"], found) if v.status != "ok"}
+    return {i: f"{v.path}: {v.status}, {v.kind}: {v.reason}" for i,v in bad.items()}, {i for i,v in bad.items() if v.status == "broken"}
 
-def _record(video, preds, error):
-    if error: return {"video": video, "prediction": None, "percentile": None, "missing": [], "error": error}
-    row = preds.loc[video]
-    return {"video": video, "prediction": float(row["prediction"]), "percentile": round(float(row["percentile"]), 1), "missing": [m for m in row["missing"].split(",") if m], "error": None}
+def _record(video, row, error):
+    out = {"video": video, "prediction": None, "percentile": None, "missing": [], "error": error}
+    if row is None: return out
+    return out | {"prediction": float(row["prediction"]), "percentile": round(float(row["percentile"]), 1), "missing": [m for m in row["missing"].split(",") if m]}

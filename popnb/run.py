@@ -5,19 +5,18 @@
 # %% auto #0
 __all__ = ['default_groups', 'choose_split', 'Run', 'default_store', 'open_store', 'rows_of', 'train', 'evaluate_run']
 
-# %% ../nbs/60_run.ipynb #c573139b
+# %% ../nbs/60_run.ipynb #ae960f32
 import os
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from .core import InputError, PopnbError, one_of, read_json, write_json
-from .data.labels import LABELS, label_from_dict, make_label
-from .data.split import PROTOCOLS, Split, make_split, protocol_split, split_from_dict
+from .core import InputError, PopnbError, one_of
+from .data.labels import label_from_dict, make_label
+from .data.split import Split, make_split, protocol_split, split_from_dict
 from .data.table import read_table
 from .evaluation import Scores, evaluate
 from .features.store import Store

@@ -193,12 +193,13 @@ class Tabular(Predictor):
         signals,missing = self.design.signals(table, self.store, self.workers)
         return self.design.transform(table, signals), missing
 
-# %% ../../nbs/21_models.boost.ipynb #576cc83e
+# %% ../../nbs/21_models.boost.ipynb #ef76720b
 @patch
 def _fit(self:Tabular, train, valid, y, yv):
     signals,missing = self.design.signals(train, self.store, self.workers)
     if self.design.problems: self.notes.append(f"Training: {self.design.problems}")
     self.seen = {i: 1-float(np.mean([i in m.split(",") for m in missing])) for i in self.inputs}
+    self.notes.append("Training rows that had each input: " + ", ".join(f"{k} {v:.0%}" for k,v in self.seen.items()) + ".")
     X = self.design.fit(train, valid, y, yv, signals)
     Xv,_ = self._x(valid)
     self.line = Linear().fit(X, y, Xv, yv)
