@@ -107,7 +107,7 @@ def transform(self:Design, table, signals):
     lost = np.full(len(table), np.nan)
     return np.stack([cols.get(k, lost) for k in self.columns], 1)
 
-# %% ../../nbs/21_models.boost.ipynb #4dd7f2d1
+# %% ../../nbs/21_models.boost.ipynb #83381860
 class Linear:
     "Standardise, mark what is missing, ridge; the strength is chosen on the validation rows"
     alphas = tuple(10.**a for a in range(-1, 5))
@@ -115,13 +115,14 @@ class Linear:
 
     def _x(self, X):
         s,gone = self.state,np.isnan(X)
-        return np.hstack([np.where(gone, 0, (X-s["mean"])/s["scale"]), (gone-s["gone"])[:, s["some"].astype(bool)]])
+        inside = np.clip(X, s["low"], s["high"])        # a line knows nothing beyond what it was fitted on
+        return np.hstack([np.where(gone, 0, (inside-s["mean"])/s["scale"]), (gone-s["gone"])[:, s["some"].astype(bool)]])
 
     def fit(self, X, y, Xv, yv): # Training and validation columns and labels
         gone = np.isnan(X)
         m = np.ma.masked_invalid(X)
         scale = m.std(0).filled(0)
-        self.state = {"mean": m.mean(0).filled(0), "scale": np.where(scale > 0, scale, 1), "gone": gone.mean(0), "some": (gone.any(0) & ~gone.all(0)).astype(np.uint8)}
+        self.state = {"low": m.min(0).filled(0), "high": m.max(0).filled(0), "mean": m.mean(0).filled(0), "scale": np.where(scale > 0, scale, 1), "gone": gone.mean(0), "some": (gone.any(0) & ~gone.all(0)).astype(np.uint8)}
         A,V = self._x(X),self._x(Xv)
         self.alpha = min(self.alphas, key=lambda a: np.square(ridge_predict(V, ridge_fit(A, y, a))-yv).mean())
         self.state["weights"] = ridge_fit(A, y, self.alpha)
