@@ -107,7 +107,7 @@ def transform(self:Design, table, signals):
     lost = np.full(len(table), np.nan)
     return np.stack([cols.get(k, lost) for k in self.columns], 1)
 
-# %% ../../nbs/21_models.boost.ipynb #83381860
+# %% ../../nbs/21_models.boost.ipynb #b7401e02
 class Linear:
     "Standardise, mark what is missing, ridge; the strength is chosen on the validation rows"
     alphas = tuple(10.**a for a in range(-1, 5))
@@ -115,7 +115,8 @@ class Linear:
 
     def _x(self, X):
         s,gone = self.state,np.isnan(X)
-        inside = np.clip(X, s["low"], s["high"])        # a line knows nothing beyond what it was fitted on
+        width = s["high"]-s["low"]
+        inside = np.clip(X, s["low"]-width, s["high"]+width)
         return np.hstack([np.where(gone, 0, (inside-s["mean"])/s["scale"]), (gone-s["gone"])[:, s["some"].astype(bool)]])
 
     def fit(self, X, y, Xv, yv): # Training and validation columns and labels
