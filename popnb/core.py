@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['MEDIA_KINDS', 'PopnbError', 'InputError', 'MediaError', 'one_of', 'in_range', 'need', 'MissingDependency', 'seed_all',
-           'pick_device', 'atomic_path', 'write_json', 'read_json', 'progress', 'real_data']
+           'pick_device', 'atomic_path', 'work_folder', 'write_json', 'read_json', 'progress', 'real_data']
 
-# %% ../nbs/00_core.ipynb #333641b1
+# %% ../nbs/00_core.ipynb #92217ef5
 import importlib
 import json
 import os
 import random
+import shutil
+import socket
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -146,6 +148,30 @@ def _umask():
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+# %% ../nbs/00_core.ipynb #afbe3806
+@contextmanager
+def work_folder(
+    out:str|os.PathLike, # The folder that shall come to be; its parent is made
+): # A hidden empty folder beside it
+    "Work beside `out`; what is not moved away is removed afterwards; raises `PopnbError` without write permission"
+    out,host = Path(out),socket.gethostname()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        for p in out.parent.iterdir():
+            if p.name.startswith(f".{out.name}.{host}-") and p.suffix == ".tmp" and _ended(p.name.removeprefix(f".{out.name}.{host}-").split("-")[0]): shutil.rmtree(p, ignore_errors=True)
+        work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.{host}-{os.getpid()}-", suffix=".tmp"))
+    except OSError as e: raise PopnbError(f"Cannot write {out}: {e.strerror or e}.") from e
+    try: yield work
+    finally: shutil.rmtree(work, ignore_errors=True)
+
+def _ended(pid):
+    "Whether no process of that number runs on this machine"
+    if os.name != "posix" or not pid.isdigit(): return False   # elsewhere signal 0 is no harmless question
+    try: os.kill(int(pid), 0)
+    except ProcessLookupError: return True
+    except OSError: return False
+    return False
 
 # %% ../nbs/00_core.ipynb #1866eae0
 def _plain(o):

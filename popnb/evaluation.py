@@ -5,16 +5,14 @@
 # %% auto #0
 __all__ = ['SHOWN', 'add_truth', 'md_table', 'Scores', 'evaluate']
 
-# %% ../nbs/50_evaluation.ipynb #9f0aee50
+# %% ../nbs/50_evaluation.ipynb #ef194c0e
 import os
-import shutil
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
-from .core import InputError, MediaError, PopnbError, in_range, one_of, write_json
+from .core import InputError, MediaError, PopnbError, in_range, one_of, work_folder, write_json
 from .metrics import HEADLINE, METRICS, pairwise_counts, per_day
 from .intervals import SLOW, bootstrap, draw_codes, paired_all
 from .plots import (plot_calibration, plot_confusion, plot_curves, plot_days, plot_learning, plot_percentiles, plot_pr,
@@ -333,7 +331,7 @@ def _meaning(k):
     m = METRICS[k.removesuffix("_natural")]
     return m.better, m.meaning + (" (natural unit)" if k.endswith("_natural") else "")
 
-# %% ../nbs/50_evaluation.ipynb #6f1dcc8c
+# %% ../nbs/50_evaluation.ipynb #e403e47f
 @patch
 def to_dict(self:Scores) -> dict: # JSON values
     "What `metrics.json` holds: every metric by name, then `baselines`, `about` and `notes`"
@@ -345,15 +343,11 @@ def save(self:Scores,
 ) -> Path: # The folder
     "Write `plots/*.png`, `predictions.csv`, `report.md` and `metrics.json`; raises `PopnbError` where that is impossible"
     out = Path(out)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    except OSError as e: raise PopnbError(f"Cannot write {out}: {e.strerror or e}.") from e
-    try:
-        self._write(work, log=out/"log.csv")
-        _move(work, out)
-    except OSError as e: raise PopnbError(f"Cannot write {out}: {e.strerror or e}.") from e
-    finally: shutil.rmtree(work, ignore_errors=True)
+    with work_folder(out) as work:
+        try:
+            self._write(work, log=out/"log.csv")
+            _move(work, out)
+        except OSError as e: raise PopnbError(f"Cannot write {out}: {e.strerror or e}.") from e
     return out
 
 # %% ../nbs/50_evaluation.ipynb #681b1df2

@@ -5,16 +5,15 @@
 # %% auto #0
 __all__ = ['default_groups', 'choose_split', 'Run', 'default_store', 'open_store', 'rows_of', 'train', 'evaluate_run']
 
-# %% ../nbs/60_run.ipynb #ae960f32
+# %% ../nbs/60_run.ipynb #6d78f023
 import os
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from .core import InputError, PopnbError, one_of
+from .core import InputError, one_of, work_folder
 from .data.labels import label_from_dict, make_label
 from .data.split import Split, make_split, protocol_split, split_from_dict
 from .data.table import read_table
@@ -62,19 +61,16 @@ class Run:
     scores:Scores
     def _repr_markdown_(self): return f"**{self.model.system}** in `{self.folder.name}`\n\n{self.scores._repr_markdown_()}"
 
-# %% ../nbs/60_run.ipynb #b1d0215c
+# %% ../nbs/60_run.ipynb #82d56e48
 def _claim(out, system, overwrite):
-    "A hidden folder beside `out` to work in; complains before the work, not after it"
+    "`out` as a path that a run may take; complains before the work, not after it"
     out = Path(out)
     if (out/"config.json").exists() and not overwrite:
         held = read_config(out)["system"]
         raise InputError(f"{out} holds a {held} run already; choose another folder" + ("" if held != system else ", or overwrite it (--overwrite)") + ".")
     if out.exists() and not out.is_dir(): raise InputError(f"{out} is a file, not a folder.")
     if out.is_dir() and not (out/"config.json").exists() and any(out.iterdir()): raise InputError(f"{out} is not empty and holds no run; choose another folder.")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        return out, Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".tmp"))
-    except OSError as e: raise PopnbError(f"Cannot write {out}: {e.strerror or e}.") from e
+    return out
 
 # %% ../nbs/60_run.ipynb #88df2472
 def default_store() -> Path: # The folder
@@ -99,7 +95,7 @@ def rows_of(
     "The rows of one part"
     return table[split.rows(table, part)].reset_index(drop=True)
 
-# %% ../nbs/60_run.ipynb #95744d51
+# %% ../nbs/60_run.ipynb #2c043027
 def train(
     system:str, # Which system, e.g. `tabular`
     table:pd.DataFrame|str|Path, # The videos, or a table file
@@ -127,15 +123,14 @@ def train(
     lab = make_label(label, **(label_options or {})) if isinstance(label, str) else label
     make_label(lab.name, **lab.options).fit(table)          # a check that there is something to learn; the label that counts is fitted on training rows
     cut = choose_split(table, split, protocol and (system if protocol == "paper" else protocol), seed, lab, **(split_options or {}))
-    out,work = _claim(out, system, overwrite)
-    try:
+    out = _claim(out, system, overwrite)
+    with work_folder(out) as work:
         if cut.label: lab = label_from_dict(cut.label)          # a protocol that cuts labels before it splits
         model.fit(rows_of(table, cut, "train"), rows_of(table, cut, "valid"), lab)
         scores = _write(model, table, cut, work, ceiling, n_boot)
         if out.exists(): shutil.rmtree(out)
         os.replace(work, out)
         os.chmod(out, 0o755)
-    finally: shutil.rmtree(work, ignore_errors=True)
     return Run(out, model, cut, scores)
 
 # %% ../nbs/60_run.ipynb #e0ec79f0
