@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['default_groups', 'choose_split', 'Run', 'default_store', 'open_store', 'rows_of', 'train', 'evaluate_run']
 
-# %% ../nbs/60_run.ipynb #6d78f023
+# %% ../nbs/60_run.ipynb #07a2c912
 import os
 import shutil
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from .data.split import Split, make_split, protocol_split, split_from_dict
 from .data.table import read_table
 from .evaluation import Scores, evaluate
 from .features.store import Store
-from .models.base import Predictor, load, read_config, system_class
+from .models.base import Predictor, create, load, read_config
 from .predictions import write_predictions
 
 # %% ../nbs/60_run.ipynb #dc90bf2d
@@ -95,7 +95,7 @@ def rows_of(
     "The rows of one part"
     return table[split.rows(table, part)].reset_index(drop=True)
 
-# %% ../nbs/60_run.ipynb #2c043027
+# %% ../nbs/60_run.ipynb #a95bfcb1
 def train(
     system:str, # Which system, e.g. `tabular`
     table:pd.DataFrame|str|Path, # The videos, or a table file
@@ -115,10 +115,8 @@ def train(
     **options, # The system's own settings
 ) -> Run: # Model, split and scores
     "Split, fit, score, write; raises `InputError` for a wrong call and leaves no folder when it fails"
-    cls = system_class(system)
     one_of("preset", preset, ("tiny", "paper"))
-    table = _table(table)
-    model = cls(preset=preset, seed=seed, **options)
+    model,table = create(system, preset, seed, **options),_table(table)
     model.store,model.workers = open_store(store),workers
     lab = make_label(label, **(label_options or {})) if isinstance(label, str) else label
     make_label(lab.name, **lab.options).fit(table)          # a check that there is something to learn; the label that counts is fitted on training rows
