@@ -124,7 +124,7 @@ def pick_device(
     if torch.backends.mps.is_available(): have.append("mps")
     return (have[1] if have[1:] else "cpu") if name == "auto" else one_of("device", name, have)
 
-# %% ../nbs/00_core.ipynb #13fbf974
+# %% ../nbs/00_core.ipynb #bc8364c4
 @contextmanager
 def atomic_path(
     path:str|os.PathLike, # Where the file shall be; its folder is made
@@ -133,37 +133,26 @@ def atomic_path(
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fd,tmp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        fd,tmp = tempfile.mkstemp(dir=path.parent, prefix=_mark(path), suffix=".tmp")
     except OSError as e: raise PopnbError(f"Cannot write {path}: {e.strerror or e}.") from e
     os.close(fd)
     tmp = Path(tmp)
     try:
         yield tmp
         with open(tmp, "rb+") as f: os.fsync(f.fileno())
-        os.chmod(tmp, 0o666 & ~_umask())
+        os.chmod(tmp, 0o666 & ~_MASK)
         os.replace(tmp, path)
     finally: tmp.unlink(missing_ok=True)
 
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-# %% ../nbs/00_core.ipynb #afbe3806
-@contextmanager
-def work_folder(
-    out:str|os.PathLike, # The folder that shall come to be; its parent is made
-): # A hidden empty folder beside it
-    "Work beside `out`; what is not moved away is removed afterwards; raises `PopnbError` without write permission"
-    out,host = Path(out),socket.gethostname()
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        for p in out.parent.iterdir():
-            if p.name.startswith(f".{out.name}.{host}-") and p.suffix == ".tmp" and _ended(p.name.removeprefix(f".{out.name}.{host}-").split("-")[0]): shutil.rmtree(p, ignore_errors=True)
-        work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.{host}-{os.getpid()}-", suffix=".tmp"))
-    except OSError as e: raise PopnbError(f"Cannot write {out}: {e.strerror or e}.") from e
-    try: yield work
-    finally: shutil.rmtree(work, ignore_errors=True)
+# %% ../nbs/00_core.ipynb #f7fdc32a
+def _mark(path):
+    "Begin of the name of a neighbour of `path` that belongs to this process; those of processes that were killed are removed"
+    begin = f".{path.name}.{socket.gethostname()[:16]}-"
+    for p in path.parent.iterdir():
+        if p.name.startswith(begin) and p.suffix == ".tmp" and _ended(p.name.removeprefix(begin).split("-")[0]):
+            if p.is_dir(): shutil.rmtree(p, ignore_errors=True)
+            else: p.unlink(missing_ok=True)
+    return f"{begin}{os.getpid()}-"
 
 def _ended(pid):
     "Whether no process of that number runs on this machine"
@@ -172,6 +161,23 @@ def _ended(pid):
     except ProcessLookupError: return True
     except OSError: return False
     return False
+
+_MASK = os.umask(0o077)      # asked once, here: asking means setting it for a moment, which threads must not do
+os.umask(_MASK)
+
+# %% ../nbs/00_core.ipynb #c5d2c807
+@contextmanager
+def work_folder(
+    out:str|os.PathLike, # The folder that shall come to be; its parent is made
+): # A hidden empty folder beside it
+    "Work beside `out`; what is not moved away is removed afterwards; raises `PopnbError` without write permission"
+    out = Path(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(dir=out.parent, prefix=_mark(out), suffix=".tmp"))
+    except OSError as e: raise PopnbError(f"Cannot write {out}: {e.strerror or e}.") from e
+    try: yield work
+    finally: shutil.rmtree(work, ignore_errors=True)
 
 # %% ../nbs/00_core.ipynb #1866eae0
 def _plain(o):

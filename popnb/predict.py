@@ -66,7 +66,7 @@ def predict_videos(
     preds = model.predict(good).set_index("video_id") if len(good) else None
     return [_record(i, None if i in broken else preds.loc[i], errors.get(i)) for i in table["video_id"]]
 
-# %% ../nbs/65_predict.ipynb #8a404468
+# %% ../nbs/65_predict.ipynb #a4520cca
 def _faults(table, workers, few=8):
     "What is wrong with which video, and the ids that cannot be used; many files are checked in processes that can be killed"
     errors,broken = {},set()
@@ -84,4 +84,5 @@ def _faults(table, workers, few=8):
 def _record(video, row, error):
     out = {"video": video, "prediction": None, "percentile": None, "missing": [], "error": error}
     if row is None: return out
-    return out | {"prediction": float(row["prediction"]), "percentile": round(float(row["percentile"]), 1), "missing": [m for m in row["missing"].split(",") if m]}
+    curve = {int(k.removeprefix("prediction_")): float(v) for k,v in row.items() if k.startswith("prediction_")}
+    return out | {"prediction": curve or float(row["prediction"]), "percentile": round(float(row["percentile"]), 1), "missing": [m for m in row["missing"].split(",") if m]}

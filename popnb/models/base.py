@@ -18,9 +18,9 @@ from ..core import InputError, one_of, read_json, write_json
 from ..data.labels import Label, label_from_dict
 from ..media.doctor import versions
 
-# %% ../../nbs/20_models.base.ipynb #fbd2f9c1
+# %% ../../nbs/20_models.base.ipynb #c8e289f7
 SYSTEMS = {}                                  # name -> class, filled by `system`
-HOMES = {"tabular": "popnb.models.boost"}     # name -> module that registers it
+HOMES = {"tabular": "popnb.models.boost", "clip-lgbm": "popnb.models.clip_lgbm", "smtpd": "popnb.models.smtpd"}     # name -> module that registers it
 
 # %% ../../nbs/20_models.base.ipynb #47455c8d
 def system(
@@ -56,13 +56,15 @@ def create(
         for k in options: one_of(f"option of system {name}", k, list(args))
     return cls(preset=preset, seed=seed, **options)
 
-# %% ../../nbs/20_models.base.ipynb #26a45c25
+# %% ../../nbs/20_models.base.ipynb #f7ba4969
 class Predictor:
     "Base of every system; a subclass gives `_fit`, `_predict`, `_save` and `_load`"
     system = ""                        # name in the registry
     tasks = ("regression", "binary")   # label tasks that it can learn
     inputs = ()                        # what it may look at
     pretrained = False                 # whether preset `paper` starts from published weights
+    training = None                    # its defaults for `TrainConfig` where it is trained step by step
+    engine = None                      # the `popnb.training.Engine` that does it, handed in before `fit`
     def __init__(self,
         preset:str="tiny", # `tiny` or `paper`; a system without pretrained parts has one size
         seed:int=42, # Of everything random
