@@ -164,10 +164,10 @@ def clip_parts(
     block = lambda c: "words" if c.startswith("title_") else c.split("_")[0]
     return mixed_parts(model, A, line, R, {c: COMES_FROM.get(block(c), block(c)) for c in {*R, *A}})
 
-# %% ../nbs/54_contributions.ipynb #283ff99b
+# %% ../nbs/54_contributions.ipynb #fde6b666
 MEANINGS = {"creator_mean": "what the creator's earlier videos were worth", "creator_known": "log of the number of the creator's videos seen in training", "category": "category",
     "linear": "linear reading of all pieces of words", "linear_rank": "the same, of ranks", "words_linear": "linear reading of whole words", "near_": "the most similar texts in training",
-    "words_": "the training texts with the most similar words", "topic_": "a topic, without a name", "image_": "a dimension of the picture's vector, without a name", "text_": "a dimension of the title's vector, without a name",
+    "words_": "the training texts with the most similar words", "like_": "how videos with similar titles fared", "image_": "a dimension of the picture's vector, without a name", "text_": "a dimension of the title's vector, without a name",
     "alignment": "cosine of picture and title"}
 
 def meaning(

@@ -164,17 +164,19 @@ def grow(
     log = pd.DataFrame({f"{k}_loss": v[params["metric"]] for k,v in told.items()}).rename_axis("iteration").reset_index()
     return lgb.Booster(model_str=model.model_to_string(num_iteration=model.best_iteration)), log
 
-# %% ../../nbs/21_models.boost.ipynb #784aee03
+# %% ../../nbs/21_models.boost.ipynb #1e00d6eb
 def mix(
     a:np.ndarray, # `(n,)` one prediction
     b:np.ndarray, # `(n,)` another
     y:np.ndarray, # `(n,)` truth
     prior:float=20., # Imagined rows in favour of one half
+    spread:float=.2, # How far from one half the weight is expected, before the rows are seen
 ) -> float: # Weight of `a` in `weight*a + (1-weight)*b`, 0..1
     "The least-squares weight of two predictions, pulled towards one half"
     d = a-b
-    k = prior*np.square(d).mean()
-    return float(np.clip((d @ (y-b) + k/2) / (d @ d + k), 0, 1)) if k > 0 else .5
+    noise = np.square(y-(a+b)/2).mean()
+    k = prior*np.square(d).mean() + noise/spread**2
+    return float(np.clip((d @ (y-b) + k/2) / (d @ d + k), 0, 1)) if d.any() else .5
 
 # %% ../../nbs/21_models.boost.ipynb #28d83303
 @system("tabular")

@@ -5,12 +5,14 @@
 # %% auto #0
 __all__ = ['VIEWS', 'ALPHAS', 'Ngrams', 'ridge_fit', 'ridge_predict', 'neighbours', 'text_folds', 'TextReader', 'pack', 'unpack']
 
-# %% ../../nbs/20_models.text.ipynb #cfdf408b
+# %% ../../nbs/20_models.text.ipynb #593234b1
 import numpy as np
 import scipy.sparse as sp
 from fastcore.basics import patch
+from scipy.stats import rankdata
 
 from ..core import InputError, in_range
+from .kernel import Likeness, likeness_from
 
 # %% ../../nbs/20_models.text.ipynb #2ab5660a
 VIEWS = {
@@ -113,43 +115,45 @@ def text_folds(
     fold = np.random.default_rng(seed).permutation(group.max()+1)[group] % folds
     return np.where(empty, np.arange(len(texts)) % folds, fold)
 
-# %% ../../nbs/20_models.text.ipynb #d92086ab
+# %% ../../nbs/20_models.text.ipynb #ab06cfb4
 class TextReader:
-    "Text to a few dense columns: linear reading, neighbours, topics"
+    "Text to a few dense columns: linear reading, neighbours, likeness"
     def __init__(self,
-        topics:int=64, # SVD components, >= 1
-        bank:int=20_000, # Training texts searched for neighbours, at most
+        topics:int=128, # SVD components that make a theme, >= 1
+        bank:int=16_000, # Training texts compared with, at most
         max_features:int=100_000, # N-grams per view
         seed:int=42,
-    ): self.topics,self.bank,self.max_features,self.seed = int(in_range("topics", topics, 1)),bank,max_features,seed
+    ): self.like,self.max_features,self.seed = Likeness(topics, bank, seed),max_features,seed
 
     @property
     def columns(self):
         near = ["mean", "best", "share"]
-        return ["linear", "linear_rank"] + [f"near_{k}" for k in near] + ["words_linear"] + [f"words_{k}" for k in near] + [f"topic_{i:02d}" for i in range(len(self.components))]
+        return ["linear", "linear_rank"] + [f"near_{k}" for k in near] + ["words_linear"] + [f"words_{k}" for k in near] + [f"like_{k}" for k in self.like.names]
 
     def _learned(self, X, y):
         "Ridge weights and neighbour bank fitted on these rows: of all n-grams, and of words alone"
-        rank = y.argsort().argsort() / len(y)
-        i = np.arange(len(y)) if len(y) <= self.bank else np.sort(np.random.default_rng(self.seed).choice(len(y), self.bank, replace=False))
+        rank,i = rankdata(y)/len(y),self.like.pick(X)
         fit = lambda M,*targets: (np.stack([ridge_fit(M, t, self.alpha) for t in targets]), M[i])
         return [fit(X, y, rank), fit(_words(X, self.ngrams), y)], (y[i]-self.mean).astype(np.float32)
 
-# %% ../../nbs/20_models.text.ipynb #1b4ddf12
+# %% ../../nbs/20_models.text.ipynb #ad80b0f7
 def _words(X, ngrams):
     "The columns of whole words, rows scaled to length 1 again"
     from sklearn.preprocessing import normalize
     return normalize(X[:, :ngrams.n_words])
 
 def _columns(reader, X, learned):
+    "Linear reading and neighbours"
     blocks,yb = learned
     out = []
     for (w,B),M in zip(blocks, (X, _words(X, reader.ngrams))): out += [np.stack([ridge_predict(M, o) for o in w], 1), neighbours(M, B, yb)]
-    out = np.hstack([*out, X @ reader.components.T])
+    return np.hstack(out)
+
+def _known(X, out):
     out[np.asarray(X.getnnz(axis=1)) == 0] = np.nan          # no text is no text, not a text of zeros
     return out
 
-# %% ../../nbs/20_models.text.ipynb #e145d299
+# %% ../../nbs/20_models.text.ipynb #508c76f6
 @patch
 def fit(self:TextReader,
     texts, # `(n,)` training texts
@@ -157,48 +161,49 @@ def fit(self:TextReader,
     valid_texts, # `(m,)` validation texts
     y_valid:np.ndarray, # `(m,)` their labels
 ) -> np.ndarray: # `(n, columns)` of the training rows, out of fold; NaN where there is no text
-    "Learn vocabulary, weights, neighbours and topics from the training rows"
-    from sklearn.decomposition import TruncatedSVD
+    "Learn vocabulary, weights, neighbours and likeness from the training rows"
     self.ngrams,self.mean = Ngrams(self.max_features).fit(texts),float(np.mean(y))
     X,V = self.ngrams.transform(texts),self.ngrams.transform(valid_texts)
     self.alpha = min(ALPHAS, key=lambda a: np.square(ridge_predict(V, ridge_fit(X, y, a))-y_valid).mean())
-    k = max(1, min(self.topics, X.shape[0]-1, X.shape[1]-1))
-    self.components = TruncatedSVD(k, n_iter=2, random_state=self.seed).fit(X).components_.astype(np.float32)
     self.learned = self._learned(X, y)
-    fold,out = text_folds(texts, self.seed),np.empty((len(y), len(self.columns)))
+    fold = text_folds(texts, self.seed)
+    like = self.like.fit(X, texts, y, fold, V, valid_texts, y_valid)
+    out = np.empty((len(y), len(self.columns)-like.shape[1]))
     for f in np.unique(fold):
         a,b = fold != f,fold == f
         out[b] = _columns(self, X[b], self._learned(X[a], y[a]) if a.any() else self.learned)
-    return out
+    return _known(X, np.hstack([out, like]))
 
 @patch
 def transform(self:TextReader,
     texts, # `(n,)` any texts
 ) -> np.ndarray: # `(n, columns)`; NaN where there is no text
     "The columns of rows that were not trained on"
-    return _columns(self, self.ngrams.transform(texts), self.learned)
+    X = self.ngrams.transform(texts)
+    return _known(X, np.hstack([_columns(self, X, self.learned), self.like.transform(X, texts)]))
 
-# %% ../../nbs/20_models.text.ipynb #87b10fce
+# %% ../../nbs/20_models.text.ipynb #2e6d3f62
 def pack(
     r:TextReader, # Fitted
 ) -> tuple: # JSON-able dict, and a dict of arrays for safetensors
     "Everything that a fitted reader knows"
     text,arrays = _pack_ngrams(r.ngrams)
-    blocks,yb = r.learned
-    text |= {"topics": r.topics, "bank": r.bank, "seed": r.seed, "alpha": r.alpha, "mean": r.mean, "shapes": [list(B.shape) for _,B in blocks]}
-    arrays |= {"components": r.components, "bank.label": yb}
+    (blocks,yb),(like,known) = r.learned,r.like.pack()
+    text |= {"seed": r.seed, "alpha": r.alpha, "mean": r.mean, "shapes": [list(B.shape) for _,B in blocks], "like": like}
+    arrays |= {"bank.label": yb} | {f"like.{k}": v for k,v in known.items()}
     for i,(w,B) in enumerate(blocks):
         arrays |= {f"{i}.ridge": w, f"{i}.data": B.data.astype(np.float32), f"{i}.indices": B.indices.astype(np.int32), f"{i}.indptr": B.indptr.astype(np.int64)}
     return text, arrays
 
-# %% ../../nbs/20_models.text.ipynb #25ed49e8
+# %% ../../nbs/20_models.text.ipynb #8ddab0d1
 def unpack(
     text:dict, # First part of `pack`
     arrays:dict, # Second part
 ) -> TextReader: # Ready to transform
     "The inverse of `pack`"
-    r = TextReader(text["topics"], text["bank"], text["max_features"], text["seed"])
-    r.ngrams,r.alpha,r.mean,r.components = _unpack_ngrams(text, arrays),text["alpha"],text["mean"],arrays["components"]
+    r = TextReader(text["like"]["topics"], text["like"]["bank"], text["max_features"], text["seed"])
+    r.ngrams,r.alpha,r.mean = _unpack_ngrams(text, arrays),text["alpha"],text["mean"]
     csr = lambda i,shape: sp.csr_matrix((arrays[f"{i}.data"], arrays[f"{i}.indices"], arrays[f"{i}.indptr"]), shape=tuple(shape))
     r.learned = [(arrays[f"{i}.ridge"], csr(i, shape)) for i,shape in enumerate(text["shapes"])],arrays["bank.label"]
+    r.like = likeness_from(text["like"], {k.removeprefix("like."): v for k,v in arrays.items() if k.startswith("like.")}, r.learned[0][0][1])
     return r
