@@ -57,7 +57,7 @@ def _cache_only(on):
     try: yield
     finally: constants.HF_HUB_OFFLINE = before
 
-# %% ../../nbs/16_features.weights.ipynb #d2870cd6
+# %% ../../nbs/16_features.weights.ipynb #c365ffd2
 def _failures():
     from safetensors import SafetensorError
     return OSError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError, SafetensorError
@@ -74,7 +74,7 @@ def published(
     host:str|None=None, # Where they come from; `None`: the Hugging Face hub
 ): # Yields whether they can be fetched; if not, the cache is all there is
     "Load published weights inside; raises `PopnbError` that says what is wanted and what to do"
-    host = host or need("huggingface_hub", "torch", "loading weights").constants.ENDPOINT
+    host = host or need("huggingface_hub.constants", "torch", "loading weights").ENDPOINT
     cache = cache or "HF_HOME to a cache that has them"
     do = f"give a folder with {folder} (--model-id FOLDER), set {cache}, or take --preset tiny"
     online = not _cached_only() and reachable(host)
@@ -85,7 +85,7 @@ def published(
         if not online: raise PopnbError(f"The weights of {what} are not on this machine and {host} cannot be reached: {do}.") from e
         raise PopnbError(f"The weights of {what} could not be loaded ({_reason(e)}): {do}.") from e
 
-def _cached_only(): return need("huggingface_hub", "torch", "loading weights").constants.HF_HUB_OFFLINE   # the user's wish
+def _cached_only(): return need("huggingface_hub.constants", "torch", "loading weights").HF_HUB_OFFLINE   # the user's wish
 
 @contextmanager
 def local(
