@@ -323,26 +323,25 @@ def _finish(path, data, suffix, done):
     if data is not None: Path(path).write_bytes(data)
     return done(path, suffix) if done else None
 
-# %% ../../nbs/13_media.fetch.ipynb #1d7e43ab
+# %% ../../nbs/13_media.fetch.ipynb #5ff0bd45
 @patch
-async def _once(self:Fetcher, url, path):
-    "One try, redirects included"
-    httpcore,before = need("httpcore", "youtube", "downloads"),None
+async def _once(self:Fetcher, u, path):
+    "One try at an admitted address, redirects included"
+    httpcore = need("httpcore", "youtube", "downloads")
     try:
         for _ in range(self.limits.redirects + 1):
-            u = self.policy.admit(url, before)
             async with self._ask(u) as r:
                 if r.status not in (301, 302, 303, 307, 308):
                     self._judge(r)
                     return str(u), *await self._body(r, path)
                 to = next((v.decode("utf-8", "replace") for k,v in r.headers if k.lower() == b"location"), "")
             if not to: raise Problem("redirect", f"{r.status} without an address")
-            url,before = str(u.join(_parse(to))),u
+            u = self.policy.admit(str(u.join(_parse(to))), u)
         raise Problem("redirect", f"more than {self.limits.redirects}")
     except httpcore.TimeoutException as e: raise Problem("time", type(e).__name__) from e
     except (httpcore.NetworkError, httpcore.ProtocolError) as e: raise Problem("network", f"{type(e).__name__} {e}") from e
 
-# %% ../../nbs/13_media.fetch.ipynb #9fae41bc
+# %% ../../nbs/13_media.fetch.ipynb #d68c268c
 @patch
 async def get(self:Fetcher,
     url:str, # Address of a file
@@ -350,14 +349,15 @@ async def get(self:Fetcher,
     done:Callable|None=None, # `(path, suffix)`, called in a thread when the file is written; may raise `Problem`
 ) -> Got:
     "Fetch one file, with retries where they may help; raises `Problem`"
-    host = self.policy.admit(url).host
+    u = self.policy.admit(url)
+    host = u.host
     for k in range(1, self.limits.tries + 1):
         with contextlib.ExitStack() as undo:
             undo.callback(Path(path).unlink, missing_ok=True)
             try:
                 async with self.rooms.setdefault(host, asyncio.Semaphore(self.per_host)):
                     await self._open_again(host)
-                    async with self.room, asyncio.timeout(self.limits.seconds): at,suffix,n,data = await self._once(url, path)
+                    async with self.room, asyncio.timeout(self.limits.seconds): at,suffix,n,data = await self._once(u, path)
                 result = await asyncio.get_running_loop().run_in_executor(self.pool, _finish, path, data, suffix, done)
                 undo.pop_all()
                 return Got(at, suffix, n, k, result)

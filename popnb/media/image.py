@@ -90,15 +90,18 @@ class Box(NamedTuple):
     @property
     def area(self): return (self.bottom - self.top)*(self.right - self.left)
 
-# %% ../../nbs/12_media.image.ipynb #61919567
+# %% ../../nbs/12_media.image.ipynb #c9544e08
+def _distance(x, colour): return np.maximum.reduce([np.abs(x[..., c].astype(np.int16) - np.int16(colour[c])) for c in range(3)])
+
 def _bar(x):
     "Lines of the bar at the start of axis 1 of `(n, lines, across, 3)`, 0 for none, and its colour"
     x = x[:, :int(FURTHEST*x.shape[1]) + 3, ::max(1, x.shape[2]//256)]
     colour = np.median(x[:, 0].reshape(-1, 3), 0)
-    dist = np.maximum.reduce([np.abs(x[..., c] - np.int16(colour[c])) for c in range(3)])
-    far = np.flatnonzero(dist.mean((0, 2)) > LINE)
-    k = far[0] if len(far) else 0
-    behind = (dist[:, k:k+3].max((0, 1)) > PIXEL).mean()
+    for k in range(0, x.shape[1], 24):     # mostly the first lines settle it
+        far = np.flatnonzero(_distance(x[:, k:k+24], colour).mean((0, 2)) > LINE)
+        if len(far): break
+    k = k + far[0] if len(far) else 0
+    behind = (_distance(x[:, k:k+3], colour).max((0, 1)) > PIXEL).mean()
     return (k if behind >= STEP else 0), colour
 
 def _pair(x):
@@ -108,9 +111,8 @@ def _pair(x):
     ok = min(a, b) >= max(1, SMALLEST*n) and abs(a - b) <= max(3, UNEVEN*n) and np.abs(ca - cb).max() <= PIXEL
     return (a, b) if ok else (0, 0)
 
-# %% ../../nbs/12_media.image.ipynb #524b8ae4
+# %% ../../nbs/12_media.image.ipynb #6ad250d2
 def _content(x):
-    x = x.astype(np.int16)
     top,bottom,left,right = 0,x.shape[1],0,x.shape[2]
     for _ in range(2):
         a,b = _pair(x[:, top:bottom, left:right].swapaxes(1, 2))
