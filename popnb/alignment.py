@@ -15,7 +15,7 @@ import pandas as pd
 
 from .core import InputError, in_range, progress
 from .data.split import split_from_dict
-from .intervals import draw_codes, resampled
+from .intervals import resampled
 from .metrics import HEADLINE, METRICS
 from .models.base import Predictor, load, read_config
 from .models.clip_lgbm import ClipLgbm, Remembered, cosine, pictures, titles

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from .core import InputError, atomic_path, one_of
+from .data.sheet import guard, unguard
 from .metrics import HEADLINE, METRICS
 from .intervals import paired
 
@@ -72,12 +73,6 @@ def _widen(frame, source):
     return frame
 
 # %% ../nbs/47_predictions.ipynb #7d80ec88
-_FORMULA = re.compile(r"'*([=+@\t\r]|-[^\w-]|-[\w-]*[^\w.-])")
-
-def _guard(text): return "'" + text if isinstance(text, str) and _FORMULA.match(text) else text
-def _unguard(text): return text[1:] if text.startswith("'") and _FORMULA.match(text[1:]) else text
-
-# %% ../nbs/47_predictions.ipynb #757da697
 TEXT_COLUMNS = ("video_id", "part", "author", "missing")
 
 def write_predictions(
@@ -89,10 +84,10 @@ def write_predictions(
     first = ["video_id", "part", *value_columns(out, "truth"), *value_columns(out, "prediction"), "lower", "upper", "author", "missing"]
     out = out[[c for c in first if c in out]].copy()
     for c in TEXT_COLUMNS:
-        if c in out: out[c] = out[c].astype(object).where(out[c].notna(), "").map(_guard)
+        if c in out: out[c] = out[c].astype(object).where(out[c].notna(), "").map(guard)
     with atomic_path(path) as p: out.to_csv(p, index=False, encoding="utf-8")
 
-# %% ../nbs/47_predictions.ipynb #bbf01ddd
+# %% ../nbs/47_predictions.ipynb #b2705013
 def read_predictions(
     path:str|os.PathLike, # A `predictions.csv`, or the run folder that holds one
 ) -> pd.DataFrame: # `video_id`, values as floats, the rest as text ("" where empty)
@@ -103,7 +98,7 @@ def read_predictions(
     try: frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as e: raise InputError(f"{path} cannot be read as UTF-8 CSV ({e}).") from e
     for c in TEXT_COLUMNS:
-        if c in frame: frame[c] = frame[c].astype(object).map(_unguard)
+        if c in frame: frame[c] = frame[c].astype(object).map(unguard)
     out = check_predictions(frame, str(path))
     for c in ("lower", "upper"):
         if c in out: out[c] = _numbers(out, c, str(path), missing_ok=True)

@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 import pandas as pd
 from fastcore.basics import patch
-from ..core import InputError, PopnbError, atomic_path
+from ..core import PopnbError, atomic_path
 
 # %% ../../nbs/05_data.archive.ipynb #4f49e724
 class Pages:

@@ -9,9 +9,8 @@ __all__ = ['ORDERS', 'SHORTS', 'Wanted', 'NotHere', 'Walk', 'Plan', 'plan_walk']
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
-import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 from ..core import InputError, in_range, one_of, progress

@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from pathlib import Path
 import numpy as np
@@ -19,7 +19,7 @@ import pandas as pd
 from ..core import InputError, PopnbError, atomic_path, in_range, one_of, progress, read_json, write_json
 from .archive import COUNTS, Pages, Rows, alone
 from .quota import PER_CALL, Ledger, QuotaExhausted, utc_now
-from .shorts import _count, _part, row_from_item, seconds
+from .shorts import _count, _part, row_from_item
 from .snapshots import day_counts
 from .table import COLUMNS, read_table, write_table
 from .walk import NotHere, Plan, Walk, Wanted, plan_walk

@@ -258,7 +258,8 @@ class Encoder:
     def describe(self) -> str: # One line
         "What this encoder is, for people"
         i,t = self._identity("image"),self._identity("text")
-        return f"{self.name}: pictures {self.image_dim} by {i['weights']}, texts {self.text_dim} by {t['weights']}, crop {self.crop}, {self.dtype} on {self.device}"
+        weights = i["weights"] if i["weights"] == t["weights"] else f"{i['weights']} and {t['weights']}"
+        return f"{self.name}: a picture as {self.image_dim} numbers, a text as {self.text_dim}; weights {weights}; crop {self.crop}; {self.dtype} on {self.device}"
 
     def __repr__(self): return f"{type(self).__name__}({self.describe()})"
 

@@ -13,8 +13,8 @@ import pandas as pd
 
 from ..core import InputError, one_of
 from ..data.table import require
-from .clip import CLIPS, Clip
-from .embed import Embedded, Encoder
+from .clip import Clip
+from .embed import Encoder
 from .resnet_bert import ResNetBert
 from .store import Store
 

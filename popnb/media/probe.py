@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
-from ..core import InputError, MediaError
+from ..core import MediaError
 
 # %% ../../nbs/08_media.probe.ipynb #3b27b478
 CONTAINERS = "mov,matroska,avi,flv,mpeg,mpegts,mpegvideo,ogg,asf,gif,h264,hevc,ivf,obu,m4v,mjpeg,mxf,nut,rm,dv,amr,mp3,aac,wav,flac,w64,aiff,ac3,eac3"
