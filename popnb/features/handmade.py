@@ -6,21 +6,15 @@
 __all__ = ['VERSION', 'MEMORY', 'GRACE', 'FEW', 'EVERY', 'FILES', 'handmade']
 
 # %% ../../nbs/16_features.handmade.ipynb #ad312848
-import json
 import os
-import signal
-import subprocess
-import sys
-import tempfile
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
 import numpy as np
 import pandas as pd
-from ..core import MediaError, PopnbError, in_range, progress
+from ..core import MediaError, in_range, progress
 from ..data.table import require
 from .signals import INPUTS, PARTS, SIGNALS, Measured, creator_signals, description_signals, measure, time_signals, title_signals
 from .store import Store, content_key
+from ..workers import Lost, answers, processors
 
 # %% ../../nbs/16_features.handmade.ipynb #9eae79e2
 def _column(table, name): return table[name] if name in table else pd.Series([None]*len(table), table.index, dtype=object)
@@ -48,94 +42,27 @@ def _unrecord(r): return Measured({k: float(v) for k,v in zip(PARTS[r["part"]], 
 
 # %% ../../nbs/16_features.handmade.ipynb #f71c5ad3
 MEMORY = 4.     # GB of address space per worker
-_START = f"from popnb.features.signals import _serve; _serve({MEMORY})"
-
-class _Worker:
-    "A process that measures files, and can be killed"
-    def __init__(self, code):
-        env = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        self.late,self.log = False,tempfile.TemporaryFile()
-        self.process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, env=env, encoding="ascii")
-
-    def answer(self, seconds):
-        "The next line, `''` where the process died or was too late and is killed"
-        timer = threading.Timer(seconds, self.kill)
-        timer.start()
-        try: return self.process.stdout.readline()
-        finally: timer.cancel()
-
-    def ask(self, job, seconds):
-        "The answer as a dict, or `None`"
-        try: print(json.dumps(job), file=self.process.stdin, flush=True)
-        except BrokenPipeError: return None
-        line = self.answer(seconds)
-        return json.loads(line) if line.endswith("\n") else None
-
-    def kill(self):
-        self.late = True
-        self.process.kill()
-
-    def end(self):
-        "Make sure that it is gone; the last thing it said"
-        self.process.kill()
-        self.process.wait()
-        self.process.stdout.close()
-        self.log.seek(0)
-        said = self.log.read()[-2000:].decode(errors="replace").strip().splitlines()
-        self.log.close()
-        return said[-1] if said else f"exit code {self.process.returncode}"
-
-# %% ../../nbs/16_features.handmade.ipynb #d9e1be20
 GRACE = 5.      # seconds after which a worker is killed that does not keep its deadlines itself
+_CALL = "popnb.features.signals:measure"
 
-class _Crew:
-    "Workers that measure files, one per thread"
-    def __init__(self, deadline, code=_START):
-        self.deadline,self.code,self.mine,self.all,self.closed = deadline,code,threading.local(),set(),False
+def _limit(deadline): return 2*deadline + GRACE   # picture and sound have a deadline each
 
-    def worker(self):
-        if getattr(self.mine, "worker", None) is None:
-            w = self.mine.worker = _Worker(self.code)
-            self.all.add(w)
-            if self.closed: w.kill()
-            if not w.answer(60): raise PopnbError(f"A worker process for signals did not start: {w.end()}.")
-        return self.mine.worker
+def _outcome(got, part, limit):
+    "What a worker answered as `Measured`, or how it was lost"
+    if not isinstance(got, Lost): return Measured(**got[0])
+    if got.late: return Measured({}, f"{part} timeout (killed after {limit:g} s)", False)
+    return Measured({}, f"{part} broken (the decoder crashed: {got.how})")
 
-    def measure(self, path, part):
-        w,limit = self.worker(),2*self.deadline + GRACE   # picture and sound have a deadline each
-        if (answer := w.ask(dict(path=path, part=part, deadline=self.deadline), limit)) is not None: return Measured(**answer)
-        self.mine.worker = None
-        self.all.discard(w)
-        code = w.process.wait()
-        w.end()
-        if w.late: return Measured({}, f"{part} timeout (killed after {limit:g} s)", False)
-        return Measured({}, f"{part} broken (the decoder crashed: {signal.Signals(-code).name if code < 0 else f'exit code {code}'})")
-
-    def close(self):
-        self.closed = True
-        for w in list(self.all): w.kill()
-
-# %% ../../nbs/16_features.handmade.ipynb #04394b7f
+# %% ../../nbs/16_features.handmade.ipynb #47338d1d
 FEW = 8         # files up to which no worker is started
 
 def _measured(jobs, workers, deadline):
     "Yield `(key, Measured)` for `(key, path, part)`"
-    n = in_range("workers", (_processors() if len(jobs) > FEW else 1) if workers is None else workers, 1)
-    if n == 1:
-        for key,path,part in jobs: yield key, measure(path, part, deadline)
-        return
-    crew,pool = _Crew(deadline),ThreadPoolExecutor(max(1, min(n, len(jobs))))
-    try:
-        futures = {pool.submit(crew.measure, path, part): key for key,path,part in jobs}
-        for f in as_completed(futures): yield futures[f], f.result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        crew.close()
-        pool.shutdown()
-        for w in crew.all: w.end()
-
-# %% ../../nbs/16_features.handmade.ipynb #3fcd221c
-def _processors(): return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    n = in_range("workers", (processors() if len(jobs) > FEW else 1) if workers is None else workers, 1)
+    if n == 1: yield from ((key, measure(path, part, deadline)) for key,path,part in jobs)
+    else:
+        limit,asked = _limit(deadline),[dict(path=path, part=part, deadline=deadline) for _,path,part in jobs]
+        for i,got in answers(_CALL, asked, limit, n, MEMORY): yield jobs[i][0], _outcome(got, jobs[i][2], limit)
 
 # %% ../../nbs/16_features.handmade.ipynb #d6f5e958
 EVERY = 1.   # seconds between writes to the store

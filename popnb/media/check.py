@@ -6,25 +6,17 @@
 __all__ = ['SUFFIXES', 'Verdict', 'check', 'media_files', 'check_paths', 'summary']
 
 # %% ../../nbs/13_media.check.ipynb #e27f9195
-import faulthandler
-import json
 import os
-import signal
-import subprocess
-import sys
-import tempfile
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from fastcore.basics import patch
-from ..core import MEDIA_KINDS, InputError, MediaError, PopnbError, in_range, one_of, progress
+from ..core import MEDIA_KINDS, InputError, MediaError, in_range, one_of, progress
 from .audio import Audio, _length
 from .image import read_image
 from .probe import open_clip, turned
+from ..workers import Crew, Lost, answers, processors
 
 # %% ../../nbs/13_media.check.ipynb #6d517600
 @dataclass(frozen=True)
@@ -205,103 +197,27 @@ def _check_sound(path, full, until):
     return Verdict(path, audio, "" if audio == "ok" else "broken", "; ".join(wrong), codec=sound._look()["codec"], duration=duration, audio=audio, backend="pyav")
 
 # %% ../../nbs/13_media.check.ipynb #5c59a88a
-def _serve(judge):
-    "Worker process: judge one file per line of input until there are no more"
-    answers = os.fdopen(os.dup(1), "w", encoding="ascii")
-    os.dup2(2, 1)
-    _limit(float(os.environ["POPNB_CHECK_GB"]))
-    print(json.dumps("ready"), file=answers, flush=True)
-    for line in sys.stdin:
-        job = json.loads(line)
-        faulthandler.dump_traceback_later(job["deadline"] + 10, exit=True)
-        print(json.dumps(asdict(judge(**job))), file=answers, flush=True)
-        faulthandler.cancel_dump_traceback_later()
+_START = "popnb.media.check:check"   # what a worker runs
+_processors = processors
 
-def _limit(gb):
-    "Bound the memory of this process, where the system can"
-    try: import resource
-    except ImportError: return   # Windows
-    for what,most in ((resource.RLIMIT_AS, int(gb*2**30)), (resource.RLIMIT_CORE, 0)):
-        with suppress(ValueError, OSError): resource.setrlimit(what, (most, resource.getrlimit(what)[1]))   # macOS refuses some, a hard limit may be lower already
+def _late(deadline): return deadline + 2   # seconds after which a worker is killed: the judge keeps the deadline itself where it can
+
+def _verdict(got, path, full, deadline):
+    "The verdict that a worker answered, or one on how it was lost"
+    if not isinstance(got, Lost): return Verdict(**got[0])
+    v = _broken(path, "timeout", f"killed after {_late(deadline):g} s") if got.late else Verdict(path, "broken", "broken", f"the decoder crashed ({got.how})")
+    return replace(v, full=full, seconds=got.seconds)
 
 # %% ../../nbs/13_media.check.ipynb #7d841a01
-_START = "from popnb.media.check import _serve, check; _serve(check)"
-
-class _Worker:
-    "A process that judges files, and can be killed"
-    def __init__(self, code, gb):
-        self.log,self.late = tempfile.TemporaryFile(),False
-        env = os.environ | {"POPNB_CHECK_GB": str(gb), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PYTHONFAULTHANDLER": "1"}
-        self.process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, env=env, encoding="ascii")
-
-# %% ../../nbs/13_media.check.ipynb #d36a5f7f
-@patch
-def _answer(self:_Worker, seconds):
-    "The next line, `''` when the process died; it is killed after `seconds`"
-    timer = threading.Timer(seconds, self._kill)
-    timer.start()
-    try: return self.process.stdout.readline()
-    finally: timer.cancel()
-
-@patch
-def _kill(self:_Worker):
-    self.late = True
-    self.process.kill()
-
-@patch
-def ask(self:_Worker, job, seconds):
-    "The verdict as a dict; `None` when the worker died over it or was killed"
-    try: print(json.dumps(job), file=self.process.stdin, flush=True)
-    except BrokenPipeError: return None
-    answer = self._answer(seconds)
-    return json.loads(answer) if answer.endswith("\n") else None
-
-@patch
-def end(self:_Worker):
-    "End the process; how it ended, in words"
-    with suppress(BrokenPipeError): self.process.stdin.close()
-    with suppress(subprocess.TimeoutExpired): self.process.wait(1)   # a dying one has something to say first
-    self.process.kill()
-    code = self.process.wait()
-    self.process.stdout.close()
-    self.log.seek(0)
-    said = self.log.read()[-2000:].decode(errors="replace").strip().splitlines()
-    self.log.close()
-    return signal.Signals(-code).name if code < 0 else f"exit code {code}" + (f", {said[-1]}" if said else "")
-
-# %% ../../nbs/13_media.check.ipynb #a8b1b975
-class _Court:
-    "Workers for a run of checks, one per thread"
-    def __init__(self, code, gb, full, deadline):
-        self.code,self.gb,self.full,self.deadline = code,gb,full,deadline
-        self.mine,self.workers,self.closed = threading.local(),set(),False
+class _Court(Crew):
+    "Workers for checks, one per thread that asks"
+    def __init__(self, call, gb, full, deadline):
+        super().__init__(call, gb)
+        self.full,self.deadline = full,deadline
 
     def judge(self, path):
         "A verdict, whatever the file does"
-        worker = getattr(self.mine, "worker", None)
-        if worker is None or worker.late:
-            if worker: self.dismiss(worker)
-            worker = self.mine.worker = _Worker(self.code, self.gb)
-            self.workers.add(worker)
-            if self.closed: worker._kill()
-            if not worker._answer(60): raise PopnbError(f"A worker for checking files did not start: {self.dismiss(worker)}.")
-        start = time.monotonic()
-        v = worker.ask(dict(path=path, full=self.full, deadline=self.deadline), self.deadline + 2)
-        if v is not None: return Verdict(**v)
-        late,how = worker.late,self.dismiss(worker)
-        self.mine.worker = None
-        seconds = round(time.monotonic() - start, 3)
-        if late: return replace(_broken(path, "timeout", f"killed after {self.deadline + 2:g} s"), full=self.full, seconds=seconds)
-        return Verdict(path, "broken", "broken", f"the decoder crashed ({how})", full=self.full, seconds=seconds)
-
-    def dismiss(self, worker):
-        self.workers.discard(worker)
-        return worker.end()
-
-    def close(self):
-        "Kill all workers: idle at the end of a run, busy when the caller gave up"
-        self.closed = True
-        for w in list(self.workers): w._kill()
+        return _verdict(self.ask(dict(path=path, full=self.full, deadline=self.deadline), _late(self.deadline)), path, self.full, self.deadline)
 
 # %% ../../nbs/13_media.check.ipynb #6060bacf
 def media_files(
@@ -325,27 +241,17 @@ def check_paths(
     workers:int|None=None, # Processes; as many as this process may use processors
     deadline:float=30., # Seconds per file, after which its worker is killed
     memory:float=4., # GB of address space per worker
-    _code:str=_START, # What a worker runs; for tests
+    _call:str=_START, # What a worker runs; for tests
 ): # DataFrame with the columns of `Verdict`, one row per file, in the order of `media_files`
     "Judge files and folders in worker processes that may hang or crash; raises `InputError` where there is nothing to check"
     import pandas as pd
     files = media_files(paths)
     in_range("deadline", deadline, .1), in_range("memory", memory, .5)
-    n = _processors() if workers is None else in_range("workers", workers, 1)
-    court = _Court(_code, memory, full, deadline)
-    pool = ThreadPoolExecutor(min(n, len(files)))
-    try: rows = [asdict(v) for v in progress(pool.map(court.judge, files), "checking", len(files))]
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        court.close()
-        pool.shutdown()
-        for w in list(court.workers): court.dismiss(w)
+    jobs,rows = [dict(path=p, full=full, deadline=deadline) for p in files],[None]*len(files)
+    for i,got in progress(answers(_call, jobs, _late(deadline), workers, memory), "checking", len(files)): rows[i] = asdict(_verdict(got, **jobs[i]))
     for r in rows: r["path"] = r["path"].encode("utf-8", "backslashreplace").decode()   # names that are no text, in a form that a table can hold
     df = pd.DataFrame(rows, columns=[f.name for f in fields(Verdict)])
     return df.astype(dict(width="Int64", height="Int64", frames="Int64", duration="float64", seconds="float64", full=bool))
-
-# %% ../../nbs/13_media.check.ipynb #3fcd221c
-def _processors(): return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 # %% ../../nbs/13_media.check.ipynb #e2c389e7
 def summary(
