@@ -15,10 +15,13 @@ from fastcore.basics import patch
 from .core import InputError, MediaError, PopnbError, in_range, one_of, work_folder, write_json
 from .metrics import HEADLINE, METRICS, pairwise_counts, per_day
 from .intervals import SLOW, bootstrap, draw_codes, paired_all
+from .data.sheet import guard
+from .dayplots import plot_day_calibration
 from .plots import (plot_calibration, plot_confusion, plot_curves, plot_days, plot_learning, plot_percentiles, plot_pr,
     plot_residual_trend, plot_residuals, plot_roc, plot_slices, plot_strip, plot_thresholds, plot_truth, png)
 from .slices import SLICED, score_slices
 from .predictions import align, arrays, check_predictions, days_of, guess_task, read_predictions, rows_of_part, value_columns, write_predictions
+from .windows import cut_days, dated
 
 # %% ../nbs/50_evaluation.ipynb #1c1728c7
 def _at_ids(
@@ -137,13 +140,13 @@ def _score_all(t, p, task, groups, label, n_boot, seed):
     return out
 
 # %% ../nbs/50_evaluation.ipynb #063ea53a
-def _score_baselines(frame, baselines, part, task, groups, n_boot, seed):
+def _score_baselines(frame, baselines, part, task, groups, n_boot, seed, window=None):
     "Each baseline's own metrics and the model's lead over it, all on one draw"
     if not baselines: return {},{}
     t,p = arrays(frame)
     others = {}
     for name,b in baselines.items():
-        b = rows_of_part(_frame(b, f"baseline {name}"), part, f"baseline {name}")
+        b = cut_days(rows_of_part(_frame(b, f"baseline {name}"), part, f"baseline {name}"), window)
         b = b[b["video_id"].isin(frame["video_id"]) | ~b["video_id"].isin(frame.attrs["unlabeled"])]
         others[name] = align(frame, b, ("the model's", f"those of baseline {name}"))[value_columns(b, "prediction")].to_numpy(float).reshape(p.shape)
     quick = [k for k,m in METRICS.items() if m.task == task and k not in ("plcc_mapped", "final_mapped", "krcc") and (k != "pairwise" or groups is not None)]
@@ -168,10 +171,11 @@ def evaluate(
     ceiling:float|dict|None=None, # Best reachable headline score, or metric -> best value
     title:str|None=None, # Of the report
     notes:list|tuple=(), # Sentences for the report, e.g. on the protocol
+    days:tuple|str|None=None, # Of a sequence: first and last true day that count, e.g. `(2, 30)` or `"2-30"`; `None`: all
 ) -> Scores: # Everything found
     "Score predictions; raises `InputError` for data that cannot be scored"
     in_range("n_boot", n_boot, 0)
-    frame = rows_of_part(_frame(preds, "predictions"), part).reset_index(drop=True)
+    frame = cut_days(rows_of_part(_frame(preds, "predictions"), part).reset_index(drop=True), days)
     rows = None if table is None else _at_ids(table, frame["video_id"])
     frame = add_truth(frame, rows, label)
     frame = _with_authors(frame, rows, groups)
@@ -183,10 +187,11 @@ def evaluate(
     t,p = arrays(known)
     g = known["author"].to_numpy(object) if "author" in known and groups else None
     metrics = _score_all(t, p, task, g, label, n_boot, seed)
-    base,others = _score_baselines(known, baselines, part, task, g, n_boot, seed)
+    base,others = _score_baselines(known, baselines, part, task, g, n_boot, seed, days)
     slices,small = score_slices(known, None if rows is None else rows[ok].reset_index(drop=True), task, g, min(n_boot, 300), seed)
     about = dict(task=task, part=part, label=getattr(label, "name", None), unit=getattr(label, "unit", ""), n=int(ok.sum()), unlabeled=int((~ok).sum()), n_boot=n_boot, seed=seed,
         drawn="videos" if g is None else "creators", creators=None if g is None else _creators(g), ceiling=ceiling if isinstance(ceiling, dict) or ceiling is None else {HEADLINE[task]: float(ceiling)})
+    if task == "sequence": about["days"] = [days_of(frame)[0], days_of(frame)[-1]]
     scores = Scores(task, metrics, frame, base, slices, [], about, title or "Evaluation", rows)
     scores.notes = [*notes, *_facts(scores, table, label, small, g, t, p)]
     if task == "sequence": scores.days = {"model": per_day(t, p, days_of(known))} | {k: per_day(t, q, days_of(known)) for k,q in others.items()}
@@ -207,6 +212,7 @@ def _creators(g): return int(draw_codes(len(g), g).max()+1)
 def _facts(s, table, label, small, g, t, p):
     "What a reader must know about the numbers, one sentence each"
     a,out = s.about,[]
+    if "days" in a: out.append(f"Days {a['days'][0]} to {a['days'][1]} after publication count." if a["days"][0] < a["days"][1] else f"Only day {a['days'][0]} counts.")
     if a["unlabeled"]: out.append(f"{a['unlabeled']} of {len(s.predictions)} predicted videos have no truth and are not scored: {_few(s.unlabeled['video_id'])}.")
     if table is not None and "part" not in s.predictions and len(s.predictions) < len(table): out.append(f"The predictions cover {len(s.predictions)} of the {len(table)} videos of the table.")
     if not a["n_boot"]: out.append("No intervals were computed (n_boot=0).")
@@ -302,7 +308,7 @@ def figures(self:Scores) -> dict: # Name of the file -> figure
     if self.task == "binary":
         if 0 < t.sum() < len(t): out = dict(roc=plot_roc(t, p), pr=plot_pr(t, p))
         out |= dict(confusion=plot_confusion(t, p, _CLASSES.get(self.about["label"], ("0", "1"))), thresholds=plot_thresholds(t, p), calibration=plot_calibration(t, p))
-    if self.task == "sequence": out = dict(days=plot_days(self.days, unit), curves=plot_curves(t, p, days_of(self.scored), unit))
+    if self.task == "sequence": out = dict(days=plot_days(self.days, unit), curves=plot_curves(t, p, days_of(self.scored), unit), day_calibration=plot_day_calibration(t, p, days_of(self.scored), unit))
     a = SLICED[self.task][0]
     shown = self.slices[self.slices[a].notna()]
     if len(shown): out["slices"] = plot_slices(shown.rename(columns={a: "value", f"{a}_low": "low", f"{a}_high": "high"}).head(30), a, self.metrics[a]["value"])
@@ -310,7 +316,7 @@ def figures(self:Scores) -> dict: # Name of the file -> figure
 
 # %% ../nbs/50_evaluation.ipynb #2699b6fb
 _CAPTIONS = dict(truth="Truth against prediction", residuals="Residuals", residual_trend="Residual against prediction", percentiles="Percentiles", slices="Slices",
-    roc="ROC curve", pr="Precision and recall", confusion="Confusion matrix", thresholds="F1 by threshold", calibration="Calibration", days="Error by day", curves="Curves", learning="Learning curve", cases_best="Best cases", cases_worst="Worst cases")
+    roc="ROC curve", pr="Precision and recall", confusion="Confusion matrix", thresholds="F1 by threshold", calibration="Calibration", days="Error by day", curves="Curves", day_calibration="Calibration over days", learning="Learning curve", cases_best="Best cases", cases_worst="Worst cases")
 
 @patch
 def report(self:Scores,
@@ -341,7 +347,7 @@ def to_dict(self:Scores) -> dict: # JSON values
 def save(self:Scores,
     out:str|os.PathLike, # Folder; made if need be, other files in it stay
 ) -> Path: # The folder
-    "Write `plots/*.png`, `predictions.csv`, `report.md` and `metrics.json`; raises `PopnbError` where that is impossible"
+    "Write `plots/*.png`, `predictions.csv`, of a sequence also `curves.csv`, `report.md` and `metrics.json`; raises `PopnbError` where that is impossible"
     out = Path(out)
     with work_folder(out) as work:
         try:
@@ -361,10 +367,17 @@ def _write(self:Scores, work, log):
     for k,f in figures.items(): (work/"plots"/f"{k}.png").write_bytes(png(f, colours=0 if k.startswith("cases") else 80))
     frame = self.predictions if "part" in self.predictions else self.predictions.assign(part=self.about["part"] or "")
     write_predictions(frame, work/"predictions.csv")
+    if self.task == "sequence": _write_dated(frame, self.rows, work/"curves.csv")
     (work/"report.md").write_text(self.report(list(figures)), encoding="utf-8")
     write_json(work/"metrics.json", self.to_dict())
 
 def _move(work, out):
     (out/"plots").mkdir(parents=True, exist_ok=True)
     (out/"metrics.json").unlink(missing_ok=True)
-    for f in [*sorted((work/"plots").iterdir()), work/"predictions.csv", work/"report.md", work/"metrics.json"]: os.replace(f, out/f.relative_to(work))
+    for f in [*sorted((work/"plots").iterdir()), *work.glob("curves.csv"), work/"predictions.csv", work/"report.md", work/"metrics.json"]: os.replace(f, out/f.relative_to(work))
+
+def _write_dated(frame, rows, path):
+    "A row a video and day, with the date"
+    long = dated(frame, None if rows is None or "published_at" not in rows else rows["published_at"])
+    for c in ("video_id", "part"): long[c] = long[c].astype(object).map(guard)
+    long.to_csv(path, index=False, float_format="%.6g", encoding="utf-8")

@@ -40,6 +40,7 @@ class TrainConfig:
     save_every:int|None=None  # Steps between checkpoints; `None`: after each validation
     log_every:int|None=None   # Steps between rows of the log without validation; `None`: none
     keep:int=2                # Checkpoints kept
+    keep_epochs:bool=False    # Also keep the trained weights of every validation, for `popnb leaderboard --epochs`
     drop_last:bool=False      # Leave out a last training batch that is not full
     find_unused:bool=False    # With several processes: a forward pass may leave trained parameters out
     workers:int=0             # Processes that read ahead

@@ -208,6 +208,7 @@ def _maybe_log_save_evaluate(self:Loop, tr_loss, grad_norm, *args, learning_rate
         self._settle()
         values = self._validate() if validate else {}
         self._log(values, learning_rate)
+        if job.config.keep_epochs and (validate or due(every)): self._write(f"epoch-{step:08d}", None, values=json.dumps({"step": step, "epoch": self.state.epoch} | values))
         if validate: self._judge(values)
     if due(None) and not job.state["stopped"]: job.state["stopped"] = f"{c.epochs} epochs"
     self.control.should_training_stop |= bool(job.state["stopped"])

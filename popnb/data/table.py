@@ -256,6 +256,7 @@ SUPPLIERS = {c: _ANY for c in COLUMNS} | {c: _ALL for c in ("video_id", "title",
     **{c: _ANY+["tiktok"] for c in ("published_at", "collected_at", "followers", "author_posts", "likes", "comments", "shares", "saves")},
     "description": _ANY+["smtpd", "snapugc"], "duration": _ANY+["snapugc", "tiktok"], "views": _ANY+["shorts", "tiktok"], "ecr": _ANY+["snapugc"],
 }
+SUPPLIERS |= {c: [*SUPPLIERS[c], "daily"] for c in ("video_id", "title", "category", "author", "published_at", "duration", "followers", "author_posts", *(f"day_{d}" for d in DAYS))}
 
 # %% ../../nbs/02_data.table.ipynb #d4fbd1df
 def require(
