@@ -14,10 +14,11 @@ import tempfile
 import time
 import weakref
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
-from ..core import MEDIA_KINDS, InputError, MediaError, PopnbError, in_range, one_of, progress
+from ..core import MEDIA_KINDS, InputError, MediaError, PopnbError, _mark, in_range, one_of, progress
 from .store import Store, content_key
 from ..media.video import frames
 from ..workers import Lost, answers
@@ -245,7 +246,8 @@ def _room(store, n, rule, quality):
 class _Scratch:
     "A store that lives as long as somebody in this process refers to it"
     def __init__(self):
-        self.store = Store(tempfile.mkdtemp(prefix="popnb-frames-"))
+        at = Path(tempfile.gettempdir())/"popnb-frames"
+        self.store = Store(tempfile.mkdtemp(dir=at.parent, prefix=_mark(at), suffix=".tmp"))   # the name says whose it is; those of processes that were killed are removed
         weakref.finalize(self, _remove, self.store, os.getpid())
 
 def _remove(store, pid):
