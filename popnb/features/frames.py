@@ -133,7 +133,8 @@ _CALL = "popnb.features.frames:_job"
 
 def _decoded(paths, rule, workers, deadline, quality, call=_CALL):
     "Yield `(number of the path, info, pixels as bytes, lasting)` as videos are ready"
-    jobs = [dict(path=os.fspath(p), rule=rule.to_dict(), deadline=deadline, quality=quality) for p in paths]
+    asked = dict(rule=rule.to_dict(), deadline=deadline, quality=quality)
+    jobs = [dict(path=os.fspath(p), **asked) for p in paths]
     for i,got in answers(call, jobs, deadline + GRACE, workers):
         if isinstance(got, Lost):
             kind,note = ("timeout", f"killed after {deadline + GRACE:g} s") if got.late else ("broken", f"the decoder crashed ({got.how})")
