@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['default_groups', 'choose_split', 'Run', 'partial_folder', 'default_store', 'open_store', 'rows_of', 'train',
-           'evaluate_run']
+           'evaluate_run', 'run_window']
 
 # %% ../nbs/60_run.ipynb #ee0d82d8
 import os
@@ -23,7 +23,8 @@ from .data.table import read_table
 from .evaluation import Scores, evaluate
 from .features.store import Store
 from .models.base import Predictor, create, load, read_config
-from .predictions import write_predictions
+from .predictions import days_of, write_predictions
+from .windows import window_of
 
 # %% ../nbs/60_run.ipynb #dc90bf2d
 def default_groups(
@@ -104,11 +105,11 @@ def _hand_engine(model, part, about, training, resume):
     if model.training is None:
         if training or resume: raise InputError(f"System {model.system} is not trained step by step: {', '.join([*training, *(['resume'] if resume else [])])} does not apply.")
         return
-    from popnb.training import Engine, make_config
+    from popnb.training import Engine, main_process, make_config
     if resume and (part/"run.json").exists() and (diff := differences(read_json(part/"run.json"), about)):
         raise InputError(f"{part} holds another training: {'; '.join(o[:200] for o in diff[:3])}. Set it back, or replace it (--overwrite without --resume).")
     config = make_config(model.training, {"seed": model.seed}, training)
-    write_json(part/"run.json", about)
+    if main_process(): write_json(part/"run.json", about)
     model.engine = Engine(config, part/"engine", resume)
 
 # %% ../nbs/60_run.ipynb #88df2472
@@ -154,7 +155,7 @@ def train(
     training:dict|None=None, # Settings of the training engine, e.g. `{"epochs": 5, "lr": 1e-4}`; the system's own for the rest
     resume:bool=False, # Go on with an interrupted training of the same call; begin where there is none
     **options, # The system's own settings
-) -> Run: # Model, split and scores
+) -> Run|None: # Model, split and scores; `None` in the helping processes of a launcher
     "Split, fit, score, write; raises `InputError` for a wrong call and leaves no folder when it fails"
     one_of("preset", preset, ("tiny", "paper"))
     model,table = create(system, preset, seed, **options),_table(table)
@@ -162,22 +163,45 @@ def train(
     lab = make_label(label, **(label_options or {})) if isinstance(label, str) else label
     make_label(lab.name, **lab.options).fit(table)          # a check that there is something to learn; the label that counts is fitted on training rows
     cut = choose_split(table, split, protocol and (system if protocol == "paper" else protocol), seed, lab, **(split_options or {}))
+    if _helps(): return _help(model, lab, table, cut, partial_folder(out), training or {}, resume)
     part = _claim_partial(Path(out), resume, overwrite)
     out = _claim(out, system, overwrite)
     _hand_engine(model, part, _about(model, lab, table, cut), training or {}, resume)
     try:
         with work_folder(out) as work:
-            if cut.label: lab = label_from_dict(cut.label)          # a protocol that cuts labels before it splits
-            model.fit(rows_of(table, cut, "train"), rows_of(table, cut, "valid"), lab)
+            _fit(model, lab, table, cut)
             scores = _write(model, table, cut, work, ceiling, n_boot)
             if out.exists(): shutil.rmtree(out)
             os.replace(work, out)
             os.chmod(out, 0o755)
-            if (part/"engine"/"tensorboard").is_dir(): shutil.move(part/"engine"/"tensorboard", out/"tensorboard")
+            _keep(part/"engine", out)
             shutil.rmtree(part, ignore_errors=True)
     finally:
         if not _steps(part): shutil.rmtree(part, ignore_errors=True)          # failed before anything was learned
     return Run(out, model, cut, scores)
+
+# %% ../nbs/60_run.ipynb #127def38
+def _fit(model, lab, table, cut):
+    if cut.label: lab = label_from_dict(cut.label)          # a protocol that cuts labels before it splits
+    model.fit(rows_of(table, cut, "train"), rows_of(table, cut, "valid"), lab)
+
+def _keep(engine, out):
+    "What a training leaves for later, from its folder into the run's"
+    if (engine/"tensorboard").is_dir(): shutil.move(engine/"tensorboard", out/"tensorboard")
+    for _,p in numbered(engine, "epoch"):
+        (out/"epochs").mkdir(exist_ok=True)
+        shutil.move(p, out/"epochs"/p.name)
+
+# %% ../nbs/60_run.ipynb #62f4727c
+def _helps():
+    from popnb.training import main_process
+    return not main_process()
+
+def _help(model, lab, table, cut, part, training, resume):
+    "The part of a helping process"
+    if model.training is None: return
+    _hand_engine(model, part, _about(model, lab, table, cut), training, resume)
+    _fit(model, lab, table, cut)
 
 # %% ../nbs/60_run.ipynb #3eb48f43
 def _predict_part(model, table, cut, part):
@@ -209,8 +233,11 @@ def evaluate_run(
     store:str|Path|None=None, # Feature cache
     workers:int|None=None, # Processes for media
     n_boot:int=1000, # Resamples behind the intervals
+    days=None, # Of a sequence: first and last true day that count, e.g. `"2-30"`
+    steps=None, # The same in published steps, counted from the first predicted day
+    setup:str|None=None, # The same by the name of a published set-up, see `popnb.windows.SETUPS`
 ) -> Scores: # On test and new rows
-    "Score a saved run; raises `InputError` when the table holds training rows only"
+    "Score a saved run; raises `InputError` when the table holds training rows only, and for days that the run does not predict"
     model,cut,table = load(run),split_from_dict(read_config(run)["split"]),_table(table)
     model.store,model.workers = open_store(store),workers
     part = cut.part(table)
@@ -218,5 +245,18 @@ def evaluate_run(
     if not use.any(): raise InputError(f"All {len(table)} rows of the table were used to train {run}: there is nothing left to score it on.")
     rows = table[use].reset_index(drop=True)
     notes = [model.label.describe(), f"{(part == 'test').sum()} rows of the run's test part and {(part == '').sum()} rows that it never saw; {(~use).sum()} training and validation rows left out."]
-    base = model.baselines(rows) if hasattr(model, "baselines") else None
-    return evaluate(model.predict(rows), rows, model.label, out=out, part=None, baselines=base, n_boot=n_boot, notes=notes, title=f"{model.system}: {model.label.name}")
+    preds,base = model.predict(rows),model.baselines(rows) if hasattr(model, "baselines") else None
+    if window := run_window(model, preds, days, steps, setup): notes.append(f"Window: {f'published set-up {setup}' if setup else f'published steps {steps}' if steps else 'as asked'}, days {window[0]} to {window[1]}.")
+    return evaluate(preds, rows, model.label, out=out, part=None, baselines=base, n_boot=n_boot, notes=notes, title=f"{model.system}: {model.label.name}", days=window)
+
+def run_window(
+    model:Predictor, # A fitted system
+    preds:pd.DataFrame, # Its predictions
+    days=None, # See `evaluate_run`
+    steps=None, # …
+    setup:str|None=None, # …
+) -> tuple|None: # First and last true day, or `None` for all
+    "The window of days that is meant; raises `InputError` for a system that predicts no sequence"
+    if days is None and steps is None and setup is None: return None
+    if not days_of(preds): raise InputError(f"{model.system} with label {model.label.name} predicts one number a video: a window of days does not apply.")
+    return window_of(days_of(preds), model.options.get("ep"), days, steps, setup)

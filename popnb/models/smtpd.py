@@ -161,7 +161,9 @@ def _fit(self:Smtpd, train, valid, y, yv):
     self.training_log = self.engine.fit(self.net, rows, check, collate=as_is, evaluate=_scores)
     self.log = self.training_log.frame
     self.net.eval()
-    self._fit_baselines(train, valid, t, tv)
+    if self.training_log.processes > 1: self.notes.append(f"Trained by {self.training_log.processes} processes.")
+    self.axes,self.beside = {},{}
+    if self.engine.main: self._fit_baselines(train, valid, t, tv)      # helping processes of a launcher have done their part
 
 def _scores(prediction, target): return {"amae": amae(np.asarray(target, dtype=float), np.asarray(prediction, dtype=float))}
 
@@ -199,15 +201,19 @@ def _note_missing(self:Smtpd, missing):
 @patch
 def _curves(self:Smtpd, table, batch=1024):
     "`(n, T)` predictions, names of missing inputs"
-    import torch
     rows,missing = self._rows(table)
+    return self._forward(rows, batch),missing
+
+@patch
+def _forward(self:Smtpd, rows, batch=1024):
+    import torch
     self.net.eval()
     device,out = next(self.net.parameters()).device,[]
     with torch.inference_mode():
         for i in range(0, len(rows), batch):
             b = rows.__getitems__(range(i, min(i+batch, len(rows))))
             out.append(self.net(**{k: v.to(device) for k,v in b.items()})["prediction"].float().cpu().numpy())
-    return np.concatenate(out).astype(float),missing
+    return np.concatenate(out).astype(float)
 
 @patch
 def _frame(self:Smtpd, table, p, missing=None):
@@ -224,6 +230,15 @@ def predict(self:Smtpd,
 ) -> pd.DataFrame: # `video_id, percentile` (of the last day), `prediction_D` for each day, `missing`
     "The curve of every row"
     return Predictor.predict(self, table).drop(columns="prediction")
+
+@patch
+def sweep(self:Smtpd,
+    table:pd.DataFrame, # Any rows with `video_id`
+    weights, # Called with the network, puts the next weights into it and gives their name; an iterable of such functions
+): # `(name, frame)` for each
+    "The curves of every row under each of several weights; the inputs are prepared once"
+    rows,missing = self._rows(table)
+    for put in weights: yield put(self.net),self._frame(table, self._forward(rows), missing)
 
 # %% ../../nbs/24_models.smtpd.ipynb #3fba24ff
 AXES = 8     # of the picture and of each text
@@ -251,7 +266,7 @@ def _learn_axes(self:Smtpd, name, v):
 # %% ../../nbs/24_models.smtpd.ipynb #13430c05
 @patch
 def _fit_baselines(self:Smtpd, train, valid, y, yv):
-    o,self.axes,self.beside = self.options,{},{}
+    o = self.options
     if "growth" in o["beside"] and o["ep"]:
         days,whole = np.r_[np.arange(1, o["ep"]+1), self.days],np.hstack([seen_days(train, o["ep"]), y])
         self.beside |= {f"growth, {k}": Growth(k).fit(whole, days) for k in LAWS if (np.isfinite(whole).sum(1) >= 3).sum() >= 5}
