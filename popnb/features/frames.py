@@ -45,7 +45,7 @@ class FrameRule:
         if isinstance(self.resize, tuple) and len(self.resize) != 2: raise InputError(f"resize must be a short side or (height, width), got {self.resize!r}.")
         for o in np.atleast_1d(self.resize).tolist(): _whole("resize", o)
         if min(np.atleast_1d(self.resize)) < self.crop: raise InputError(f"crop={self.crop} does not fit into resize={self.resize}: make crop smaller or resize larger.")
-        if self.rate is not None: in_range("rate", self.rate, .01, 1000)
+        if self.rate is not None: object.__setattr__(self, "rate", float(in_range("rate", self.rate, .01, 1000)))   # 15 and 15. are one rule, and one key
         elif self.clips > 1: raise InputError(f"clips={self.clips} need a rate: frames per second within a clip, e.g. rate=15.")
         one_of("policy", self.policy, RULES), one_of("where", self.where, WHERE), in_range("seed", self.seed, 0)
 
