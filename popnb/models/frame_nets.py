@@ -276,7 +276,7 @@ def _kinetics(model_id):
     return {k: v for k,v in state.items() if not k.startswith("fc.")},_resnet_shape(state, model_id)
 
 # %% ../../nbs/21_models.frame_nets.ipynb #ccb9b63d
-TINY = {"r2plus1d": dict(width=8, blocks=[1, 1, 1, 1])} | {k: dict(image_size=112, num_frames=8, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128) for k in FAMILIES}
+TINY = {"r2plus1d": dict(width=8, blocks=[1, 1, 1, 1])} | {k: dict(image_size=112, num_frames=8, hidden_size=64, num_hidden_layers=3, num_attention_heads=4, intermediate_size=128) for k in FAMILIES}
 FULL = {"r2plus1d": dict(width=64, blocks=[2, 2, 2, 2]), "timesformer": {}, "videomae": {}}       # transformers' defaults are the published sizes
 ADAPTED = {"r2plus1d": ("0", "3"), "timesformer": ("qkv", "dense", "temporal_dense"), "videomae": ("query", "key", "value", "dense")}   # layers for LoRA
 SHAPE = ("image_size", "patch_size", "num_channels", "num_frames", "tubelet_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act", "hidden_dropout_prob",
@@ -291,10 +291,12 @@ def rule_of(
     return dict(frames=net.frames, resize=net.size, crop=net.size) | (dict(clips=1, policy="endpoints", rate=None) if net.name == "timesformer" else dict(clips=2, rate=7.5))
 
 def _draw(module, seed):
-    "Random weights by name, learning"
-    if not any(p.is_meta for p in module.parameters()): 
-        with torch.no_grad(): refill(module, seed)
-    return module.requires_grad_(True).train()
+    "Random weights by name, learning; places and times as large as what they are added to"
+    if any(p.is_meta for p in module.parameters()): return module
+    with torch.no_grad():
+        for p in refill(module, seed).parameters():
+            if p.ndim == 3 and p.shape[0] == 1 and p.shape[1] > 1: p.div_(p.std())
+    return module.requires_grad_(True)
 
 def _assemble(r, backbone=None, norm=None):
     "A backbone, by default one without weights, and a fresh head, as the recipe says"
