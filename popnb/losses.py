@@ -73,10 +73,9 @@ def peak_soft(
     known, # `(n, T)` bool
     temperature:float=.1, # Units of the curve; a peak that stands out by more is a clear one
 ): # Scalar with gradient
-    "The same with a softmax over the known days in place of the prediction's one-hot vector"
-    low = -1e30                                                   # finite: a row without known days must not turn into NaN
-    where = (pred/temperature).masked_fill(~known, low).softmax(1)
-    return masked_mean((where - _one_hot(target.detach().masked_fill(~known, -math.inf), known)).abs(), known)
+    "The same with softmaxes over the known days in place of the one-hot vectors"
+    soft = lambda c: (c/temperature).masked_fill(~known, -1e30).softmax(1)      # finite: a row without known days must not turn into NaN
+    return masked_mean((soft(pred)-soft(target.detach())).abs(), known)
 
 # %% ../nbs/18_losses.ipynb #a99940fe
 def laplacian(
