@@ -17,8 +17,8 @@ from .core import InputError, one_of
 # %% ../nbs/69_commands.ipynb #94067110
 @app.command("import")
 def import_(
-    source:Annotated[str, typer.Argument(help="csv, snapugc, shorts, smtpd or tiktok")],
-    csv:Annotated[Path, typer.Option("--csv", help="The source's file")],
+    source:Annotated[str, typer.Argument(help="csv, snapugc, shorts, smtpd, tiktok or daily")],
+    csv:Annotated[Path, typer.Option("--csv", help="The source's file; of daily counts the folder")],
     out:Annotated[Path, typer.Option("--out", help="Table to write, .parquet")],
     videos:Annotated[Optional[Path], typer.Option(help="Folder with the videos, named by id")]=None,
     thumbnails:Annotated[Optional[Path], typer.Option(help="Folder with the thumbnails, named by id")]=None,

@@ -7,6 +7,7 @@ __all__ = ['fold_of', 'group_runs', 'fold_summary', 'folds_markdown', 'setup_tab
 
 # %% ../nbs/53_folds.ipynb #0034efaa
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,7 @@ def fold_summary(
 def _missing(g):
     gone = sorted(set(range(_folds_of(g))) - {r["fold"] for r in g})
     own = [f"{_name(g)}: fold {', '.join(map(str, gone))} of {_folds_of(g)} missing, the mean is over {len(g)}."] if gone else []
-    return own + ([f"{_name(g)}: {g[0]['config']['split']['note']}."] if (g[0]["config"].get("split") or {}).get("note") else [])
+    return own + ([f"{_name(g)}: {note}."] if (note := re.sub(r", fold \d+ of \d+", "", (g[0]["config"].get("split") or {}).get("note") or "")) else [])
 
 def _write(frame, out, name, text):
     with atomic_path(out/f"{name}.csv") as p: frame.to_csv(p, index=False)

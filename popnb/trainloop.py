@@ -8,6 +8,7 @@ __all__ = ['COLUMNS', 'read_outputs', 'append_log', 'quiet', 'Job', 'Loop', 'mak
 # %% ../nbs/39_trainloop.ipynb #774c6312
 import csv
 import json
+import logging
 import math
 import os
 import shutil
@@ -63,15 +64,18 @@ def quiet(
     "Keep the libraries silent and the environment as it was"
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="IProgress")           # tqdm's, when it is loaded in a notebook
-        from transformers.utils import logging
-    was,env = logging.get_verbosity(),{k: v for k,v in os.environ.items() if k.startswith("ACCELERATE_")}
+        from transformers.utils import logging as voice
+    was,chatty,env = voice.get_verbosity(),logging.getLogger("bitsandbytes"),{k: v for k,v in os.environ.items() if k.startswith("ACCELERATE_")}
+    level = chatty.level
+    chatty.setLevel(logging.ERROR)                                       # it misses kernels of its own when accelerate imports it
     os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if precision == "bf16" else "no"
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="IProgress")
         for lib in ("transformers", "accelerate", "torch"): warnings.filterwarnings("ignore", module=rf"{lib}\b")
         try: yield
         finally:
-            logging.set_verbosity(was)
+            voice.set_verbosity(was)
+            chatty.setLevel(level)
             for k in [k for k in os.environ if k.startswith("ACCELERATE_") and k not in env]: del os.environ[k]
             os.environ.update(env)
 
