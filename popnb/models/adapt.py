@@ -68,9 +68,9 @@ def _bnb(): return _quietly("bitsandbytes", "4-bit weights")
 
 def to_nf4(
     module, # A torch module, changed in place
-    keep=("head",), # Parts that stay as they are
+    keep=("head",), # Parts that are not rounded
 ) -> int: # Layers that are in 4 bits now
-    "Linear layers to NF4 with double quantisation and bfloat16 arithmetic, norms to float32; raises `InputError` where there is no linear layer"
+    "Linear layers to NF4 with double quantisation and bfloat16 arithmetic, norms and what is kept to float32; raises `InputError` where there is no linear layer"
     bnb,linear = _bnb(),[(n, m) for n,m in module.named_modules() if type(m) is nn.Linear and not in_part(n, keep)]
     for name,m in linear:
         new = bnb.nn.Linear4bit(m.in_features, m.out_features, False, compute_dtype=torch.bfloat16, compress_statistics=True, quant_type="nf4", device="meta")
@@ -81,8 +81,8 @@ def to_nf4(
     four = [m for m in module.modules() if isinstance(m, bnb.nn.Linear4bit)]       # those of a module that came in 4 bits as well
     if not four: raise InputError(f"qlora: {type(module).__name__} has no linear layer outside {', '.join(keep)} that could be kept in 4 bits; use lora.")
     for m in four: m.support_avx512bf16_for_cpu = False
-    for m in module.modules():
-        if "norm" in type(m).__name__.lower(): m.float()
+    for n,m in module.named_modules():
+        if "norm" in type(m).__name__.lower() or in_part(n, keep): m.float()
     return len(four)
 
 # %% ../../nbs/20_models.adapt.ipynb #17a70804
