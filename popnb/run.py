@@ -20,7 +20,7 @@ from .batches import key_seed
 from .data.labels import label_from_dict, make_label
 from .data.split import Split, make_split, protocol_split, split_from_dict
 from .data.table import read_table
-from .evaluation import Scores, evaluate
+from .evaluation import Scores, add_truth, evaluate
 from .features.store import Store
 from .models.base import Predictor, create, load, read_config
 from .predictions import days_of, write_predictions
@@ -207,9 +207,7 @@ def _help(model, lab, table, cut, part, training, resume):
 def _predict_part(model, table, cut, part):
     rows = rows_of(table, cut, part)
     if not len(rows): return None
-    out = model.predict(rows).drop(columns="percentile").assign(part=part)
-    truth = model.label.transform(rows)
-    if truth.ndim == 1: out["truth"] = truth
+    out = add_truth(model.predict(rows).drop(columns="percentile").assign(part=part), rows, model.label)
     return out.assign(author=rows["author"].to_numpy()) if "author" in rows else out
 
 def _write(model, table, cut, work, ceiling, n_boot):
