@@ -141,7 +141,8 @@ def features(self:FrameNet,
     x, # From `normalise`
 ): # `(videos*clips, width)`
     "What the head sees"
-    if self.name == "r2plus1d": return self._convolve(x)
+    if self.name == "r2plus1d":
+        with torch.autocast("cpu", enabled=False) if x.device.type == "cpu" else nullcontext(): return self._convolve(x)
     y = self.backbone(pixel_values=x).last_hidden_state
     return y.mean(1) if getattr(self.backbone.config, "use_mean_pooling", False) else y[:, 0]
 
