@@ -150,17 +150,38 @@ def predict(
     title:Annotated[Optional[str], typer.Option(help="Title of the video")]=None,
     description:Annotated[Optional[str], typer.Option(help="Description of the video")]=None,
     as_json:Annotated[bool, typer.Option("--json", help="One JSON object a line")]=False,
+    csv:Annotated[Optional[Path], typer.Option("--csv", help="Also write them here, one row a video; of a curve one row a video and day, with its date where the time of publication is known")]=None,
     store:StoreFlag=None, workers:WorkersFlag=None,
 ):
     "Score videos that the model has never seen."
-    from popnb.predict import predict_videos
-    out = predict_videos(run, videos, title, description, store=store, workers=workers)
+    from popnb.predict import predict_videos, video_rows
+    table = video_rows(videos, title, description)
+    out = predict_videos(run, table, store=store, workers=workers)
+    if csv: _write_scores(out, table, csv)
     if as_json:
         for o in out: say(json.dumps(o, ensure_ascii=False))
     else:
         import pandas as pd
         show(pd.DataFrame(out).assign(missing=[", ".join(o["missing"]) for o in out], error=[o["error"] or "" for o in out]))
     if any(o["error"] for o in out): raise typer.Exit(1)
+
+# %% ../nbs/70_cli.ipynb #c4ae6c24
+def _write_scores(out, table, path):
+    "The answers as CSV, those without a score too"
+    import pandas as pd
+    from popnb.core import atomic_path
+    from popnb.data.sheet import guard
+    from popnb.windows import dated
+    frame = pd.DataFrame({"video_id": [o["video"] for o in out]})
+    curves = [o["prediction"] if isinstance(o["prediction"], dict) else {} for o in out]
+    if days := sorted({d for c in curves for d in c}):
+        wide = frame.join(pd.DataFrame([{f"prediction_{d}": c.get(d) for d in days} for c in curves]).astype(float))
+        when = table.set_index("video_id")["published_at"].reindex(frame["video_id"]) if "published_at" in table else None
+        frame = dated(wide, None if when is None else when.array).drop(columns=["part", "truth"])
+    else: frame["prediction"] = pd.Series([o["prediction"] for o in out], dtype=float)
+    more = {o["video"]: (o["percentile"], ",".join(o["missing"]), o["error"] or "") for o in out}
+    frame[["percentile", "missing", "error"]] = [more[v] for v in frame["video_id"]]
+    with atomic_path(path) as p: frame.assign(**{c: frame[c].map(guard) for c in ("video_id", "missing", "error")}).to_csv(p, index=False, float_format="%.6g")
 
 # %% ../nbs/70_cli.ipynb #ddd15b0f
 @app.command()

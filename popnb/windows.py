@@ -45,14 +45,16 @@ def window_of(
     if not given: return None
     if setup is not None:
         s,ep = SETUPS[one_of("setup", setup, SETUPS)],ep or None
-        if ep not in s["ep"]: raise InputError(f"Set-up {setup} is that of a model {'without a seen day' if s['ep'] == (None,) else 'that sees day 1'}; this one sees {'no day' if ep is None else 'day 1' if ep == 1 else f'days 1 to {ep}'}. Name the window by days instead (days 2-30).")
+        if ep not in s["ep"]: raise InputError(f"Set-up {setup} is that of a model {'without a seen day' if s['ep'] == (None,) else 'that sees day 1'}; this one sees {_seen(ep, '', '')}. Name the window by days instead (days 2-30).")
         a,b = s["days"]
     elif steps is not None:
         from popnb.models.smtpd import days_of_steps
         a,b = days_of_steps(*parse_days(steps), ep, days[-1])
     else: a,b = parse_days(window)
-    if a > b or a not in days or b not in days: raise InputError(f"{given[0]}: days {a} to {b} are asked for, and days {days[0]} to {days[-1]} are predicted{f' (days 1 to {ep} are seen)' if ep else ''}.")
+    if a > b or a not in days or b not in days: raise InputError(f"{given[0]}: days {a} to {b} are asked for, and days {days[0]} to {days[-1]} are predicted{f' ({_seen(ep)} seen)' if ep else ''}.")
     return a,b
+
+def _seen(ep, one=" is", more=" are"): return "no day" if not ep else f"day 1{one}" if ep == 1 else f"days 1 to {ep}{more}"
 
 # %% ../nbs/48_windows.ipynb #c4736e52
 def cut_days(
