@@ -180,7 +180,7 @@ def _again(self:FrameSet, i):
     if _key(path, self.rule, self.quality) != key: raise PopnbError(f"The cached frames of {path} are gone and the file has changed since: make the frame set again.")
     for _,info,data,lasting in _decoded([path], self.rule, 1, 60., self.quality):
         if info["kind"] not in USABLE: raise PopnbError(f"The cached frames of {path} are gone and it does not decode any more ({info['kind']}: {info['note']}): make the frame set again.")
-        if not self.store.readonly: self.store.put_many(_records(key, info, data))
+        if not getattr(self.store, "readonly", False): self.store.put_many(_records(key, info, data))
     return dict(x=np.frombuffer(data, np.uint8).copy(), ends=np.array(info["ends"], np.int64))
 
 # %% ../../nbs/16_features.frames.ipynb #d34a0175
@@ -239,6 +239,7 @@ def _look_up(paths, rule, quality):
 
 def _room(store, n, rule, quality):
     "Refuse before decoding what the disk will not hold"
+    if not hasattr(store, "folder"): return     # it writes nothing
     need,free = n*int(np.prod(rule.shape))*(1 if quality is None else .15),shutil.disk_usage(store.folder).free
     if need > free: raise InputError(f"The frames of {n} videos need about {need/1e9:.1f} GB in {store.folder}, where {free/1e9:.1f} GB are free: "
         + ("give quality=90, which needs about an eighth, or another store." if quality is None else "give another store, fewer frames or a smaller crop."))
@@ -282,7 +283,7 @@ def frame_set(
     in_range("deadline", deadline, .1), in_range("max_bad", max_bad, 0, 1)
     if quality is not None: in_range("quality", _whole("quality", quality) or quality, 1, 100)
     owner = _Scratch() if store is None else None
-    if not isinstance(store, Store): store = owner.store if owner else Store(store)
+    if owner or isinstance(store, (str, os.PathLike)): store = owner.store if owner else Store(store)
     paths = [str(p) if isinstance(p, (str, os.PathLike)) else None for p in table["video_path"]]
     keys,gone = _look_up(paths, rule, quality)
     first = {k: p for p,k in reversed(keys.items()) if k}
