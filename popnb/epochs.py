@@ -107,16 +107,17 @@ def epoch_scores(
     cut,metrics = split_from_dict(config["split"]),SHOWN[model.label.task][:2]
     same = set(cut.ids["valid"]) == set(cut.ids["test"])
     rows,truth = _parts(table, cut, model.label, same)
-    scores,window = {p: [] for p in rows},None
+    scores,counts,window = {p: [] for p in rows},{},None
     for part,t in rows.items():
         for name,frame in progress(_sweep(model, t, epochs), f"epochs on {part}", len(epochs)):
             if truth[part].ndim == 2: frame = frame.drop(columns="prediction", errors="ignore")      # the last day once more
             window = run_window(model, frame, days, steps, setup)
             y,p = _pair(cut_days(frame, window), truth[part], model.label)
+            counts[part] = int(np.isfinite(y).sum()) if y.ndim == 1 else int(np.isfinite(y).any(1).sum())
             scores[part].append({f"{part}_{m}": METRICS[m].function(y, p) for m in metrics})
     frame = pd.DataFrame([{"epoch": round(e["epoch"], 3), "step": e["step"]} for e in epochs]).join([pd.DataFrame(v) for v in scores.values()])
     if same: frame = frame.join(frame.filter(like="test_").rename(columns=lambda c: c.replace("test_", "valid_", 1)))
-    return _finish(Path(run), frame, metrics, epochs, config, select, same, window, rows, out)
+    return _finish(Path(run), frame, metrics, epochs, config, select, same, window, counts, out)
 
 # %% ../nbs/61_epochs.ipynb #fd5e4acc
 def _parts(table, cut, label, same):
@@ -148,19 +149,19 @@ def _pair(frame, y, label):
     return y[:, [have.index(d) for d in days]],frame[[f"prediction_{d}" for d in days]].to_numpy(float)
 
 # %% ../nbs/61_epochs.ipynb #59b02862
-def _finish(run, frame, metrics, epochs, config, select, same, window, rows, out):
+def _finish(run, frame, metrics, epochs, config, select, same, window, counts, out):
     head = metrics[0]
     chosen = _choose(frame, head, epochs, config)
     if select not in chosen: raise InputError(f"{run} does not say how its epoch was chosen while training; choose by valid or test.")
     by = [", ".join(RULES[k] for k in RULES if chosen.get(k) == i) for i in range(len(frame))]
     found = Epochs(run.name, frame.assign(chosen_by=by), head, chosen, select, same)
-    found.notes = _said(found, window, rows)
+    found.notes = _said(found, window, counts)
     if out is not None: _write(found, Path(out), window)
     return found
 
-def _said(f, window, rows):
+def _said(f, window, counts):
     "What a reader must know"
-    n = f.notes + [f"{len(f.frame)} epochs, scored on {', '.join(f'{len(t)} {p}' for p,t in rows.items())} rows" + (f", days {window[0]} to {window[1]}." if window else ".")]
+    n = f.notes + [f"{len(f.frame)} epochs, scored on {', '.join(f'{n} {p}' for p,n in counts.items())} rows" + (f", days {window[0]} to {window[1]}." if window else ".")]
     n.append(f"Epoch {f.pick['epoch']:g} ({RULES[f.select]}) has a test {f.metric} of {f.pick[f'test_{f.metric}']:.4f}" + ("; that says how good the luckiest epoch was, not how good the model will be." if f.select == "test" else "."))
     if f.same: return n+["Validation and test are the same rows in this run (published protocol): every rule has looked at the rows that are reported, and what that is worth cannot be told from it."]
     t = f.frame[f"test_{f.metric}"]
