@@ -106,8 +106,8 @@ class FrameNet(nn.Module):
         if name != "r2plus1d":
             c = backbone.config
             self.frames,self.size = c.num_frames,c.image_size if isinstance(c.image_size, int) else c.image_size[0]
-        self.axes = (1, 3, 1, 1, 1) if name == "r2plus1d" else (1, 1, 3, 1, 1)
-        for k,v in zip(("mean", "std"), stats): self.register_buffer(k, torch.tensor(v, dtype=torch.float32), persistent=False)
+        self.channel,self.scale = 1 if name == "r2plus1d" else 2,[1/(255*s) for s in stats[1]]
+        for k,v in (("mean", stats[0]), ("std", stats[1]), ("shift", [-m/s for m,s in zip(*stats)])): self.register_buffer(k, torch.tensor(v, dtype=torch.float32), persistent=False)
         self.register_buffer("class_weight", None if class_weight is None else torch.tensor(class_weight, dtype=torch.float32), persistent=False)
 
     def forward(self,
@@ -133,8 +133,11 @@ def normalise(self:FrameNet,
     if self.frames and pixels.shape[2] != self.frames: raise InputError(f"{self.name} was made for clips of {self.frames} frames, got {pixels.shape[2]}: say frames={pixels.shape[2]} when it is made.")
     if self.size and tuple(pixels.shape[4:]) != (self.size, self.size): raise InputError(f"{self.name} was made for frames of {self.size} x {self.size}, got {pixels.shape[4]} x {pixels.shape[5]}: say size={pixels.shape[4]} when it is made.")
     x = pixels.flatten(0, 1)
-    if self.name == "r2plus1d": x = x.transpose(1, 2).contiguous()
-    return x.to(self.mean.dtype).div_(255).sub_(self.mean.view(self.axes)).div_(self.std.view(self.axes))
+    x = (x.transpose(1, 2).contiguous() if self.name == "r2plus1d" else x).to(torch.float32)
+    for i,a in enumerate(self.scale):                # shift + pixels/(255*std), one pass a colour
+        v = x.select(self.channel, i)
+        torch.add(self.shift[i], v, alpha=a, out=v)
+    return x
 
 @patch
 def features(self:FrameNet,
