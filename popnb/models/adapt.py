@@ -136,8 +136,9 @@ def adapt(
         if method == "qlora": to_nf4(module, keep)
         _inject(module, names, r, alpha, dropout, seed, method == "qlora")
         about |= dict(targets=targets, r=r, alpha=alpha, dropout=dropout)
-    for n,p in module.named_parameters(): p.requires_grad_(p.is_floating_point() and (method == "full" or in_part(n, keep) or "lora_" in n))
+    for n,p in module.named_parameters(): p.requires_grad_(p.is_floating_point() and (method == "full" or "lora_" in n))
     if method != "full":
+        for k in keep: module.get_submodule(k).requires_grad_(True)       # by the part, not by the name: a weight may be shared with another part
         for n,m in module.named_modules():
             if isinstance(m, nn.modules.batchnorm._BatchNorm) and not in_part(n, keep): m.register_forward_pre_hook(_still)
     module.adapted = about
