@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 from .core import InputError, MediaError, PopnbError, in_range, one_of, work_folder, write_json
-from .metrics import HEADLINE, METRICS, pairwise_counts, per_day
+from .metrics import HEADLINE, METRICS, class_scores, confusion, pairwise_counts, per_day
 from .intervals import SLOW, bootstrap, draw_codes, paired_all
 from .data.sheet import guard
 from .dayplots import plot_day_calibration
@@ -172,6 +172,7 @@ def evaluate(
     title:str|None=None, # Of the report
     notes:list|tuple=(), # Sentences for the report, e.g. on the protocol
     days:tuple|str|None=None, # Of a sequence: first and last true day that count, e.g. `(2, 30)` or `"2-30"`; `None`: all
+    cut:float|None=None, # Of classes: probability above which a video is called 1, chosen on validation rows; noted beside the scores at .5
 ) -> Scores: # Everything found
     "Score predictions; raises `InputError` for data that cannot be scored"
     in_range("n_boot", n_boot, 0)
@@ -193,7 +194,7 @@ def evaluate(
         drawn="videos" if g is None else "creators", creators=None if g is None else _creators(g), ceiling=ceiling if isinstance(ceiling, dict) or ceiling is None else {HEADLINE[task]: float(ceiling)})
     if task == "sequence": about["days"] = [days_of(frame)[0], days_of(frame)[-1]]
     scores = Scores(task, metrics, frame, base, slices, [], about, title or "Evaluation", rows)
-    scores.notes = [*notes, *_facts(scores, table, label, small, g, t, p)]
+    scores.notes = [*notes, *_class_facts(scores, label, cut, t, p), *_facts(scores, table, label, small, g, t, p)]
     if task == "sequence": scores.days = {"model": per_day(t, p, days_of(known))} | {k: per_day(t, q, days_of(known)) for k,q in others.items()}
     if out is not None: scores.save(out)
     return scores
@@ -207,6 +208,24 @@ def _with_authors(frame, rows, groups):
     return frame.assign(author=names.to_numpy()) if (names != "").any() else frame.drop(columns="author", errors="ignore")
 
 def _creators(g): return int(draw_codes(len(g), g).max()+1)
+
+# %% ../nbs/50_evaluation.ipynb #fce36744
+def _class_facts(s, label, cut, t, p):
+    "What scores of classes leave out"
+    if s.task != "binary": return []
+    a,out = s.about,[]
+    if cut is not None:
+        c = class_scores(confusion(t, p, cut))
+        out.append(f"Called 1 above {cut:.3f}, the cut with the best weighted F1 on validation rows: accuracy {c['accuracy']:.3f}, weighted F1 {c['f1_weighted']:.3f}, precision {c['precision']:.3f}, recall {c['recall']:.3f}. The tables call at .5.")
+    if a["label"] == "extremes" and s.rows is not None and hasattr(label, "column_values"):
+        v = label.column_values(s.rows)
+        has = np.isfinite(v)
+        if has.sum() > len(t) and np.ptp(v[has]) > 0:
+            q,v = s.predictions["prediction"].to_numpy(float)[has],v[has]
+            g = s.predictions["author"].to_numpy(object)[has] if "author" in s.predictions else None
+            rank,half = bootstrap(v, q, ["srocc"], g, a["n_boot"], a["seed"])["srocc"],bootstrap((v > np.median(v)).astype(float), q, ["roc_auc"], g, a["n_boot"], a["seed"])["roc_auc"]
+            out.append(f"The middle was left out above. All {has.sum()} videos with a value: Spearman {_cell(rank['value'])} ({_span(rank)}) between probability and {label.columns[0]}, ROC AUC {_cell(half['value'])} ({_span(half)}) for the upper against the lower half; on the extremes alone the AUC is {_cell(s.metrics['roc_auc']['value'])}.")
+    return out
 
 # %% ../nbs/50_evaluation.ipynb #f7fb2939
 def _facts(s, table, label, small, g, t, p):

@@ -273,6 +273,14 @@ class ColumnLabel(Label):
     @property
     def _of(self): return self.stats.get("column") or self.options["column"] or "views"
 
+@patch
+def column_values(self:ColumnLabel,
+    df:pd.DataFrame, # Rows
+) -> np.ndarray: # `(n,)` floats, NaN where there is no value
+    "What the label orders videos by, of all rows, those that it leaves out among them; raises `InputError` for an unfitted label"
+    if not self.fitted: raise InputError(f"Label {self.name} is not fitted: call fit on the training rows first.")
+    return np.asarray(self._values(df, self.stats), dtype=float)
+
 # %% ../../nbs/04_data.labels.ipynb #ef7585ad
 @label_class("rank")
 class Rank(ColumnLabel):
