@@ -143,7 +143,7 @@ def strip(
     show = np.unique(np.round(np.linspace(0, n-1, min(n, most))).astype(int))
     fig,_ = canvas("", "", title, size=(7.5, 2.3))
     fig.clf()
-    fig._repr_png_ = lambda: png(fig, colours=0)
+    fig._repr_png_ = lambda: png(fig, colours=128)
     grid = fig.add_gridspec(2, len(show), height_ratios=[1.4, 1], hspace=.12, wspace=.04, left=.09, right=.99, top=.86, bottom=.2)
     for k,i in enumerate(show):
         ax = fig.add_subplot(grid[0, k])
