@@ -61,7 +61,7 @@ def _write_frame(df, out):
 # %% ../nbs/70_cli.ipynb #5b9241b2
 @app.command()
 def train(
-    system:Annotated[str, typer.Argument(help="tabular, clip-lgbm or smtpd")],
+    system:Annotated[str, typer.Argument(help="tabular, clip-lgbm, smtpd, r2plus1d, timesformer or videomae")],
     data:DataFlag,
     out:OutDirFlag,
     label:Annotated[str, typer.Option(help="ecr, log-views, views-per-day, virality, rank, extremes or above")]="log-views",
@@ -71,7 +71,7 @@ def train(
     protocol:Annotated[Optional[str], typer.Option(help="Split of a published system: paper for the system's own, or its name; smtpd takes --split-option fold=0 to 4")]=None,
     preset:Annotated[str, typer.Option(help="tiny (no download) or paper (published sizes and weights)")]="tiny",
     model_id:Annotated[Optional[str], typer.Option("--model-id", help="Pretrained weights: a name or a local folder")]=None,
-    faithful:Annotated[bool, typer.Option("--faithful", help="What the published code does, its known errors included [dim](smtpd; equal to --option faithful=true)[/dim]")]=False,
+    faithful:Annotated[bool, typer.Option("--faithful", help="What the published code does, its known errors included [dim](clip-lgbm, smtpd, r2plus1d, timesformer; equal to --option faithful=true)[/dim]")]=False,
     option:Annotated[Optional[list[str]], typer.Option("--option", help="key=value for the system, e.g. features=text, ep=1; may be repeated")]=None,
     epochs:Annotated[Optional[int], typer.Option(help="Passes over the training rows [dim](networks)[/dim]")]=None,
     batch_size:Annotated[Optional[int], typer.Option("--batch-size", help="Rows of a step [dim](networks)[/dim]")]=None,
@@ -193,7 +193,7 @@ def explain(
     description:Annotated[Optional[str], typer.Option(help="Description of the video")]=None,
     thumbnail:Annotated[Optional[Path], typer.Option(help="Thumbnail of the video")]=None,
     data:Annotated[Optional[Path], typer.Option("--data", help="Table that holds the video_id")]=None,
-    part:Annotated[Optional[list[str]], typer.Option("--part", help="contributions, occlusion, words, rollout or title_rollout; may be repeated [dim](default: all that apply)[/dim]")]=None,
+    part:Annotated[Optional[list[str]], typer.Option("--part", help="contributions, occlusion, words, rollout, title_rollout, moments, sensitivity or time_attention; may be repeated [dim](default: all that apply)[/dim]")]=None,
     grid:Annotated[int, typer.Option(help="Tiles along the short side of the thumbnail that are hidden in turn")]=7,
     fill:Annotated[str, typer.Option(help="What hides a tile: mean (colour), grey or blur")]="mean",
     option:Annotated[Optional[list[str]], typer.Option("--option", help="key=value for the rollout: head_fusion, residual, discard; may be repeated")]=None,
