@@ -234,7 +234,7 @@ def _notes(case):
     out = []
     if "thumbnail" in case.model.inputs and not case.has("thumbnail_path"):
         out.append("No thumbnail was given, so the picture counts as missing; no frame of the video stands in for it." if case.has("video_path") else "There is no thumbnail, so the picture counts as missing.")
-    if case.untrained: out.append("Preset tiny: the encoder has random weights; the score and its explanation show the machinery.")
+    if case.untrained: out.append("Preset tiny: the network is small and its weights started at random; the score and its explanation show the machinery.")
     return out
 
 def _made(case, parts):

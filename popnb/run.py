@@ -215,7 +215,7 @@ def _write(model, table, cut, work, ceiling, n_boot):
     preds = {p: _predict_part(model, table, cut, p) for p in ("valid", "test")}
     base = model.baselines(test) if hasattr(model, "baselines") else None
     notes = [model.label.describe(), f"Split: {cut!r}.", *model.notes]
-    if model.preset == "tiny" and model.pretrained: notes.append("Preset tiny: a small network with random weights, for a first look; no published figure can be expected.")
+    if model.preset == "tiny" and model.pretrained: notes.append("Preset tiny: a small network whose weights started at random, for a first look; no published figure can be expected.")
     model.save(work, split=cut.to_dict(), **({"training": asdict(model.engine.config)} if model.engine else {}))
     if (log := getattr(model, "log", None)) is not None: log.to_csv(work/"log.csv", index=False)
     scores = evaluate(preds["test"], test, model.label, out=work, baselines=base, ceiling=ceiling, n_boot=n_boot, notes=notes, title=f"{model.system}: {model.label.name}", cut=getattr(model, "cut", None))
