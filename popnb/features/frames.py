@@ -240,9 +240,9 @@ def _look_up(paths, rule, quality):
 def _room(store, n, rule, quality):
     "Refuse before decoding what the disk will not hold"
     if not hasattr(store, "folder"): return     # it writes nothing
-    need,free = n*int(np.prod(rule.shape))*(1 if quality is None else .15),shutil.disk_usage(store.folder).free
+    need,free = n*int(np.prod(rule.shape))*(1 if quality is None else .3),shutil.disk_usage(store.folder).free
     if need > free: raise InputError(f"The frames of {n} videos need about {need/1e9:.1f} GB in {store.folder}, where {free/1e9:.1f} GB are free: "
-        + ("give quality=90, which needs about an eighth, or another store." if quality is None else "give another store, fewer frames or a smaller crop."))
+        + ("give quality=90, which needs a tenth to a half of that, or another store." if quality is None else "give another store, fewer frames or a smaller crop."))
 
 # %% ../../nbs/16_features.frames.ipynb #e6758aef
 class _Scratch:
