@@ -56,9 +56,9 @@ PUBLISHED = {   # what is learned at preset `paper`, loss of classes, training
     "r2plus1d": ("full", "bce", dict(epochs=15, batch_size=8, lr=1e-4, optimizer="adamw", weight_decay=.01, schedule="cosine", warmup=.05, grad_clip=1., patience=4)),
     "timesformer": ("qlora", "ce", dict(epochs=20, batch_size=8, accumulate=4, lr=5e-5, optimizer="adamw", schedule="linear", warmup=.1, grad_clip=1., patience=3)),
     "videomae": ("lora", "ce", dict(epochs=20, batch_size=8, accumulate=4, lr=1e-4, optimizer="adamw", weight_decay=.01, schedule="cosine", warmup=.1, grad_clip=1., patience=4))}
-TINY = {"r2plus1d": dict(epochs=30, batch_size=16, lr=3e-3, optimizer="adamw", weight_decay=.01, schedule="cosine", warmup=.1, grad_clip=1.),
-        "timesformer": dict(epochs=40, batch_size=16, lr=1e-3, optimizer="adamw", weight_decay=.01, schedule="cosine", warmup=.1, grad_clip=1.),
-        "videomae": dict(epochs=40, batch_size=16, lr=1e-3, optimizer="adamw", weight_decay=.01, schedule="cosine", warmup=.1, grad_clip=1.)}
+TINY = {"r2plus1d": dict(epochs=15, batch_size=16, lr=3e-3, optimizer="adamw", weight_decay=.01, schedule="cosine", warmup=.1, grad_clip=1.),
+        "timesformer": dict(epochs=30, batch_size=16, lr=1e-3, optimizer="adamw", weight_decay=.01, schedule="cosine", warmup=.1, grad_clip=1.),
+        "videomae": dict(epochs=30, batch_size=16, lr=1e-3, optimizer="adamw", weight_decay=.01, schedule="cosine", warmup=.1, grad_clip=1.)}
 
 LOOK = {"r2plus1d": dict(frames=8, clips=2, rate=4., resize=48, crop=48)}     # of preset `tiny`, where it is not the network's own rule
 SIDE = 64                                                                        # of a tiny transformer's frames, pixels
@@ -75,7 +75,7 @@ class FrameModel(Predictor):
         rate:float|None=None, # Frames a second within a clip
         size:int|None=None, # Side of what it sees, pixels
         gradual:float=0., # Share of the training by which all parts learn, head first; 0: from the start
-        draw:int=1, # Clips of a video that are trained on at each visit; 0: all
+        draw:int|None=None, # Clips of a video that are trained on at each visit; 0: all; `None`: one, all of them for `tiny`
         flip:bool=True, # Mirror every other visit in training
         weigh:bool=True, # Both classes count as much
         calibrate:bool=True, # Fit probabilities on the validation rows
@@ -88,7 +88,7 @@ class FrameModel(Predictor):
         model_id:str|None=None, # Other weights: a file, a folder, or a name of the hub
     ):
         if method is not None: one_of("method", method, METHODS)
-        in_range("draw", draw, 0), in_range("max_bad", max_bad, 0, 1), in_range("gradual", gradual, 0, 1)
+        in_range("draw", draw or 0, 0), in_range("max_bad", max_bad, 0, 1), in_range("gradual", gradual, 0, 1)
         super().__init__(preset, seed, method=method, frames=frames, clips=clips, rate=rate, size=size, gradual=gradual, draw=draw, flip=flip, weigh=weigh, calibrate=calibrate,
                          max_bad=max_bad, quality=quality, r=r, alpha=alpha, dropout=dropout, faithful=faithful, model_id=model_id)
         self.store = self.workers = self.net = self.rule = None
@@ -101,6 +101,9 @@ class FrameModel(Predictor):
 
     @property
     def tiny(self): return self.preset == "tiny" and not self.options["model_id"]
+
+    @property
+    def cut(self): return self.stats.get("cut")     # between the classes, chosen on validation rows
 
 @system("r2plus1d")
 class R2Plus1D(FrameModel):
@@ -157,8 +160,8 @@ def _usable(self:FrameModel, table, y, part):
     "Frames and labels of the rows that have frames; the others are noted"
     found = self._frames(table, self.options["max_bad"])
     bad = self._note_bad(table, found)
-    if bad: self.notes.append(f"{len(bad)} of {len(table)} {part} videos have no frames and were left out: " + ", ".join(f"{n} {k}" for k,n in Counter(p.partition(":")[0] for _,p in bad).most_common()) + f" (first: {bad[0][0]}, {bad[0][1]}).")
-    if few := sum(map(bool, found.notes)): self.notes.append(f"{few} {part} videos were used with a remark (first: {next(n for n in found.notes if n)}).")
+    if bad: self.notes.append(f"Left out for want of frames: {len(bad)} of {len(table)} {part} videos (" + ", ".join(f"{n} {k}" for k,n in Counter(p.partition(":")[0] for _,p in bad).most_common()) + f"; first: {bad[0][0]}, {bad[0][1]}).")
+    if few := sum(map(bool, found.notes)): self.notes.append(f"Used with a remark: {few} of {len(table)} {part} videos (first: {next(n for n in found.notes if n)}).")
     return found.subset(found.ok),y[found.ok]
 
 @patch
@@ -194,7 +197,7 @@ def _fit(self:FrameModel, train, valid, y, yv):
     n = sizes(self.net)
     self.notes.append(f"Network: {n['parameters']:,} parameters, {n['trained']:,} of them learn ({getattr(self.net, 'adapted', {'method': 'full'})['method']}); {self.rule.clips} × {self.rule.frames} frames of {self.rule.crop} × {self.rule.crop}.")
     if o["faithful"] and self.label.task == "binary" and c.metric == "valid_loss": c.metric,c.maximize = "valid_f1_weighted",True
-    data = Videos(frames, self._target(y), o["draw"] if not o["faithful"] else 0, o["flip"] and not o["faithful"])
+    data = Videos(frames, self._target(y), (0 if self.tiny else 1) if o["draw"] is None else o["draw"], o["flip"] and not o["faithful"])
     self.training_log = self.engine.fit(self.net, data, Videos(check, self._target(yv)), collate=as_is, evaluate=_class_metrics if self.label.task == "binary" else _rank_metric)
     self.log = self.training_log.frame
     self.net.eval()
