@@ -163,7 +163,7 @@ def _fit(self:Smtpd, train, valid, y, yv):
     self.net.eval()
     if self.training_log.processes > 1: self.notes.append(f"Trained by {self.training_log.processes} processes.")
     self.axes,self.beside = {},{}
-    if self.engine.main: self._fit_baselines(train, valid, t, tv)      # helping processes of a launcher have done their part
+    if self.engine.main: self._fit_baselines(train, valid, t, tv, rows.arrays, check.arrays)      # helping processes of a launcher have done their part
 
 def _scores(prediction, target): return {"amae": amae(np.asarray(target, dtype=float), np.asarray(prediction, dtype=float))}
 
@@ -244,34 +244,36 @@ def sweep(self:Smtpd,
 AXES = 8     # of the picture and of each text
 
 @patch
-def _matrix(self:Smtpd, table):
-    "`(n, d)` columns for ridge and trees"
-    a = self._rows(table)[0].arrays
+def _matrix(self:Smtpd, table, a=None):
+    "`(n, d)` columns for ridge and trees; `a`: the arrays of `_rows`, where they are at hand"
+    a = self._rows(table)[0].arrays if a is None else a
     blocks = [a["numbers"].astype(float), *(np.eye(size)[a[k]] for k,size in (("category", len(self.reads.categories)+1), ("language", len(self.reads.languages)+1)) if k in self.options["inputs"])]
     for name,v in [("image", a["image"]), *((f"text{i}", a["text"][:, i]) for i in range(len(FIELDS)))]:
-        v = v.astype(np.float32)
         if v.shape[1] == 1: continue
         if f"{name}.mean" not in self.axes: self._learn_axes(name, v)
-        blocks.append((v-self.axes[f"{name}.mean"]) @ self.axes[f"{name}.axes"].T)
+        blocks.append(np.concatenate([(c-self.axes[f"{name}.mean"]) @ self.axes[f"{name}.axes"].T for c in _chunks(v)]))
     return np.hstack(blocks)
+
+def _chunks(v, n=4096): # A few rows in float32 at a time: whole blocks would double the memory
+    return (v[i:i+n].astype(np.float32) for i in range(0, len(v), n))
 
 @patch
 def _learn_axes(self:Smtpd, name, v):
     from sklearn.decomposition import PCA
-    v = v[np.isfinite(v).all(1)]
-    k = min(AXES, len(v)-1, v.shape[1]) if len(v) > 1 else 0
-    pca = PCA(k, svd_solver="randomized", random_state=self.seed).fit(v[:20_000]) if k else None
+    known = np.flatnonzero(np.concatenate([np.isfinite(c).all(1) for c in _chunks(v)]))
+    k = min(AXES, len(known)-1, v.shape[1]) if len(known) > 1 else 0
+    pca = PCA(k, svd_solver="randomized", random_state=self.seed).fit(v[known[:20_000]].astype(np.float32)) if k else None
     self.axes |= {f"{name}.mean": pca.mean_ if k else np.zeros(v.shape[1]), f"{name}.axes": pca.components_ if k else np.zeros((0, v.shape[1]))}
 
 # %% ../../nbs/24_models.smtpd.ipynb #13430c05
 @patch
-def _fit_baselines(self:Smtpd, train, valid, y, yv):
+def _fit_baselines(self:Smtpd, train, valid, y, yv, arrays, arrays_valid):
     o = self.options
     if "growth" in o["beside"] and o["ep"]:
         days,whole = np.r_[np.arange(1, o["ep"]+1), self.days],np.hstack([seen_days(train, o["ep"]), y])
         self.beside |= {f"growth, {k}": Growth(k).fit(whole, days) for k in LAWS if (np.isfinite(whole).sum(1) >= 3).sum() >= 5}
     if not {"ridge", "lightgbm"} & set(o["beside"]): return
-    X,V,a,av = self._matrix(train),self._matrix(valid),self._from(train),self._from(valid)
+    X,V,a,av = self._matrix(train, arrays),self._matrix(valid, arrays_valid),self._from(train),self._from(valid)
     if "ridge" in o["beside"]: self.beside["ridge"] = RidgeDays().fit(X, y-a, V, yv-av)
     if "lightgbm" in o["beside"]: self.beside["lightgbm"] = TreeDays(self.seed).fit(X, y-a, V, yv-av)
 
