@@ -9,11 +9,8 @@ __all__ = ['VIDEO', 'START', 'LUMA', 'CUT_PIXELS', 'CUT_PALETTE', 'ODD_SHARE', '
            'description_signals', 'time_signals', 'creator_signals', 'Measured', 'measure']
 
 # %% ../../nbs/15_features.signals.ipynb #a4dfad73
-import faulthandler
-import json
 import os
-import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 import numpy as np
 from ..core import MediaError, one_of
 from ..media.audio import Audio
@@ -361,19 +358,3 @@ def measure(
             heard,kind = _try("sound", hear, problems)
             values |= heard or ({"has_sound": 0.} if kind == "no-audio" else {})
     return Measured(values, "; ".join(problems + notes), kind not in ("timeout", "missing"))
-
-# %% ../../nbs/15_features.signals.ipynb #14d00744
-def _serve(gigabytes):
-    "Answer jobs from stdin until there are no more"
-    answers = os.fdopen(os.dup(1), "w", encoding="ascii")
-    os.dup2(2, 1)
-    try:
-        import resource
-        resource.setrlimit(resource.RLIMIT_AS, (int(gigabytes*2**30),)*2)
-    except (ImportError, ValueError, OSError): pass   # not on Windows; macOS and some containers refuse
-    print("ready", file=answers, flush=True)
-    for line in sys.stdin:
-        job = json.loads(line)
-        faulthandler.dump_traceback_later(2*job["deadline"] + 30, exit=True)
-        print(json.dumps(asdict(measure(**job))), file=answers, flush=True)
-        faulthandler.cancel_dump_traceback_later()

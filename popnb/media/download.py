@@ -342,7 +342,7 @@ def _run(table, folder, what, column, policy, base, prefer, concurrency, per_hos
             for row in progress(_in_thread(lambda put: desk._all(todo, fetcher, put)), f"fetching {what}", len(todo)) if todo else ():
                 add(row)
                 rows[row["video_id"]] = row
-    finally: desk.pool.shutdown(cancel_futures=True), court.close()
+    finally: desk.pool.shutdown(cancel_futures=True), court.end()
     out = _result(table, rows, what, folder, PATHS[what])
     write_sheet(out.files, folder/"downloads.csv")
     return out
