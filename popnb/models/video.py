@@ -56,13 +56,14 @@ PUBLISHED = {   # what is learned at preset `paper`, loss of classes, training
     "r2plus1d": ("full", "bce", dict(epochs=15, batch_size=8, lr=1e-4, optimizer="adamw", weight_decay=.01, schedule="cosine", warmup=.05, grad_clip=1., patience=4)),
     "timesformer": ("qlora", "ce", dict(epochs=20, batch_size=8, accumulate=4, lr=5e-5, optimizer="adamw", schedule="linear", warmup=.1, grad_clip=1., patience=3)),
     "videomae": ("lora", "ce", dict(epochs=20, batch_size=8, accumulate=4, lr=1e-4, optimizer="adamw", weight_decay=.01, schedule="cosine", warmup=.1, grad_clip=1., patience=4))}
-TINY = {"r2plus1d": dict(epochs=15, batch_size=16, lr=3e-3, optimizer="adamw", weight_decay=.01, schedule="cosine", warmup=.1, grad_clip=1.),
+TINY = {"r2plus1d": dict(epochs=13, batch_size=8, lr=3e-3, optimizer="adamw", weight_decay=.01, schedule="cosine", warmup=.1, grad_clip=1.),
         "timesformer": dict(epochs=30, batch_size=16, lr=1e-3, optimizer="adamw", weight_decay=.01, schedule="cosine", warmup=.1, grad_clip=1.),
         "videomae": dict(epochs=30, batch_size=16, lr=1e-3, optimizer="adamw", weight_decay=.01, schedule="cosine", warmup=.1, grad_clip=1.)}
 
 LOOK = {"r2plus1d": dict(frames=8, clips=2, rate=4., resize=48, crop=48)}     # of preset `tiny`, where it is not the network's own rule
 SIDE = 64                                                                        # of a tiny transformer's frames, pixels
 
+# %% ../../nbs/23_models.video.ipynb #430fe03e
 class FrameModel(Predictor):
     "A network that looks at frames, as a system"
     inputs,tasks,pretrained,network = ("video",),("regression", "binary"),True,""
@@ -105,6 +106,7 @@ class FrameModel(Predictor):
     @property
     def cut(self): return self.stats.get("cut")     # between the classes, chosen on validation rows
 
+# %% ../../nbs/23_models.video.ipynb #bc5ff6e7
 @system("r2plus1d")
 class R2Plus1D(FrameModel):
     "R(2+1)D-18 with the published head (System E)"
