@@ -56,7 +56,7 @@ PUBLISHED = {   # what is learned at preset `paper`, loss of classes, training
     "r2plus1d": ("full", "bce", dict(epochs=15, batch_size=8, lr=1e-4, optimizer="adamw", weight_decay=.01, schedule="cosine", warmup=.05, grad_clip=1., patience=4)),
     "timesformer": ("qlora", "ce", dict(epochs=20, batch_size=8, accumulate=4, lr=5e-5, optimizer="adamw", schedule="linear", warmup=.1, grad_clip=1., patience=3)),
     "videomae": ("lora", "ce", dict(epochs=20, batch_size=8, accumulate=4, lr=1e-4, optimizer="adamw", weight_decay=.01, schedule="cosine", warmup=.1, grad_clip=1., patience=4))}
-TINY = {"r2plus1d": dict(epochs=13, batch_size=8, lr=3e-3, optimizer="adamw", weight_decay=.01, schedule="cosine", warmup=.1, grad_clip=1.),
+TINY = {"r2plus1d": dict(epochs=13, batch_size=8, lr=2e-3, optimizer="adamw", weight_decay=.01, schedule="cosine", warmup=.1, grad_clip=1.),
         "timesformer": dict(epochs=30, batch_size=16, lr=1e-3, optimizer="adamw", weight_decay=.01, schedule="cosine", warmup=.1, grad_clip=1.),
         "videomae": dict(epochs=30, batch_size=16, lr=1e-3, optimizer="adamw", weight_decay=.01, schedule="cosine", warmup=.1, grad_clip=1.)}
 
