@@ -172,6 +172,7 @@ def evaluate(
     title:str|None=None, # Of the report
     notes:list|tuple=(), # Sentences for the report, e.g. on the protocol
     days:tuple|str|None=None, # Of a sequence: first and last true day that count, e.g. `(2, 30)` or `"2-30"`; `None`: all
+    watch:bool=False, # Show the best and worst cases by frames of their videos, not by their thumbnails
     cut:float|None=None, # Of classes: probability above which a video is called 1, chosen on validation rows; noted beside the scores at .5
 ) -> Scores: # Everything found
     "Score predictions; raises `InputError` for data that cannot be scored"
@@ -192,6 +193,7 @@ def evaluate(
     slices,small = score_slices(known, None if rows is None else rows[ok].reset_index(drop=True), task, g, min(n_boot, 300), seed)
     about = dict(task=task, part=part, label=getattr(label, "name", None), unit=getattr(label, "unit", ""), n=int(ok.sum()), unlabeled=int((~ok).sum()), n_boot=n_boot, seed=seed,
         drawn="videos" if g is None else "creators", creators=None if g is None else _creators(g), ceiling=ceiling if isinstance(ceiling, dict) or ceiling is None else {HEADLINE[task]: float(ceiling)})
+    if watch: about["watch"] = True
     if task == "sequence": about["days"] = [days_of(frame)[0], days_of(frame)[-1]]
     scores = Scores(task, metrics, frame, base, slices, [], about, title or "Evaluation", rows)
     scores.notes = [*notes, *_class_facts(scores, label, cut, t, p), *_facts(scores, table, label, small, g, t, p)]
@@ -296,19 +298,26 @@ def _subject(self:Scores):
 # %% ../nbs/50_evaluation.ipynb #bece76af
 @patch
 def _strips(self:Scores):
-    if self.rows is None or "thumbnail_path" not in self.rows or not self.rows["thumbnail_path"].notna().any(): return {}
-    from popnb.media.image import read_image
-    where,out,lost = dict(zip(self.rows["video_id"].astype(str), self.rows["thumbnail_path"])),{},0
+    kinds = ["video_path", "thumbnail_path"] if self.about.get("watch") else ["thumbnail_path", "video_path"]
+    if self.rows is None or not any(k in self.rows and self.rows[k].notna().any() for k in kinds): return {}
+    paths = [self.rows[k] if k in self.rows else [None]*len(self.rows) for k in kinds]
+    where,out,lost = dict(zip(self.rows["video_id"].astype(str), zip(*paths))),{},0
     for kind,part in self.cases().groupby("case"):
         pictures = []
         for v in part["video_id"]:
-            try: pictures.append(_shrink(read_image(where[v])) if isinstance(where[v], str) else None)
-            except MediaError: pictures.append(None)
+            pictures.append(next((o for k,path in zip(kinds, where[v]) if isinstance(path, str) and (o := _look(k, path)) is not None), None))
             lost += pictures[-1] is None
         if any(o is not None for o in pictures): out[f"cases_{kind}"] = plot_strip(pictures, [f"truth {a:.3g}\nprediction {b:.3g}" for a,b in zip(part["truth"], part["prediction"])])
     note = f"{lost} thumbnails of the cases are missing or unreadable."
     if lost and note not in self.notes: self.notes.append(note)
     return out
+
+def _look(kind, path):
+    "A thumbnail, or three frames of a video side by side; `None` where it cannot be read"
+    from popnb.media.image import read_image
+    from popnb.media.video import frames
+    try: return _shrink(read_image(path)) if kind == "thumbnail_path" else np.concatenate(list(frames(path, n=3, policy="segment_centres", size=80, deadline=10.).pixels.transpose(0, 2, 3, 1)), 1)
+    except MediaError: return None
 
 def _shrink(img, side=160):
     step = max(1, max(img.shape[:2])//side)

@@ -218,7 +218,7 @@ def _write(model, table, cut, work, ceiling, n_boot):
     if model.preset == "tiny" and model.pretrained: notes.append("Preset tiny: a small network whose weights started at random, for a first look; no published figure can be expected.")
     model.save(work, split=cut.to_dict(), **({"training": asdict(model.engine.config)} if model.engine else {}))
     if (log := getattr(model, "log", None)) is not None: log.to_csv(work/"log.csv", index=False)
-    scores = evaluate(preds["test"], test, model.label, out=work, baselines=base, ceiling=ceiling, n_boot=n_boot, notes=notes, title=f"{model.system}: {model.label.name}", cut=getattr(model, "cut", None))
+    scores = evaluate(preds["test"], test, model.label, out=work, baselines=base, ceiling=ceiling, n_boot=n_boot, notes=notes, title=f"{model.system}: {model.label.name}", cut=getattr(model, "cut", None), watch=model.inputs == ("video",))
     if preds["valid"] is not None and not (set(preds["valid"]["video_id"]) & set(preds["test"]["video_id"])):
         write_predictions(pd.concat([preds["valid"], preds["test"]], ignore_index=True), work/"predictions.csv")
     return scores
@@ -245,7 +245,7 @@ def evaluate_run(
     notes = [model.label.describe(), f"{(part == 'test').sum()} rows of the run's test part and {(part == '').sum()} rows that it never saw; {(~use).sum()} training and validation rows left out."]
     preds,base = model.predict(rows),model.baselines(rows) if hasattr(model, "baselines") else None
     if window := run_window(model, preds, days, steps, setup): notes.append(f"Window: {f'published set-up {setup}' if setup else f'published steps {steps}' if steps else 'as asked'}, days {window[0]} to {window[1]}.")
-    return evaluate(preds, rows, model.label, out=out, part=None, baselines=base, n_boot=n_boot, notes=notes, title=f"{model.system}: {model.label.name}", days=window, cut=getattr(model, "cut", None))
+    return evaluate(preds, rows, model.label, out=out, part=None, baselines=base, n_boot=n_boot, notes=notes, title=f"{model.system}: {model.label.name}", days=window, cut=getattr(model, "cut", None), watch=model.inputs == ("video",))
 
 def run_window(
     model:Predictor, # A fitted system
