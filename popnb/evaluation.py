@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
-from .core import InputError, MediaError, PopnbError, in_range, one_of, work_folder, write_json
+from .core import InputError, PopnbError, in_range, one_of, work_folder, write_json
 from .metrics import HEADLINE, METRICS, class_scores, confusion, pairwise_counts, per_day
 from .intervals import SLOW, bootstrap, draw_codes, paired_all
 from .data.sheet import guard
 from .dayplots import plot_day_calibration
+from .media.glance import shown
 from .plots import (plot_calibration, plot_confusion, plot_curves, plot_days, plot_learning, plot_percentiles, plot_pr,
     plot_residual_trend, plot_residuals, plot_roc, plot_slices, plot_strip, plot_thresholds, plot_truth, png)
 from .slices import SLICED, score_slices
@@ -305,23 +306,12 @@ def _strips(self:Scores):
     for kind,part in self.cases().groupby("case"):
         pictures = []
         for v in part["video_id"]:
-            pictures.append(next((o for k,path in zip(kinds, where[v]) if isinstance(path, str) and (o := _look(k, path)) is not None), None))
+            pictures.append(next((o for k,path in zip(kinds, where[v]) if isinstance(path, str) and (o := shown(path, k == "video_path")) is not None), None))
             lost += pictures[-1] is None
         if any(o is not None for o in pictures): out[f"cases_{kind}"] = plot_strip(pictures, [f"truth {a:.3g}\nprediction {b:.3g}" for a,b in zip(part["truth"], part["prediction"])])
     note = f"{lost} thumbnails of the cases are missing or unreadable."
     if lost and note not in self.notes: self.notes.append(note)
     return out
-
-def _look(kind, path):
-    "A thumbnail, or three frames of a video side by side; `None` where it cannot be read"
-    from popnb.media.image import read_image
-    from popnb.media.video import frames
-    try: return _shrink(read_image(path)) if kind == "thumbnail_path" else np.concatenate(list(frames(path, n=3, policy="segment_centres", size=80, deadline=10.).pixels.transpose(0, 2, 3, 1)), 1)
-    except MediaError: return None
-
-def _shrink(img, side=160):
-    step = max(1, max(img.shape[:2])//side)
-    return img[::step,::step]
 
 # %% ../nbs/50_evaluation.ipynb #0309773f
 _CLASSES = {"extremes": ("low", "high"), "above": ("below", "above")}
