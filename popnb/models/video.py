@@ -276,6 +276,13 @@ def _predict(self:FrameModel, table):
     p[found.ok] = self._scores(self._raw(found.subset(found.ok)))
     return pd.DataFrame({"video_id": table["video_id"].to_numpy(), "prediction": p, "missing": np.where(found.ok, "", "video")})
 
+@patch
+def baselines(self:FrameModel,
+    table:pd.DataFrame, # Any rows
+) -> dict: # name -> prediction frame
+    "The training mean, for the same rows"
+    return {"trivial": pd.DataFrame({"video_id": table["video_id"].to_numpy(), "prediction": self.stats["mean"], "missing": ""})}
+
 # %% ../../nbs/23_models.video.ipynb #037a5852
 @patch
 def _save(self:FrameModel, folder):
@@ -300,7 +307,7 @@ def both_ways(
 ) -> pd.DataFrame: # Rows `extremes`, `all`; columns `videos accuracy f1_weighted roc_auc srocc`
     "Scores without the middle, as published, and on all videos, cut half-way between the two limits; raises `InputError` for another label"
     if model.label.name != "extremes": raise InputError(f"Both ways are for label extremes, and this model learned {model.label.name}.")
-    s,value = model.label.stats,model.label._values(table, model.label.stats)
+    s,value = model.label.stats,model.label.column_values(table)
     p = model.predict(table)["prediction"].to_numpy()
     known,mid = np.isfinite(value),(s["low"]+s["high"])/2
     rows = {"extremes": known & ((value < s["low"]) | (value > s["high"])), "all": known}
