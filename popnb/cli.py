@@ -102,13 +102,26 @@ def evaluate(
     run:Annotated[Path, typer.Argument(help="Run folder")],
     data:DataFlag, out:OutDirFlag,
     days:DaysFlag=None, steps:StepsFlag=None, setup:SetupFlag=None,
+    submission:Annotated[bool, typer.Option("--submission", help="Write OUT/submission.csv (Id,ECR on 0 to 1, every row of the table) for the EVQA-SnapUGC challenge; where no row has a label, nothing else")]=False,
     store:StoreFlag=None, workers:WorkersFlag=None,
 ):
     "Score a saved run on a table: its test rows and rows that it never saw."
+    if submission and not _submit(run, data, out, store, workers): return
     from popnb.run import evaluate_run
     scores = evaluate_run(run, data, out, store=store, workers=workers, days=days, steps=steps, setup=setup)
     say(scores._repr_markdown_())
     say(f"\nReport: {out/'report.md'}")
+
+def _submit(run, data, out, store, workers):
+    "Write the file; whether there is anything to score as well"
+    from popnb.data.table import read_table
+    from popnb.models.base import load
+    from popnb.submission import write_submission
+    table,label = read_table(data),load(run).label
+    out.mkdir(parents=True, exist_ok=True)
+    for n in write_submission(run, table, out/"submission.csv", store, workers): say(n)
+    say(f"Submission: {out/'submission.csv'}")
+    return all(c in table and table[c].notna().any() for c in label.columns)
 
 # %% ../nbs/70_cli.ipynb #f5e7f416
 @app.command()
