@@ -174,7 +174,7 @@ WATCHERS = ("r2plus1d", "timesformer", "videomae")
 
 def _watched(case):
     "Pixels and times of the case's video"
-    found = case.model._frames(case.row)
+    found = case.model._show(case.row)
     if not found.ok[0]: raise InputError(f"The video has no frames: {found.problems[0]}.")
     return found.read(0),found.times[0]
 

@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ..core import InputError, PopnbError, in_range, one_of, read_json, write_json
+from ..core import InputError, PopnbError, as_is, in_range, one_of, read_json, write_json
 from ..features.encoders import make_encoder
 from ..losses import CompositeGradientLoss
 from ..metrics import amae, asrc
 from .base import Predictor, system
 from .curves import Growth, LAWS, RidgeDays, TreeDays, mean_curve, persistence
-from .smtpd_inputs import USE, NUMBERS, Inputs, Rows, as_is, check_units, seen_days
+from .smtpd_inputs import USE, NUMBERS, Inputs, Rows, check_units, seen_days
 from .smtpd_net import FIELDS, NetConfig, SmtpdNet, import_checkpoint, n_params
 
 # %% ../../nbs/24_models.smtpd.ipynb #cb38036c

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NUMBERS', 'LANGUAGES', 'USE', 'CHUNK', 'raw_numbers', 'seen_days', 'early_columns', 'check_units', 'vocabulary',
-           'ids', 'category_names', 'title_languages', 'Inputs', 'Rows', 'as_is', 'memory_plan']
+           'ids', 'category_names', 'title_languages', 'Inputs', 'Rows', 'memory_plan']
 
 # %% ../../nbs/23_models.smtpd_inputs.ipynb #bc9e7f1c
 import tempfile
@@ -252,8 +252,6 @@ class Rows:
     def _tensor(self, v):
         import torch
         return torch.from_numpy(np.asarray(v, order="C"))
-
-def as_is(batch): return batch
 
 # %% ../../nbs/23_models.smtpd_inputs.ipynb #386e7976
 def memory_plan(
