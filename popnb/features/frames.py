@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WHERE', 'RULES', 'STRIP', 'USABLE', 'GRACE', 'VERSION', 'EVERY', 'AT_ONCE', 'FrameRule', 'rule_from_dict', 'cut',
-           'FrameSet', 'frame_set']
+           'Job', 'VideoSet', 'FrameSet', 'collect', 'frame_set']
 
 # %% ../../nbs/16_features.frames.ipynb #ceb2f9dd
 import io
@@ -14,7 +14,7 @@ import tempfile
 import time
 import weakref
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
@@ -131,31 +131,54 @@ USABLE = ("ok", "partial")
 GRACE = 5. # Seconds after which a worker is killed that does not keep the deadline itself
 _CALL = "popnb.features.frames:_job"
 
-def _decoded(paths, rule, workers, deadline, quality, call=_CALL):
-    "Yield `(number of the path, info, pixels as bytes, lasting)` as videos are ready"
-    asked = dict(rule=rule.to_dict(), deadline=deadline, quality=quality)
-    jobs = [dict(path=os.fspath(p), **asked) for p in paths]
-    for i,got in answers(call, jobs, deadline + GRACE, workers):
+@dataclass(frozen=True)
+class Job:
+    "What is done with each file of a table"
+    call:str # What a worker runs, see `popnb.workers.serve`; it answers a dict with `kind`, `note` and `times`, and bytes
+    asked:dict # What it is told beside the path and the deadline
+    what:dict # All that decides the result, for its key
+    size:int # Bytes of a result, about
+    advice:str # What to do where the disk is full
+    deadline:float=30. # Seconds for one file
+    memory:float=4. # GB of address space of a worker
+    grace:float=0. # Seconds more, beside `GRACE`
+
+    def key(self, path): return content_key(path, **self.what)
+    def arrays(self, info, data): return dict(x=np.frombuffer(data, np.uint8), ends=np.array(info["ends"], np.int64))     # what is kept of a usable file
+
+def _frames_job(rule, quality, deadline, call=_CALL):
+    return Job(call, dict(rule=rule.to_dict(), quality=quality), dict(what="frames", version=VERSION, rule=rule.to_dict(), quality=quality), int(np.prod(rule.shape)*(1 if quality is None else .3)),
+               "give quality=90, which needs a tenth to a half of that, or another store" if quality is None else "give another store, fewer frames or a smaller crop", deadline)
+
+# %% ../../nbs/16_features.frames.ipynb #57b5d79e
+VERSION = 1 # Raise it when the same rule gives other pixels
+
+def _decoded(paths, job, workers):
+    "Yield `(number of the path, info, result as bytes, lasting)` as videos are ready"
+    seconds = job.deadline + job.grace + GRACE
+    jobs = [dict(path=os.fspath(p), deadline=job.deadline, **job.asked) for p in paths]
+    for i,got in answers(job.call, jobs, seconds, workers, job.memory):
         if isinstance(got, Lost):
-            kind,note = ("timeout", f"killed after {deadline + GRACE:g} s") if got.late else ("broken", f"the decoder crashed ({got.how})")
+            kind,note = ("timeout", f"killed after {seconds:g} s") if got.late else ("broken", f"the decoder crashed ({got.how})")
             info,data,lasting = dict(kind=kind, note=note, times=[], ends=[]),b"",not got.late and got.how != "SIGKILL"   # the system ends processes when memory is short: not the file's fault
         else: info,data,lasting = *got,got[0]["kind"] not in ("timeout", "missing")
         if info["kind"] == "call": raise InputError(info["note"])
         yield i,info,data,lasting
 
-# %% ../../nbs/16_features.frames.ipynb #d105903e
-class FrameSet:
-    "Frames of the videos of a table, in its order; made by `frame_set`"
-    def __init__(self, rule, store, paths, keys, infos, decoded=0, quality=None, owner=None):
-        self.rule,self.store,self.paths,self.keys,self.decoded,self.quality,self.owner = rule,store,paths,keys,decoded,quality,owner   # decoded: files decoded when the set was made
+# %% ../../nbs/16_features.frames.ipynb #05854f81
+class VideoSet:
+    "What is known and kept of the videos of a table, in its order; made by `collect`"
+    def __init__(self, job, store, paths, keys, infos, decoded=0, owner=None):
+        self.job,self.store,self.paths,self.keys,self.decoded,self.owner = job,store,paths,keys,decoded,owner   # decoded: files decoded when the set was made
         self.kinds = np.array([o["kind"] for o in infos], dtype=object)   # `ok`, `partial`, `no-path` or one of `MEDIA_KINDS`
         self.ok = np.isin(self.kinds, USABLE)
         self.problems = ["" if ok else f"{o['kind']}: {o['note']}" for o,ok in zip(infos, self.ok)]   # why a row has no frames
         self.notes = [o["note"] if ok else "" for o,ok in zip(infos, self.ok)]   # what to know about frames that are there
-        self.times = [np.array(o["times"]).reshape(rule.clips, rule.frames) if ok else None for o,ok in zip(infos, self.ok)]   # seconds from the start of the video
+        self.times = [self._times(np.array(o["times"])) if ok else None for o,ok in zip(infos, self.ok)]   # seconds from the start of the video
 
+    def _times(self, times): return times
     def __len__(self): return len(self.keys)
-    def __repr__(self): return f"FrameSet of {len(self)} videos ({', '.join(f'{v} {k}' for k,v in self.report().items())}), {self.rule}"
+    def __repr__(self): return f"{type(self).__name__} of {len(self)} videos ({', '.join(f'{v} {k}' for k,v in self.report().items())})"
     def __getstate__(self): return self.__dict__ | dict(owner=None)
 
     def report(self) -> dict: # Kind -> videos, usable ones first, then by count
@@ -163,47 +186,60 @@ class FrameSet:
         n = Counter(self.kinds.tolist())
         return dict(sorted(n.items(), key=lambda o: (o[0] not in USABLE, -o[1])))
 
+# %% ../../nbs/16_features.frames.ipynb #33b64021
+class FrameSet(VideoSet):
+    "Frames of the videos of a table, in its order; made by `frame_set`"
+    def __init__(self, rule, quality, job, *more):
+        self.rule,self.quality = rule,quality
+        super().__init__(job, *more)
+
+    def _times(self, times): return times.reshape(self.rule.clips, self.rule.frames)
+    def __repr__(self): return f"{super().__repr__()}, {self.rule}"
+
 # %% ../../nbs/16_features.frames.ipynb #56dc2e79
 @patch
 def read(self:FrameSet,
     i:int, # Row; it must be `ok`
 ) -> np.ndarray: # uint8 `(clips, frames, 3, crop, crop)`, RGB, own memory
     "The frames of one video; raises `InputError` for a row without"
-    if not self.ok[i]: raise InputError(f"Row {i} has no frames ({self.problems[i]}): use rows that are ok.")
-    r = self.store.get(_pixels_key(self.keys[i])) or self._again(i)
+    r = self.record(i)
     return _from_bytes(r["x"], r["ends"], self.rule.shape)
 
 @patch
-def _again(self:FrameSet, i):
+def record(self:VideoSet,
+    i:int, # Row; it must be `ok`
+) -> dict: # Name -> array, own memory
+    "What is kept of one video; raises `InputError` for a row without frames"
+    if not self.ok[i]: raise InputError(f"Row {i} has no frames ({self.problems[i]}): use rows that are ok.")
+    return self.store.get(_pixels_key(self.keys[i])) or self._again(i)
+
+@patch
+def _again(self:VideoSet, i):
     "Decode a video whose record is gone"
     path,key = self.paths[i],self.keys[i]
-    if _key(path, self.rule, self.quality) != key: raise PopnbError(f"The cached frames of {path} are gone and the file has changed since: make the frame set again.")
-    for _,info,data,lasting in _decoded([path], self.rule, 1, 60., self.quality):
+    if self.job.key(path) != key: raise PopnbError(f"The cached frames of {path} are gone and the file has changed since: make the frame set again.")
+    for _,info,data,lasting in _decoded([path], replace(self.job, deadline=max(self.job.deadline, 60.)), 1):
         if info["kind"] not in USABLE: raise PopnbError(f"The cached frames of {path} are gone and it does not decode any more ({info['kind']}: {info['note']}): make the frame set again.")
-        if not getattr(self.store, "readonly", False): self.store.put_many(_records(key, info, data))
-    return dict(x=np.frombuffer(data, np.uint8).copy(), ends=np.array(info["ends"], np.int64))
+        if not getattr(self.store, "readonly", False): self.store.put_many(_records(self.job, key, info, data))
+    return {k: v.copy() for k,v in self.job.arrays(info, data).items()}
 
 # %% ../../nbs/16_features.frames.ipynb #d34a0175
-VERSION = 1 # Raise it when the same rule gives other pixels
-
-def _key(path, rule, quality): return content_key(path, what="frames", version=VERSION, rule=rule.to_dict(), quality=quality)
 def _pixels_key(key): return f"{key}/pixels"
 
-def _records(key, info, data):
+def _records(job, key, info, data):
     "Both records of a video, for one commit"
-    times = np.array(info["times"], np.float64)
-    out = {key: dict(times=times, kind=info["kind"], note=info["note"])}
-    return out | ({_pixels_key(key): dict(x=np.frombuffer(data, np.uint8), ends=np.array(info["ends"], np.int64))} if info["kind"] in USABLE else {})
+    out = {key: dict(times=np.array(info["times"], np.float64), kind=info["kind"], note=info["note"])}
+    return out | ({_pixels_key(key): job.arrays(info, data)} if info["kind"] in USABLE else {})
 
 # %% ../../nbs/16_features.frames.ipynb #cedcdd70
 @patch
-def subset(self:FrameSet,
+def subset(self:VideoSet,
     mask, # `(n,)` bool, or row numbers
-) -> FrameSet: # Of these rows, in the order given; it shares the store
+): # A set of these rows, in the order given; it shares the store
     "Some of the rows, such as those of a split or those that are `ok`"
     rows = np.flatnonzero(mask) if np.asarray(mask).dtype == bool else np.asarray(mask, dtype=int)
     if np.asarray(mask).dtype == bool and len(mask) != len(self): raise InputError(f"The mask has {len(mask)} entries, the frame set {len(self)}.")
-    new = object.__new__(FrameSet)
+    new = object.__new__(type(self))
     new.__dict__.update(self.__dict__)
     for k in ("paths", "keys", "problems", "notes", "times"): setattr(new, k, [getattr(self, k)[i] for i in rows])
     new.kinds,new.ok = self.kinds[rows],self.ok[rows]
@@ -212,14 +248,14 @@ def subset(self:FrameSet,
 # %% ../../nbs/16_features.frames.ipynb #81fede0e
 EVERY,AT_ONCE = 1.,64<<20 # Seconds and bytes between writes to the store
 
-def _decode_all(todo, store, rule, workers, deadline, quality, call):
+def _decode_all(todo, store, job, workers):
     "`key -> info` for `key -> path`, written to the store on the way"
     keys,infos,fresh,held,last = list(todo),{},{},0,time.monotonic()
-    ready = _decoded(todo.values(), rule, workers, deadline, quality, call)
+    ready = _decoded(todo.values(), job, workers)
     try:
         for i,info,data,lasting in progress(ready, "decoding videos", len(keys)):
             infos[keys[i]] = info
-            if lasting: fresh.update(_records(keys[i], info, data)); held += len(data)
+            if lasting: fresh.update(_records(job, keys[i], info, data)); held += len(data)
             if held > AT_ONCE or time.monotonic() - last > EVERY:
                 store.put_many(fresh)
                 fresh,held,last = {},0,time.monotonic()
@@ -229,20 +265,19 @@ def _decode_all(todo, store, rule, workers, deadline, quality, call):
     return infos
 
 # %% ../../nbs/16_features.frames.ipynb #9a460be1
-def _look_up(paths, rule, quality):
+def _look_up(paths, job):
     "`path -> key`, and `path -> info` for what has no content"
     keys,gone = {},{}
     for p in progress(list(dict.fromkeys(paths)), "reading videos"):
-        try: keys[p] = _key(p, rule, quality) if p else None
+        try: keys[p] = job.key(p) if p else None
         except PopnbError as e: keys[p],gone[p] = None,dict(kind="missing", note=MEDIA_KINDS["missing"] if isinstance(e, MediaError) else str(e), times=[])
     return keys,gone | {None: dict(kind="no-path", note="the table names no video file", times=[])}
 
-def _room(store, n, rule, quality):
+def _room(store, n, job):
     "Refuse before decoding what the disk will not hold"
     if not hasattr(store, "folder"): return     # it writes nothing
-    need,free = n*int(np.prod(rule.shape))*(1 if quality is None else .3),shutil.disk_usage(store.folder).free
-    if need > free: raise InputError(f"The frames of {n} videos need about {need/1e9:.1f} GB in {store.folder}, where {free/1e9:.1f} GB are free: "
-        + ("give quality=90, which needs a tenth to a half of that, or another store." if quality is None else "give another store, fewer frames or a smaller crop."))
+    need,free = n*job.size,shutil.disk_usage(store.folder).free
+    if need > free: raise InputError(f"The frames of {n} videos need about {need/1e9:.1f} GB in {store.folder}, where {free/1e9:.1f} GB are free: {job.advice}.")
 
 # %% ../../nbs/16_features.frames.ipynb #e6758aef
 class _Scratch:
@@ -267,6 +302,32 @@ def _judge(infos, paths, max_bad):
     raise InputError(f"{len(bad)} of {len(infos)} videos cannot be used ({why}), more than the share of {max_bad:g} that max_bad allows; the first is {what}.")
 
 # %% ../../nbs/16_features.frames.ipynb #5c0ea46c
+def collect(
+    table, # A table with `video_path`; rows without a path are counted as such
+    job:Job, # What to do with each video
+    store:Store|str|os.PathLike|None=None, # Where results are kept; `None`: a temporary folder, as long as somebody uses the set
+    workers:int|None=None, # Processes; `None`: one a processor
+    max_bad:float=.5, # Largest share of videos that may have no frames
+) -> tuple: # What `VideoSet` takes
+    "Have a job done with every video that the store has no result of; raises `InputError` where too many cannot be used"
+    from popnb.data.table import require
+    require(table, "video_path", "looking at frames")
+    in_range("deadline", job.deadline, .1), in_range("max_bad", max_bad, 0, 1)
+    owner = _Scratch() if store is None else None
+    if owner or isinstance(store, (str, os.PathLike)): store = owner.store if owner else Store(store)
+    paths = [str(p) if isinstance(p, (str, os.PathLike)) else None for p in table["video_path"]]
+    keys,gone = _look_up(paths, job)
+    first = {k: p for p,k in reversed(keys.items()) if k}
+    have = {k: r for k,r in zip(first, store.get_many(list(first))) if r is not None}
+    todo = {k: p for k,p in reversed(first.items()) if k not in have}
+    if todo:
+        _room(store, len(todo), job)
+        have |= _decode_all(todo, store, job, workers)
+    infos = [gone[p] if keys[p] is None else have[keys[p]] for p in paths]
+    _judge(infos, paths, max_bad)
+    return job,store,paths,[keys[p] for p in paths],infos,len(todo),owner
+
+# %% ../../nbs/16_features.frames.ipynb #7c79d55d
 def frame_set(
     table, # A table with `video_path`; rows without a path are counted as such
     rule:FrameRule, # What to take of each video
@@ -278,20 +339,5 @@ def frame_set(
     _call:str=_CALL, # What a worker runs; for tests
 ) -> FrameSet: # One row a row of the table, in its order
     "Frames of every video, decoded where the store has none; raises `InputError` where too many cannot be used"
-    from popnb.data.table import require
-    require(table, "video_path", "looking at frames")
-    in_range("deadline", deadline, .1), in_range("max_bad", max_bad, 0, 1)
     if quality is not None: in_range("quality", _whole("quality", quality) or quality, 1, 100)
-    owner = _Scratch() if store is None else None
-    if owner or isinstance(store, (str, os.PathLike)): store = owner.store if owner else Store(store)
-    paths = [str(p) if isinstance(p, (str, os.PathLike)) else None for p in table["video_path"]]
-    keys,gone = _look_up(paths, rule, quality)
-    first = {k: p for p,k in reversed(keys.items()) if k}
-    have = {k: r for k,r in zip(first, store.get_many(list(first))) if r is not None}
-    todo = {k: p for k,p in reversed(first.items()) if k not in have}
-    if todo:
-        _room(store, len(todo), rule, quality)
-        have |= _decode_all(todo, store, rule, workers, deadline, quality, _call)
-    infos = [gone[p] if keys[p] is None else have[keys[p]] for p in paths]
-    _judge(infos, paths, max_bad)
-    return FrameSet(rule, store, paths, [keys[p] for p in paths], infos, len(todo), quality, owner)
+    return FrameSet(rule, quality, *collect(table, _frames_job(rule, quality, deadline, _call), store, workers, max_bad))
