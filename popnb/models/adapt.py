@@ -69,9 +69,10 @@ def _bnb(): return _quietly("bitsandbytes", "4-bit weights")
 def to_nf4(
     module, # A torch module, changed in place
     keep=("head",), # Parts that are not rounded
+    spare=(), # Parts that are left exactly as they are
 ) -> int: # Layers that are in 4 bits now
     "Linear layers to NF4 with double quantisation and bfloat16 arithmetic, norms and what is kept to float32; raises `InputError` where there is no linear layer"
-    bnb,linear = _bnb(),[(n, m) for n,m in module.named_modules() if type(m) is nn.Linear and not in_part(n, keep)]
+    bnb,linear = _bnb(),[(n, m) for n,m in module.named_modules() if type(m) is nn.Linear and not in_part(n, (*keep, *spare))]
     for name,m in linear:
         new = bnb.nn.Linear4bit(m.in_features, m.out_features, False, compute_dtype=torch.bfloat16, compress_statistics=True, quant_type="nf4", device="meta")
         new.weight = bnb.nn.Params4bit(m.weight.data, requires_grad=False, compress_statistics=True, quant_type="nf4", module=new).to(m.weight.device)
@@ -121,19 +122,22 @@ def adapt(
     dropout:float=.1, # Share of an adapter's inputs that is dropped in training
     keep=("head",), # Parts that are trained whole and stay in full precision
     seed:int=0, # Of the adapters' random half; the other half starts at 0
+    spare=None, # Parts that are neither trained nor rounded, unless everything is trained; `None`: what `module.spare` says, or none
 ): # The same module
-    "Choose what learns; raises `InputError` for parts that are not there and for a module that is adapted already"
+    "Choose what learns; raises `InputError` for parts that are not there, where nothing would learn, and for a module that is adapted already"
     one_of("method", method, METHODS)
     in_range("r", r, 1); in_range("alpha", alpha, 0); in_range("dropout", dropout, 0, .9)
     if hasattr(module, "adapted"): raise InputError(f"This module is adapted already (method {module.adapted['method']}): adapt a fresh one.")
-    keep,parts = [keep] if isinstance(keep, str) else list(keep),[n for n,_ in module.named_modules()]
-    if method != "full" and (lost := [k for k in keep if k not in parts]): raise InputError(f"keep names {lost[0]!r}, but the module has no such part; its parts are {', '.join(n for n in parts if n and '.' not in n)}.")
+    if spare is None: spare = getattr(module, "spare", ())
+    keep,spare = ([o] if isinstance(o, str) else list(o) for o in (keep, spare))
+    parts = [n for n,_ in module.named_modules()]
+    if method != "full" and (lost := [k for k in keep+spare if k not in parts]): raise InputError(f"{'keep' if lost[0] in keep else 'spare'} names {lost[0]!r}, but the module has no such part; its parts are {', '.join(n for n in parts if n and '.' not in n)}.")
     if method == "full" and any(map(is_4bit, module.parameters())): raise InputError("method full needs the weights in full precision, and these are in 4 bits; use qlora.")
-    about = dict(method=method, keep=keep, seed=seed, base="" if method == "full" else base_id(module, keep))
+    about = dict(method=method, keep=keep, spare=spare, seed=seed, base="" if method == "full" else base_id(module, keep))
     if method in ("lora", "qlora"):
         targets = list(targets or getattr(module, "targets", TARGETS))
-        names = target_layers(module, targets, keep)
-        if method == "qlora": to_nf4(module, keep)
+        names = target_layers(module, targets, keep+spare)
+        if method == "qlora": to_nf4(module, keep, spare)
         _inject(module, names, r, alpha, dropout, seed, method == "qlora")
         about |= dict(targets=targets, r=r, alpha=alpha, dropout=dropout)
     for n,p in module.named_parameters(): p.requires_grad_(p.is_floating_point() and (method == "full" or "lora_" in n))
@@ -141,6 +145,7 @@ def adapt(
         for k in keep: module.get_submodule(k).requires_grad_(True)       # by the part, not by the name: a weight may be shared with another part
         for n,m in module.named_modules():
             if isinstance(m, nn.modules.batchnorm._BatchNorm) and not in_part(n, keep): m.register_forward_pre_hook(_still)
+    if not any(p.requires_grad for p in module.parameters()): raise InputError(f"method {method} leaves nothing to learn in {type(module).__name__}: {', '.join(keep) or 'keep'} holds no weights; use lora or qlora.")
     module.adapted = about
     return module
 
