@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['POLICIES', 'policy', 'endpoints', 'segment_centres', 'first_seconds', 'consecutive', 'fps_within', 'clips_at_rate',
-           'policy_options', 'pick']
+           'opening', 'policy_options', 'pick']
 
 # %% ../../nbs/09_media.sampling.ipynb #58c534a4
 import inspect
@@ -133,6 +133,24 @@ def clips_at_rate(
     start = ((np.arange(clips) + .5)*length/clips - span/2).clip(0, max(length - span, 0))
     at = start[:, None] + np.arange(k)/rate
     return np.searchsorted(t, at.ravel() + 1e-6, side="right") - 1
+
+# %% ../../nbs/09_media.sampling.ipynb #d68336be
+@policy("opening")
+def opening(
+    n_frames:int, # Frames in the video, >= 1
+    fps:float, # Frames per second, > 0
+    k:int=8, # Frames wanted, >= 1
+    times:np.ndarray|None=None, # `(n_frames,)` seconds at which frames are shown, where the rate varies
+    seconds:float=5., # Length of the opening, > 0
+) -> np.ndarray: # `(k,)` indices in `[0, n_frames)`, not decreasing
+    "Half of the frames evenly over the first `seconds`, the others over the rest of the clip; `endpoints` where the clip is at most twice as long"
+    _check(n_frames, k, fps)
+    in_range("seconds", seconds, 1e-6)
+    t = np.arange(n_frames)/fps if times is None else np.asarray(times) - times[0]
+    if (n_frames/fps if times is None else _span(times)) <= 2*seconds + 1e-6: return endpoints(n_frames, k)
+    early = -(-k//2)
+    at = np.r_[np.arange(early)*seconds/early, np.linspace(seconds, t[-1], k-early)]
+    return np.searchsorted(t, at + 1e-6, side="right") - 1
 
 # %% ../../nbs/09_media.sampling.ipynb #abf109cf
 def policy_options(
