@@ -25,7 +25,7 @@ from ..workers import Lost, answers
 
 # %% ../../nbs/16_features.frames.ipynb #4f64925a
 WHERE = ("start", "centre", "end", "random")
-RULES = ("endpoints", "segment_centres", "first_seconds", "consecutive", "keyframe")   # policies that give exactly as many frames as asked
+RULES = ("endpoints", "segment_centres", "first_seconds", "consecutive", "opening", "keyframe")   # policies that give exactly as many frames as asked
 
 @dataclass(frozen=True)
 class FrameRule:
@@ -116,13 +116,17 @@ def _from_bytes(data, ends, shape):
     return np.ascontiguousarray(np.concatenate(strips).reshape(-1, *shape[3:], 3).transpose(0, 3, 1, 2)).reshape(shape)
 
 # %% ../../nbs/16_features.frames.ipynb #2f381f1a
+def _verdict(e):
+    "What a failure says of a file, as an answer; `call` where it says something of the call"
+    if isinstance(e, MediaError): return dict(kind=e.kind, note=" ".join(filter(None, [MEDIA_KINDS[e.kind] + (":" if e.detail else ""), e.detail])), times=[], ends=[])
+    if isinstance(e, MemoryError): return dict(kind="too-large", note="it needs more memory than a worker may take", times=[], ends=[])
+    return dict(kind="call", note=str(e), times=[], ends=[])
+
 def _job(path, rule, deadline, quality):
     "What a worker does with one file: `(info, bytes)`"
     rule = rule_from_dict(rule)
     try: pixels,info = cut(path, rule, deadline)
-    except MediaError as e: return dict(kind=e.kind, note=" ".join(filter(None, [MEDIA_KINDS[e.kind] + (":" if e.detail else ""), e.detail])), times=[], ends=[]),b""
-    except MemoryError: return dict(kind="too-large", note="it needs more memory than a worker may take", times=[], ends=[]),b""
-    except PopnbError as e: return dict(kind="call", note=str(e), times=[], ends=[]),b""
+    except (PopnbError, MemoryError) as e: return _verdict(e),b""
     data,ends = _to_bytes(pixels, quality)
     return dict(kind=info["kind"], note=info["note"], times=info["times"].tolist(), ends=ends),data
 
@@ -144,6 +148,7 @@ class Job:
     grace:float=0. # Seconds more, beside `GRACE`
 
     def key(self, path): return content_key(path, **self.what)
+    def head(self, info): return {}     # what is kept of an answer beside times and verdict, read when a set is made
     def arrays(self, info, data): return dict(x=np.frombuffer(data, np.uint8), ends=np.array(info["ends"], np.int64))     # what is kept of a usable file
 
 def _frames_job(rule, quality, deadline, call=_CALL):
@@ -228,7 +233,7 @@ def _pixels_key(key): return f"{key}/pixels"
 
 def _records(job, key, info, data):
     "Both records of a video, for one commit"
-    out = {key: dict(times=np.array(info["times"], np.float64), kind=info["kind"], note=info["note"])}
+    out = {key: dict(times=np.array(info["times"], np.float64), kind=info["kind"], note=info["note"]) | (job.head(info) if info["kind"] in USABLE else {})}
     return out | ({_pixels_key(key): job.arrays(info, data)} if info["kind"] in USABLE else {})
 
 # %% ../../nbs/16_features.frames.ipynb #cedcdd70
