@@ -175,7 +175,7 @@ class BeatsEncoder(nn.Module):
         x = self.dropout(x if c.layer_norm_first else self.layer_norm(x))
         bias,blind = self.bias(x.shape[1]),None if hidden is None else hidden & ~hidden.all(1, keepdim=True)
         for layer in self.layers:
-            if x.requires_grad and c.layer_wise_gradient_decay_ratio < 1: x.register_hook(lambda g: g*c.layer_wise_gradient_decay_ratio)
+            if self.training and x.requires_grad and c.layer_wise_gradient_decay_ratio < 1: x.register_hook(lambda g: g*c.layer_wise_gradient_decay_ratio)
             if self.training and torch.rand(()).item() < c.encoder_layerdrop: continue
             x = checkpoint(layer, x, bias, blind, use_reentrant=False) if self.checkpointing and self.training else layer(x, bias, blind)
         if c.layer_norm_first: x = self.layer_norm(x)
