@@ -21,11 +21,14 @@ class How:
     half:bool=True        # Whether arithmetic is bfloat16 (autocast)
     again:bool=False      # Whether the activations of a layer are computed twice instead of kept
     padded:bool=False     # Whether sequences of a batch differ in length
+    base:int=4            # Bytes of a frozen weight that is not in 4 bits
     r:int=8               # Rank of adapters
     targets:tuple=TARGETS # Names of the layers that get them
     def adapts(self, name): return self.method in ("lora", "qlora") and name in self.targets
     @property
     def size(self): return 2 if self.half else 4      # bytes of a number in a product
+    @property
+    def lean(self): return self.method != "full" and self.base == 2   # frozen weights are in the arithmetic's precision
 
 def nf4_bytes(
     n:int, # Weights of a linear layer
@@ -43,7 +46,8 @@ def weight_bytes(
     for name,part,kind,shape in weights:
         n,last = math.prod(shape),name.split(".")[-2]
         four = how.method == "qlora" and part in ("vision", "text")
-        out += nf4_bytes(n) if four and kind == "linear" else 2*n if four and kind == "bias" else 4*n
+        rests = how.lean and part != "head" and not (kind == "norm" and how.method == "qlora")
+        out += nf4_bytes(n) if four and kind == "linear" else 2*n if rests or four and kind == "bias" else 4*n
         if how.method == "full" or part == "head": trained[part] += n
         if kind == "linear" and part in ("vision", "text") and how.adapts(last): trained[part] += how.r*sum(shape); out += 4*how.r*sum(shape)
     return {"weights": out, "trained": trained}
@@ -64,7 +68,7 @@ class _Page:
         if own and h.half and (b == 4 or h.method != "full"): self.add(f"input of {what}", 2*width*len(own))
         elif own and not held: self.add(f"input of {what}", b*width)
         for n,(i,o) in shapes.items():
-            if h.half and h.method != "qlora" and (self.alive or h.method == "full"): self.once += 2*i*o
+            if h.half and h.method != "qlora" and not h.lean and (self.alive or h.method == "full"): self.once += 2*i*o
             if h.adapts(n):
                 self.add("between the halves of adapters", h.size*h.r)
                 self.once += 2*h.r*(i*self.alive+o)*h.half
@@ -76,7 +80,7 @@ def stream_bytes(
     first:bool=False, # In front of the first layer
 ) -> int: # 2 or 4
     "Bytes of a number in the stream from layer to layer"
-    return how.size if t.half and (how.method != "qlora" or t.norm == "layer" or first) else 4
+    return how.size if (t.half or how.lean) and (how.method != "qlora" or t.norm == "layer" or first) else 4
 
 def layer_kept(
     t:Tower,
@@ -88,7 +92,7 @@ def layer_kept(
     p,b,full = _Page(t, how, alive),how.size,how.method == "full"
     q,k,v,o,gate,up,down = t.names
     d,f,a,c = t.width,t.inner,t.heads*t.head,t.kv*t.head
-    stream,inside = stream_bytes(t, how),b if how.method != "qlora" or t.half and t.norm == "layer" else 4
+    stream,inside = stream_bytes(t, how),b if how.method != "qlora" or (t.half or how.lean) and t.norm == "layer" else 4
     comes = stream if t.norm == "layer" else 4
     p.norm(d, stream)
     p.linear("q, k, v", {q: (d, 3*a)} if q == k else {q: (d, a), k: (d, c), v: (d, c)}, comes)
@@ -126,7 +130,7 @@ def bridge_kept(
         inside = 4 if how.method == "qlora" and v.norm == "rms" else how.size
         if alive: p.add("inside of the bridge", inside*v.width*n)
         if full: p.add("input of the bridge", (2 if how.half else 4)*2*v.width*n)
-        if alive and how.half and how.method != "qlora": p.once += 2*n*(wide*wide+wide*d)
+        if alive and how.half and how.method != "qlora" and not how.lean: p.once += 2*n*(wide*wide+wide*d)
     return p.rows,p.once
 
 def _front(config, tokens, how, alive):
@@ -159,7 +163,7 @@ def kept(
             else:
                 for k,b in lines.items(): add(k, n*b)
                 add("copies", once)
-        if t.rope and not how.again: add("angles", 8*t.head*(n if part == "vision" or config.model_type != "smolvlm" else tokens.total))
+        if t.rope and alive and not how.again: add("angles", (4 if how.lean and part == "text" else 8)*t.head*(n if part == "vision" or config.model_type != "smolvlm" else tokens.total))
         if part == "vision":
             lines,once = bridge_kept(config, how, alive)
             for k,b in lines.items(): add(k, n*b)
