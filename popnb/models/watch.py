@@ -30,7 +30,7 @@ class Watcher(Predictor):
     ):
         super().__init__(preset, seed, **options)
         self.store = self.workers = self.net = None
-        self.stats,self.problems = {},{}
+        self.stats,self.problems,self.aside = {},{},{}
 
     def _build(self): raise NotImplementedError                               # the network for the label, with what learns chosen
     def _show(self, table, max_bad=1.): raise NotImplementedError              # what it is shown of each row
@@ -150,14 +150,17 @@ def _sigmoid(x): return .5*(1+np.tanh(np.asarray(x, dtype=float)/2))
 # %% ../../nbs/22_models.watch.ipynb #0cf1adcd
 @patch
 def _raw(self:Watcher, shown, batch=4):
-    "`(n, outputs)` of the network for rows that can be seen"
+    "`(n, outputs)` of the network for rows that can be seen; what else it says of each row stays in `aside`"
     self.net.eval()
-    device,data,out = next(self.net.parameters()).device,self._data(shown),[]
+    device,data,out = next(self.net.parameters()).device,self._data(shown),{}
+    rows = np.argsort(getattr(data, "lengths", np.zeros(len(data))), kind="stable")      # of like length together, where rows have one
     with torch.inference_mode():
-        for i in range(0, len(data), batch):
-            got = data.__getitems__(range(i, min(i+batch, len(data))))
-            out.append(self.net(**{k: v.to(device) for k,v in got.items()})["prediction"].float().cpu().numpy())
-    return np.concatenate(out) if out else np.zeros((0, 1))
+        for i in range(0, len(rows), batch):
+            got = data.__getitems__(rows[i:i+batch].tolist())
+            for k,v in self.net(**{k: v.to(device) for k,v in got.items()}).items(): out.setdefault(k, []).append(v.float().cpu().numpy())
+    back = np.argsort(rows)
+    self.aside = {k: np.concatenate(v)[back] for k,v in out.items()}
+    return self.aside.pop("prediction", np.zeros((0, 1)))
 
 @patch
 def _scores(self:Watcher, raw):
