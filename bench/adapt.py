@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
+from timing import rounds, table
 from popnb.core import write_json
 from popnb.models.adapt import METHODS, adapt, is_4bit, sizes
 from popnb.models.frame_nets import frame_net, load_net, save_net
@@ -39,30 +40,6 @@ from popnb.training import Engine
 SMALL = dict(name="timesformer", size=64, shape={"hidden_size": 128, "num_hidden_layers": 4, "intermediate_size": 256}, dropout=0.)
 WAYS = ("full", "full, again", "head", "lora", "lora, again", "qlora", "qlora, again")
 RATES = (5e-4, 2e-3, 8e-3)
-
-
-def rounds(ways, n, clock=time.process_time):
-    "Seconds of each way, `n` times, taking turns; one warm-up each"
-    for f in ways.values(): f()
-    times = {name: [] for name in ways}
-    for _ in range(n):
-        for name,f in ways.items():
-            start = clock()
-            f()
-            times[name].append(clock() - start)
-    return times
-
-
-def table(title, times):
-    "Medians and their ratio to the first way, printed and returned"
-    first = statistics.median(next(iter(times.values())))
-    print(f"\n{title}", flush=True)
-    out = {}
-    for name,t in times.items():
-        m = statistics.median(t)
-        out[name] = dict(seconds=t, median_s=m, this_over_first=m/first)
-        print(f"  {name:34}{1e3*m:12.2f} ms   this / first {m/first:8.3f}", flush=True)
-    return out
 
 
 def frames_of(net, n, clips=1, seed=0):

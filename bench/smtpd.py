@@ -19,43 +19,18 @@ Rounds alternate in one process; medians, ratios and every single time go into t
 import argparse
 import platform
 import random
-import statistics
-import time
 from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
 import torch
 
+from timing import rounds, table
 from popnb.core import write_json
 from popnb.data.split import protocol_split
 from popnb.models.smtpd_inputs import Rows
 from popnb.models.smtpd_net import NetConfig, SmtpdNet
 from popnb.models.steps import LSTMSteps, Unrolled, stack_steps
-
-
-def rounds(ways, n):
-    "Processor seconds of each way, `n` times, taking turns; one warm-up each"
-    for f in ways.values(): f()
-    times = {name: [] for name in ways}
-    for _ in range(n):
-        for name,f in ways.items():
-            start = time.process_time()
-            f()
-            times[name].append(time.process_time() - start)
-    return times
-
-
-def table(title, times):
-    "Medians and their ratio to the first way, printed and returned"
-    first = statistics.median(next(iter(times.values())))
-    print(f"\n{title}", flush=True)
-    out = {}
-    for name,t in times.items():
-        m = statistics.median(t)
-        out[name] = dict(seconds=t, median_s=m, first_over_this=first/m)
-        print(f"  {name:34}{1e3*m:12.2f} ms   first / this {first/m:8.2f}")
-    return out
 
 
 def heads(n_rounds):

@@ -1,0 +1,27 @@
+"""Rounds that take turns, and their medians: what the benches share"""
+import statistics
+import time
+
+
+def rounds(ways, n, clock=time.process_time):
+    "Seconds of each way, `n` times, taking turns; one warm-up each"
+    for f in ways.values(): f()
+    times = {name: [] for name in ways}
+    for _ in range(n):
+        for name,f in ways.items():
+            start = clock()
+            f()
+            times[name].append(clock() - start)
+    return times
+
+
+def table(title, times):
+    "Medians and their ratios to the first way, printed and returned"
+    first = statistics.median(next(iter(times.values())))
+    print(f"\n{title}", flush=True)
+    out = {}
+    for name,t in times.items():
+        m = statistics.median(t)
+        out[name] = dict(seconds=t, median_s=m, this_over_first=m/first, first_over_this=first/m)
+        print(f"  {name:34}{1e3*m:12.2f} ms   this / first {m/first:8.3f}", flush=True)
+    return out
