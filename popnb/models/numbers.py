@@ -104,7 +104,7 @@ def choose(self:NumberConstraint,
     used:int, # Tokens that took
 ) -> tuple: # Lists of token ids, texts, whether a row is done, whether the model's own choice was taken
     "One step: the best token with which a number in range can still be ended"
-    top,few = scores.argmax(1).tolist(),scores[:, self.columns].float().cpu().numpy()
+    top,few = scores.argmax(1).tolist(),scores[:, self.columns.tolist()].float().cpu().numpy()
     ids,now,done,free = [],[],[],[]
     for i,(text,best) in enumerate(zip(texts, top)):
         fits,word = self.allowed(text, used),self.words.get(best, "")
