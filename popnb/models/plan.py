@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ANSWER', 'SHARE', 'FLAGS', 'TRAIN_FLAGS', 'passing', 'unkept', 'moments', 'device_memory', 'card_memory',
-           'measure_rate', 'Plan', 'plan', 'remedies', 'flags_of', 'gb', 'advice', 'plan_markdown', 'plan_dict',
-           'check']
+           'measure_rate', 'Plan', 'plan', 'planned', 'remedies', 'flags_of', 'gb', 'advice', 'plan_markdown',
+           'plan_dict', 'check']
 
 # %% ../../nbs/22_models.plan.ipynb #51e85753
 import itertools
@@ -199,6 +199,14 @@ def _added(p):
     back = flops(p.config, p.tokens, p.readout, ANSWER if p.readout == "token" else 0)["forward"]
     gpu = "cpu" not in p.device
     return replace(p, moments=moments(p.config, p.tokens, p.how, p.batch, p.accumulate, p.readout, gpu, p.weights), trained=sum(weight_bytes(p.weights, p.how)["trained"].values()), forward=back, step=ops*step_factor(p.how.method, p.how.again))
+
+def planned(
+    p:Plan,
+    batch:int, # Videos at a time
+    again:bool, # Whether activations are computed twice
+) -> Plan:
+    "The same with another batch"
+    return _added(replace(p, batch=batch, how=replace(p.how, again=again, padded=batch > 1)))
 
 def _config(source):
     "Name and configuration"

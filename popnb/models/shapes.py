@@ -22,10 +22,10 @@ from ..features.weights import local, published
 # %% ../../nbs/20_models.shapes.ipynb #d95661d6
 SHAPES = {
     "smolvlm2": {k: dict(text=(d, n, h, kv, f, 49_280), vision=(vd, vn, vh, vf, side, patch), scale=s, tied=False) for k,d,n,h,kv,f,vd,vn,vh,vf,side,patch,s in (
-        ("256m", 576, 30, 9, 3, 1536, 768, 12, 12, 3072, 512, 16, 4), ("500m", 960, 32, 15, 5, 2560, 768, 12, 12, 3072, 512, 16, 4), ("2.2b", 2048, 24, 32, 32, 8192, 1152, 27, 16, 4304, 384, 14, 3))},
-    "qwen2.5-vl": {k: dict(text=(d, n, h, kv, f, v), vision=(1280, 32, 16, 3420), tied=t) for k,d,n,h,kv,f,v,t in (("3b", 2048, 36, 16, 2, 11_008, 151_936, True), ("7b", 3584, 28, 28, 4, 18_944, 152_064, False))},
+        ("500m", 960, 32, 15, 5, 2560, 768, 12, 12, 3072, 512, 16, 4), ("256m", 576, 30, 9, 3, 1536, 768, 12, 12, 3072, 512, 16, 4), ("2.2b", 2048, 24, 32, 32, 8192, 1152, 27, 16, 4304, 384, 14, 3))},
+    "qwen2.5-vl": {k: dict(text=(d, n, h, kv, f, v), vision=(1280, 32, 16, 3420), tied=t) for k,d,n,h,kv,f,v,t in (("7b", 3584, 28, 28, 4, 18_944, 152_064, False), ("3b", 2048, 36, 16, 2, 11_008, 151_936, True))},
     "qwen3-vl": {k: dict(text=(d, n, h, 8, f, 151_936), vision=(vd, vn, 16, vf), tied=t, deep=deep) for k,d,n,h,f,vd,vn,vf,t,deep in (
-        ("2b", 2048, 28, 16, 6144, 1024, 24, 4096, True, (5, 11, 17)), ("4b", 2560, 36, 32, 9728, 1024, 24, 4096, True, (5, 11, 17)), ("8b", 4096, 36, 32, 12_288, 1152, 27, 4304, False, (8, 16, 24)))},
+        ("4b", 2560, 36, 32, 9728, 1024, 24, 4096, True, (5, 11, 17)), ("2b", 2048, 28, 16, 6144, 1024, 24, 4096, True, (5, 11, 17)), ("8b", 4096, 36, 32, 12_288, 1152, 27, 4304, False, (8, 16, 24)))},
 }
 KINDS = {"smolvlm": "smolvlm2", "qwen2_5_vl": "qwen2.5-vl", "qwen3_vl": "qwen3-vl"}       # transformers' name -> ours
 
@@ -57,7 +57,7 @@ def shape_config(
 
 # %% ../../nbs/20_models.shapes.ipynb #76db8e3e
 def find_config(
-    source, # `"qwen2.5-vl 7b"`, a family (its smallest), a folder, `organisation/name` of the hub, or a configuration
+    source, # `"qwen2.5-vl 7b"`, a family (the size of its published system), a folder, `organisation/name` of the hub, or a configuration
 ): # A transformers configuration
     "The configuration of a model; raises `InputError` for what is no vision-language model that is known here, `PopnbError` where it cannot be had"
     import transformers as tf
