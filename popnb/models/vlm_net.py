@@ -33,8 +33,9 @@ TOWERS = ("visual", "vision_model", "vision_tower", "vision_encoder")
 def _head(readout, width, outputs, dropout, start, seed):
     "What is added: the same numbers for the same seed"
     if readout in ("token", "logits"): return nn.Identity()
-    if readout == "head": head = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, outputs, bias=False))
-    else: head = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, width//2), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width//2, outputs))
+    with torch.random.fork_rng(devices=[]):
+        if readout == "head": head = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, outputs, bias=False))
+        else: head = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, width//2), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width//2, outputs))
     g = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in head.parameters():
@@ -53,6 +54,7 @@ class VlmNet(nn.Module):
         self.recipe,self.processor_source = recipe,recipe["source"]
         for k in ("readout", "outputs", "loss", "pixels"): setattr(self, k, recipe[k])
         self.words = self.readout in ("token", "logits")
+        if not all(hasattr(backbone, k) for k in ("model", "lm_head")) or getattr(backbone.config, "is_encoder_decoder", False): raise InputError(f"{type(backbone).__name__} is not built as popnb needs it, one sequence of tokens (model) and a layer that makes words (lm_head): take another model.")
         config,self.spare = backbone.config.get_text_config(),("backbone.lm_head",) if self.words else ()
         self.backbone = backbone if self.words else backbone.model
         self.head = _head(self.readout, config.hidden_size, self.outputs, recipe["dropout"], getattr(config, "initializer_range", .02), recipe["seed"])
@@ -184,6 +186,7 @@ def forward(self:VlmNet,
 def speak(self:VlmNet, input_ids, attention_mask, weight=None, labels=None, **inputs):
     "The read-out `token`"
     answer = attention_mask.bool() & (labels != -100) if labels is not None else torch.zeros_like(attention_mask, dtype=torch.bool)
+    if not attention_mask[:, 0].all(): raise InputError("The read-out token wants the padding behind the text; a row of attention_mask begins with 0.")
     if self.training and labels is None: raise InputError("The read-out token learns from labels (the answer's tokens where they stand, -100 elsewhere), and there are none.")
     seen = self.see(input_ids, attention_mask, cache=not self.training, **inputs)
     out = {}
@@ -245,7 +248,9 @@ def _empty(r):
     t = need("transformers", "torch", "vision-language models")
     from transformers.initialization import no_init_weights
     config = dict(r["config"])
-    with no_init_weights(): return t.AutoModelForImageTextToText.from_config(t.AutoConfig.for_model(config.pop("model_type"), **config), dtype=getattr(torch, r["dtype"]))
+    with torch.random.fork_rng(devices=[]), no_init_weights(): net = t.AutoModelForImageTextToText.from_config(t.AutoConfig.for_model(config.pop("model_type"), **config), dtype=getattr(torch, r["dtype"]))
+    net.tie_weights()                  # which goes with the initialisation
+    return net
 
 def _assemble(r, backbone):
     "A network, all of which may learn, as far as it is in numbers that can"
