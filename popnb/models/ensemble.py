@@ -193,6 +193,7 @@ def _fit(self:Ensemble, train, valid, y, yv):
     P,seen,missing = self.ask(valid)
     truth = lambda v: v[:, None] if v.ndim == 1 else v[:, [self.label.options["days"].index(k) for k in self.days]]
     rows,Y = valid,truth(yv)
+    self.validation = {m["name"]: self._frame(valid, p, "").set_index("video_id") for m,p in zip(self.members, P)}
     if o["refit"]:
         Q,there = self._out_of_fold(found, train, valid, o["refit"])
         rows,P,seen,Y = pd.concat([train, valid], ignore_index=True),np.concatenate([Q, P], 1),np.concatenate([there, seen], 1),np.concatenate([truth(y), Y])
