@@ -173,6 +173,7 @@ def _decoded(paths, job, workers):
 # %% ../../nbs/16_features.frames.ipynb #05854f81
 class VideoSet:
     "What is known and kept of the videos of a table, in its order; made by `collect`"
+    by_row = ("paths", "keys", "problems", "notes", "times")
     def __init__(self, job, store, paths, keys, infos, decoded=0, owner=None):
         self.job,self.store,self.paths,self.keys,self.decoded,self.owner = job,store,paths,keys,decoded,owner   # decoded: files decoded when the set was made
         self.kinds = np.array([o["kind"] for o in infos], dtype=object)   # `ok`, `partial`, `no-path` or one of `MEDIA_KINDS`
@@ -246,7 +247,7 @@ def subset(self:VideoSet,
     if np.asarray(mask).dtype == bool and len(mask) != len(self): raise InputError(f"The mask has {len(mask)} entries, the frame set {len(self)}.")
     new = object.__new__(type(self))
     new.__dict__.update(self.__dict__)
-    for k in ("paths", "keys", "problems", "notes", "times"): setattr(new, k, [getattr(self, k)[i] for i in rows])
+    for k in self.by_row: setattr(new, k, [getattr(self, k)[i] for i in rows])
     new.kinds,new.ok = self.kinds[rows],self.ok[rows]
     return new
 
