@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FEATURES', 'DaysFlag', 'StepsFlag', 'SetupFlag', 'features', 'train', 'evaluate', 'leaderboard', 'predict', 'explain',
-           'check', 'doctor', 'demo']
+           'check', 'doctor', 'plan', 'demo']
 
 # %% ../nbs/70_cli.ipynb #93243780
 import json
@@ -253,6 +253,53 @@ def doctor(as_json:Annotated[bool, typer.Option("--json", help="As JSON")]=False
             for a,b in v.items(): say(f"  {a}: " + (", ".join(f"{c} {w}" for c,w in b.items()) if isinstance(b, dict) else str(b or "not installed")))
         elif isinstance(v, list): say("\n".join([f"{k}:", *(f"  {o}" for o in v or ["nothing to mend"])]))
         else: say(f"{k}: {v}")
+
+# %% ../nbs/70_cli.ipynb #c77b1c07
+@app.command()
+def plan(
+    model:Annotated[list[str], typer.Argument(help="smolvlm2 or qwen2.5-vl, also with a size (qwen2.5-vl 3b), another family (qwen3-vl 4b), a folder with config.json, or organisation/name on the hub")],
+    frames:Annotated[int, typer.Option(help="Frames of a video")]=8,
+    size:Annotated[str, typer.Option("--size", help="Width and height of the videos, pixels")]="1080x1920",
+    pixels:Annotated[Optional[int], typer.Option("--pixels", help="Most pixels of a frame [dim](default: 768 cells of 28x28; smolvlm2 has one size)[/dim]")]=None,
+    text:Annotated[int, typer.Option(help="Tokens of request, title and description")]=240,
+    batch_size:Annotated[int, typer.Option("--batch-size", help="Videos at a time")]=8,
+    accumulate:Annotated[int, typer.Option(help="Batches of a step")]=1,
+    method:Annotated[str, typer.Option(help="full, lora, qlora or head")]="qlora",
+    readout:Annotated[str, typer.Option(help="head, mean, token or logits")]="head",
+    checkpoint_activations:Annotated[bool, typer.Option("--checkpoint-activations", help="Compute activations twice instead of keeping them: less memory, a third more time")]=False,
+    precision:Annotated[str, typer.Option(help="auto, bf16 or fp32")]="auto",
+    rank:Annotated[int, typer.Option(help="Of adapters")]=8,
+    device:Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]="auto",
+    memory:Annotated[Optional[float], typer.Option(help="GB of a card that is not here, e.g. 24")]=None,
+    tflops:Annotated[Optional[float], typer.Option(help="Rate of large matrix products of that card, thousand billion a second [dim](default: measured here, in a third of a second)[/dim]")]=None,
+    rows:Annotated[Optional[int], typer.Option(help="Videos of an epoch: also say the time for all")]=None,
+    as_json:Annotated[bool, typer.Option("--json", help="One JSON object")]=False,
+    table:Annotated[bool, typer.Option("--table", help="All methods for this model on cards of 12, 24 and 80 GB")]=False,
+):
+    """Say what a vision-language model needs, before anything of it is loaded. Exit code 1 where it does not fit.
+
+    [bold]popnb plan qwen2.5-vl 7b --memory 24[/bold]: on a card of 24 GB? If not, which flag helps?
+
+    [bold]popnb plan smolvlm2 --method full --rows 100000 --tflops 400[/bold]: how long is an epoch?
+
+    [bold]popnb plan qwen2.5-vl 3b --table[/bold]: which method on which card?
+    """
+    from popnb.models.plan import measure_rate, plan as look, plan_dict, plan_markdown
+    from popnb.trainconfig import pick_precision
+    wide,x,high = size.lower().partition("x")
+    if not (x and wide.isdigit() and high.isdigit()): raise InputError(f"--size wants width x height in pixels, e.g. 1080x1920, got {size!r}.")
+    one_of("--precision", precision, ("auto", "bf16", "fp32"))
+    import torch
+    where = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    half = precision != "fp32" if memory is not None or where.partition(":")[0] not in ("cpu", "cuda") or where != "cpu" and not torch.cuda.is_available() else pick_precision(precision, where) == "bf16"
+    what = dict(frames=frames, size=(int(high), int(wide)), text=text, readout=readout, half=half, r=rank, pixels=pixels)
+    if table:
+        from popnb.cards import plan_table
+        return show(plan_table(models=[" ".join(model)], methods=[m for m in ("head", "qlora", "lora", "full") if m != "head" or readout in ("head", "mean")], **what).reset_index())
+    p = look(" ".join(model), batch=batch_size, method=method, again=checkpoint_activations, accumulate=accumulate, device=device, memory=memory, tflops=tflops, rows=rows, **what)
+    if tflops is None and memory is None: p = p.timed(measure_rate(where, half))
+    say(json.dumps(plan_dict(p)) if as_json else plan_markdown(p))
+    if not p.fits: raise typer.Exit(1)
 
 # %% ../nbs/70_cli.ipynb #0f7fc7ca
 @app.command()

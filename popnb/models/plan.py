@@ -159,6 +159,7 @@ class Plan:
     def fits(self): return self.total <= self.memory
     @property
     def flags(self): return ["--method", self.how.method, "--batch-size", self.batch, *(["--accumulate", self.accumulate] if self.accumulate > 1 else []), *(["--checkpoint-activations"] if self.how.again else []), "--frames", self.tokens.frames]
+    def timed(self, rate): return replace(self, rate=rate)
     def seconds(self, ops): return None if self.rate is None else ops/(self.rate*SHARE)
 
 # %% ../../nbs/22_models.plan.ipynb #530742d4
@@ -290,7 +291,7 @@ def _times(p):
     say = lambda s: f"{s/3600:.1f} h" if s > 5400 else f"{s/60:.1f} min" if s > 90 else f"{s:.2g} s"
     work = f"A video is {p.forward/1e9:,.0f} billion operations forward and {p.step/1e9:,.0f} in training"
     if p.rate is None: return work+"."
-    one = f"{work}: at {SHARE:g} of {p.rate/1e12:.3g} thousand billion a second, {say(p.seconds(p.forward))} and {say(p.seconds(p.step))}, decoding not counted."
+    one = f"{work}: at {SHARE:g} of {p.rate/1e9:,.0f} billion a second, {say(p.seconds(p.forward))} and {say(p.seconds(p.step))}, decoding not counted."
     return one if p.rows is None else f"{one} For {p.rows:,} videos: {say(p.rows*p.seconds(p.step))} an epoch, {say(p.rows*p.seconds(p.forward))} to predict."
 
 def plan_markdown(
