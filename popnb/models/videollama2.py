@@ -201,9 +201,8 @@ def hear(self:VideoLlama2,
         count = n_tokens(frames, mel.shape[2], p)
         rows = count.nonzero()[:, 0]
         if len(rows) == len(mel): return tower(mel, frames),count
-        heard = torch.zeros(len(mel), n_tokens(mel.shape[1], mel.shape[2], p), self.config.beats.encoder_embed_dim, device=mel.device)
-        if len(rows): heard = heard.index_copy(0, rows, tower(mel[rows], frames[rows]).to(heard.dtype))
-        return heard,count
+        heard = torch.zeros(len(mel), n_tokens(mel.shape[1], mel.shape[2], p) if len(rows) else 0, self.config.beats.encoder_embed_dim, device=mel.device)
+        return (heard.index_copy(0, rows, tower(mel[rows], frames[rows]).to(heard.dtype)) if len(rows) else heard),count
 
 # %% ../../nbs/26_models.videollama2.ipynb #f8ce69eb
 @patch
@@ -345,8 +344,8 @@ def adapt_videollama2(
 def gradient_checkpointing_enable(self:VideoLlama2, on:bool=True):
     "Compute activations of decoder, connector and audio tower twice instead of keeping them"
     m = self.model
-    if on: m.gradient_checkpointing_enable({"use_reentrant": False})
-    else: m.gradient_checkpointing_disable()
+    if on: m.activation_checkpointing_enable({"use_reentrant": False})
+    else: m.activation_checkpointing_disable()
     m.mm_projector.checkpoint_blocks(on)
     m.audio_tower.encoder.checkpointing = on
 
