@@ -155,9 +155,12 @@ def tiny_vlm(
     **sizes, # See `tiny_config`
 ): # A model of the family's true class, in eval mode; all parameters may learn
     "A small vision-language model with random weights, for `tiny_processor`"
-    import transformers
+    import torch, transformers
     config = tiny_config(family, **sizes)
-    return _build(lambda: getattr(transformers, MODELS[family])(config), seed).requires_grad_(True)
+    model = _build(lambda: getattr(transformers, MODELS[family])(config), seed)
+    words = model.get_input_embeddings().weight
+    with torch.no_grad(): words *= .02*words.shape[1]**.5
+    return model.requires_grad_(True)
 
 # %% ../../nbs/20_models.vlm_parts.ipynb #45e63e93
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
