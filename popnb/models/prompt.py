@@ -75,14 +75,13 @@ _PLAIN = weakref.WeakKeyDictionary()
 
 def _plain(tokenizer):
     "`(the tokenizer without added tokens, ids of the added ones)`"
-    added = frozenset(tokenizer.added_tokens_decoder)
-    known = _PLAIN.get(tokenizer)
-    if known and known[1] == added: return known
+    n,known = len(tokenizer),_PLAIN.get(tokenizer)
+    if known and known[2] == n: return known[:2]      # no token was added since
     from tokenizers import Tokenizer
     if getattr(tokenizer, "backend_tokenizer", None) is None: raise InputError(f"{type(tokenizer).__name__} cannot keep text apart from control tokens: a checkpoint with a fast tokenizer (tokenizer.json) is needed.")
     d = json.loads(tokenizer.backend_tokenizer.to_str()) | dict(added_tokens=[], post_processor=None, truncation=None, padding=None)
-    _PLAIN[tokenizer] = out = Tokenizer.from_str(json.dumps(d)),added
-    return out
+    _PLAIN[tokenizer] = Tokenizer.from_str(json.dumps(d)),frozenset(tokenizer.added_tokens_decoder),n
+    return _PLAIN[tokenizer][:2]
 
 # %% ../../nbs/19_models.prompt.ipynb #50c48925
 def plain_ids(
