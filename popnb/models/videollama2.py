@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from ..core import InputError, in_range, one_of
 from .adapt import METHODS, adapt, in_part
 from .beats import Beats, BeatsConfig, n_tokens
-from .connector import Connector, ConnectorConfig, n_visual
+from .connector import Connector, ConnectorConfig
 from .fbank import FLOOR, RATE, log_mel, n_frames
 
 # %% ../../nbs/26_models.videollama2.ipynb #6b288bde
@@ -135,12 +135,12 @@ class VideoLlama2(nn.Module):
     ):
         super().__init__()
         from transformers import Qwen2Config, Qwen2Model
-        c,self.modalities,self.faithful,self.loss,self.scale,self.frozen = config,one_of("modalities", modalities, MODALITIES),faithful,one_of("loss", loss, LOSSES),tuple(map(float, scale)),("vision",)
+        self.modalities,self.faithful,self.loss,self.scale,self.frozen = one_of("modalities", modalities, MODALITIES),faithful,one_of("loss", loss, LOSSES),tuple(map(float, scale)),("vision",)
         if not self.scale[1] > 0: raise InputError(f"scale must be a mean and a positive standard deviation, got {self.scale}.")
-        self.config,d,names = c,c.hidden_size,("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "initializer_range")
-        m = self.model = Qwen2Model(Qwen2Config(**{k: getattr(c, k) for k in names}, rope_parameters=dict(rope_theta=c.rope_theta, rope_type="default"), tie_word_embeddings=False))
-        m.vision_tower,m.mm_projector = VisionTower(c.vision, c.select),Connector(c.connector)
-        m.audio_tower,m.mm_projector_a = Beats(c.beats),nn.Sequential(nn.Linear(c.beats.encoder_embed_dim, d), nn.GELU(), nn.Linear(d, d))
+        c,d,names = config,config.hidden_size,("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "initializer_range")
+        self.config,self.model = c,Qwen2Model(Qwen2Config(**{k: getattr(c, k) for k in names}, rope_parameters=dict(rope_theta=c.rope_theta, rope_type="default"), tie_word_embeddings=False))
+        m = self.model
+        m.vision_tower,m.mm_projector,m.audio_tower,m.mm_projector_a = VisionTower(c.vision, c.select),Connector(c.connector),Beats(c.beats),nn.Sequential(nn.Linear(c.beats.encoder_embed_dim, d), nn.GELU(), nn.Linear(d, d))
         self.lm_head_reg,self.absence = ScoreHead(d, in_range("dropout", dropout, 0, .9)),nn.Embedding(1, d)
         nn.init.normal_(self.absence.weight, std=c.initializer_range)
         m.vision_tower.requires_grad_(False)
@@ -149,7 +149,7 @@ class VideoLlama2(nn.Module):
 
     def train(self, mode=True): # parts that do not learn stay in evaluation mode
         super().train(mode)
-        for m in (m for k in self.frozen for m in self.part(k)): m.eval()
+        for k in self.frozen: [m.eval() for m in self.part(k)]
         return self
 
 # %% ../../nbs/26_models.videollama2.ipynb #50b319e8
@@ -196,8 +196,8 @@ def hear(self:VideoLlama2,
     p,tower = self.config.beats.input_patch_size,self.model.audio_tower
     with self._arithmetic():
         if self.faithful:
-            mel = mel.masked_fill((length == 0)[:, None, None], math.log(FLOOR))
-            return tower(mel),torch.full_like(length, n_tokens(mel.shape[1], mel.shape[2], p))
+            mel = mel.masked_fill((length == 0)[:, None, None], math.log(FLOOR)).to(self.model.embed_tokens.weight.dtype)     # published in bfloat16
+            return tower(mel.float()),torch.full_like(length, n_tokens(mel.shape[1], mel.shape[2], p))
         count = n_tokens(frames, mel.shape[2], p)
         rows = count.nonzero()[:, 0]
         if len(rows) == len(mel): return tower(mel, frames),count
@@ -232,9 +232,7 @@ def sequence(self:VideoLlama2,
         text,real = words[i],attention_mask[i].bool()
         spot = int(at.nonzero()) if at.any() else len(at)
         shown = [x[i] if n is None else x[i, :n[i]] for x,n in media]
-        row = [text[:spot], *shown, text[spot+1:]]
-        mask = [real[:spot], *(real.new_ones(len(o)) for o in shown), real[spot+1:]]
-        row,mask = torch.cat(row),torch.cat(mask)
+        row,mask = torch.cat([text[:spot], *shown, text[spot+1:]]),torch.cat([real[:spot], *(real.new_ones(len(o)) for o in shown), real[spot+1:]])
         rows.append(row if self.faithful else row[mask]); masks.append(mask if self.faithful else mask[mask])
     return pad_sequence(rows, True),pad_sequence(masks, True)
 
@@ -297,8 +295,7 @@ def forward(self:VideoLlama2,
     "Scores of clips; raises `InputError` for inputs that do not go together"
     modalities = self.modalities if modalities is None else one_of("modalities", modalities, MODALITIES)
     with self._arithmetic():
-        media = self.media(modalities, len(input_ids), input_ids.device, pixels, sound, sound_length, patches, heard)
-        x,real = self.sequence(input_ids, attention_mask, *media)
+        x,real = self.sequence(input_ids, attention_mask, *self.media(modalities, len(input_ids), input_ids.device, pixels, sound, sound_length, patches, heard))
         hidden = self.model(inputs_embeds=x, attention_mask=real.long() if self.faithful else None, use_cache=False).last_hidden_state
     y = self.lm_head_reg(self.pool(hidden, real))
     out = {"prediction": y*self.scale[1] + self.scale[0]}
@@ -311,7 +308,7 @@ def freeze(self:VideoLlama2,
 ): # The network
     "Parts that do not learn, and rest in evaluation mode"
     self.frozen = tuple(dict.fromkeys(["vision", *(one_of("part", k, PARTS) for k in frozen)]))
-    for m in (m for k in self.frozen for m in self.part(k)): m.requires_grad_(False)
+    for k in self.frozen: [m.requires_grad_(False) for m in self.part(k)]
     return self
 
 def part_rates(**rates): # Multiples of the rate by part, e.g. `audio=.2`; 0 freezes
