@@ -6,8 +6,9 @@
    weights with random numbers (the true configuration of SmolVLM2-256M; Qwen2.5-VL with 12 narrower layers in the text
    tower and 16 in the vision tower). What is measured is the growth of the resident memory (VmHWM of /proc/self/status,
    which is set back by /proc/self/clear_refs) beyond a process that has imported everything and has trained a tiny
-   network of the same family: while the network is loaded, in two training steps as the engine makes them (autocast,
-   backward, clipping, AdamW, gradients set to nothing), and in a prediction in a further process. malloc is told to hand
+   network of the same family: while the network is loaded, in a training step as the engine makes it (autocast,
+   backward, clipping, AdamW, gradients set to nothing; two steps where everything is trained, because the optimiser's state
+   comes with the first), and in a prediction in a further process. malloc is told to hand
    memory back (MALLOC_TRIM_THRESHOLD_, MALLOC_MMAP_THRESHOLD_), so that the peak is that of the work.
 2. readouts. A score from the last token, from level words, and written as a number, by the same backbone, weights and batch.
 3. wrapper. `VlmNet` on bytes against the bare backbone and head on pixels that are normalised already.
@@ -37,7 +38,7 @@ from timing import rounds, table
 from popnb.core import read_json, write_json
 from popnb.models.adapt import adapt, sizes
 from popnb.models.plan import plan
-from popnb.models.shapes import Tokens, cell, count_tokens, find_config, shape_config
+from popnb.models.shapes import Tokens, count_tokens, find_config, shape_config
 from popnb.models.vlm_net import vlm_net
 from popnb.models.vlm_parts import model_source
 
@@ -118,13 +119,14 @@ def case(family, method, half=True, again=False, base=4, batch=1, train=True, te
     before = settle()
     config = CONFIGS[family]()
     tokens = count_tokens(config, **VIDEO[family], text=text)
-    net,loaded,weights,peak = work(config, tokens, 2)
-    p = plan(config, **VIDEO[family], text=text, batch=batch, method=method, again=again, half=half, base=base, memory=1000)
+    net,loaded,weights,peak = work(config, tokens, 2 if method == "full" else 1)
+    p = plan(config, **VIDEO[family], text=text, batch=batch, method=method, again=again, half=half, base=base, device="cpu")
     size = sizes(net)
     at = {k: sum(o.values()) for k,o in p.moments.items()}
-    want = {"loading": max(at.get("loading", 0), p.moments["step"]["weights"]), "weights": p.moments["step"]["weights"], "work": max(v for k,v in at.items() if k not in ("loading", "predicting")) if train else p.predicting}
+    busiest = max((k for k in at if k not in ("loading", "predicting")), key=at.get) if train else "predicting"
+    want = {"loading": max(at.get("loading", 0), p.moments["step"]["weights"]), "weights": p.moments["step"]["weights"], "work": at[busiest]}
     got = {"loading": loaded-before, "weights": weights-before, "work": peak-before}
-    return dict(parameters=size["parameters"], trained=size["trained"], tokens=tokens.total, patches=tokens.patches, batch=batch, at=p.at if train else "predicting", moments=at,
+    return dict(parameters=size["parameters"], trained=size["trained"], tokens=tokens.total, patches=tokens.patches, batch=batch, at=busiest, moments=p.moments,
                 **{k: dict(measured=got[k], planned=want[k], planned_over_measured=want[k]/got[k]) for k in got})
 
 
@@ -141,6 +143,159 @@ def memory(only=None):
     return out
 
 
+# --- the ways to a score
+
+def drawn(family, readout="head", side=64, **shape):
+    "The wrapper around a tiny network with other sizes; its tokenizer is that of `tiny_processor`"
+    from popnb.models.vlm_parts import tiny_config
+    from transformers import AutoModelForImageTextToText
+    config = tiny_config(family, side=side, **shape)
+    torch.manual_seed(0)
+    return vlm_net(model_source(family), readout, backbone=AutoModelForImageTextToText.from_config(config)).eval(),config
+
+
+def words(config, tokens, batch):
+    "As `inputs`, with ids of ordinary text only"
+    from popnb.models.prompt import plain_ids
+    from popnb.models.vlm_parts import load_processor
+    family = {"smolvlm": "smolvlm2", "qwen2_5_vl": "qwen2.5-vl"}[config.model_type]
+    b = inputs(config, tokens, batch)
+    text = torch.tensor(plain_ids(load_processor(model_source(family)).tokenizer, "secret kitten at home "*tokens.total)[0][:tokens.total])
+    slot = config.image_token_id if family == "smolvlm2" else config.video_token_id
+    return b | {"input_ids": torch.where(b["input_ids"] == slot, slot, text)}
+
+
+def writes(net, number="57.29"):
+    "A network that writes this number: one with random weights would end anywhere"
+    choose,ids = net.numbers.choose,{t: i for i,t in net.numbers.words.items()}
+    def told(scores, texts, used):
+        for row,text in zip(scores, texts): row[ids[number[min(len(text), len(number)-1)]]] = 1e4
+        return choose(scores, texts, used)
+    net.numbers.choose = told
+    return net
+
+
+def readouts(n_rounds):
+    "Head, level words, a number of five characters under the constraint, and one of nineteen tokens, which is what the published labels look like as text"
+    out = {}
+    for name,side,frames,batch in (("94 tokens, 1 video", 64, 8, 1), ("94 tokens, 8 videos", 64, 8, 8), ("574 tokens, 1 video", 256, 8, 1)):
+        shape = dict(hidden=256, layers=12, heads=8, kv_heads=4, vision=128, depth=4)
+        nets = {k: drawn("smolvlm2", k, side, **shape)[0] for k in ("head", "logits", "token")}
+        config = drawn("smolvlm2", "head", side, **shape)[1]
+        t = count_tokens(config, frames, (side, side), 62)
+        b = words(config, Tokens(**t.__dict__ | {"around": 0}), batch)
+        calls,token = [],writes(nets["token"])
+        token.body.register_forward_hook(lambda *a: calls.append(1))
+        def run(net):
+            with torch.no_grad(): return net(**b)
+        def free():
+            with torch.no_grad(): return token.backbone.generate(**{k: token._pixels(k, v, {}) if k == "pixel_values" else v for k,v in b.items()}, max_new_tokens=19, min_new_tokens=19, do_sample=False, pad_token_id=0)
+        got = run(token)
+        passes = len(calls)
+        assert (got["prediction"] == torch.tensor(57.29)).all()
+        ways = {k: (lambda net=net: run(net)) for k,net in nets.items()} | {"token, as published (19 tokens)": free}
+        out[name] = dict(forward_passes_of_token=passes, fallbacks=float(got["fallback"].mean()), parameters=sizes(nets["head"])["parameters"], tokens=t.visual+t.text, ways=table(f"{name}, {passes} passes for a number", rounds(ways, n_rounds)))
+    return out
+
+
+def wrapper(n_rounds):
+    "VlmNet on bytes against its parts on normalised pixels"
+    out = {}
+    for family,shape,size in (("smolvlm2", dict(hidden=256, layers=6, heads=8, kv_heads=4, vision=256, depth=4, side=128), (128, 128)), ("qwen2.5-vl", dict(hidden=256, layers=6, heads=8, kv_heads=4, vision=256, depth=4), (168, 112))):
+        for readout in ("head", "mean"):
+            net,config = drawn(family, readout, **shape)
+            t = count_tokens(config, 8, size, 60, pixels=size[0]*size[1])
+            b = words(config, Tokens(**t.__dict__ | {"around": 0}), 2)
+            ready = {k: net._pixels(k, v, {}) if v.dtype == torch.uint8 else v for k,v in b.items()}
+            last = b["attention_mask"].sum(1)-1
+            def bare():
+                with torch.no_grad():
+                    seen,m = net.backbone(**ready, use_cache=False).last_hidden_state,b["attention_mask"].unsqueeze(-1)
+                    return net.head(seen[torch.arange(2), last] if readout == "head" else (seen*m).sum(1)/m.sum(1))
+            def whole():
+                with torch.no_grad(): return net(**b)["prediction"]
+            assert torch.allclose(bare(), whole(), atol=1e-4)
+            out[f"{family}, {readout}"] = dict(tokens=t.visual+t.text, ways=table(f"{family}, {readout}, 2 videos of {t.visual+t.text} tokens", rounds({"bare network": bare, "VlmNet": whole}, n_rounds)))
+    return out
+
+
+def cached(n_rounds, n=2):
+    "What a network is shown, from the store against anew; clips of 720 x 1280 with a key frame a second"
+    import pandas as pd
+    from popnb.data.clips import Clip, write_clip
+    from popnb.models.prompt import PROMPTS, Budget
+    from popnb.models.vlm_inputs import Look, look_set, see
+    from popnb.models.vlm_parts import load_processor
+    out = {}
+    with tempfile.TemporaryDirectory() as d:
+        d = Path(d)
+        for i in range(n): write_clip(Clip(seed=i, frames=150, fps=30, size=(1280, 720)), d/f"{i}.mp4")
+        rows = pd.DataFrame({"video_id": [str(i) for i in range(n)], "video_path": [str(d/f"{i}.mp4") for i in range(n)]})
+        for family,pixels in (("smolvlm2", 64*64), ("qwen2.5-vl", 256*28*28)):
+            source,budget,look = model_source(family),Budget(frames=8, pixels=pixels, least=784, title=24, description=24, total=4096),Look("endpoints", 8)
+            start = time.perf_counter()
+            look_set(rows, source, PROMPTS[family], look, budget, d/family, workers=1)
+            first,start = time.perf_counter()-start,time.perf_counter()
+            kept = look_set(rows, source, PROMPTS[family], look, budget, d/family, workers=1)
+            second,p = time.perf_counter()-start,load_processor(source, budget)
+            ways = {"anew": lambda: [see(f, p, PROMPTS[family], look, budget) for f in rows["video_path"]], "from the store": lambda: [kept.read(i) for i in range(n)]}
+            fresh = see(rows["video_path"][0], p, PROMPTS[family], look, budget)[0]
+            assert all((kept.read(0)["pixels"][k] == fresh[k]).all() for k in kept.read(0)["pixels"])
+            out[family] = dict(videos=n, bytes_a_video=sum(v.nbytes for v in kept.read(0)["pixels"].values()), first_s=first, second_s=second, ways=table(f"{family}, {n} videos", rounds(ways, n_rounds)))
+    return out
+
+
+# --- true sizes, where there is a GPU
+
+def on_gpu(n_rounds):
+    "QLoRA at true size with random weights: memory, clips a second, and the plan's error"
+    out = {}
+    for model,batches in (("smolvlm2 500m", (1, 8)), ("qwen2.5-vl 7b", (1, 2))):
+        from transformers import AutoModelForImageTextToText
+        config,family = find_config(model),model.split()[0]
+        with torch.device("cuda"): backbone = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
+        net = vlm_net(model_source(family), method="qlora", backbone=backbone).cuda()
+        del backbone
+        adapt(net, "qlora", r=8, alpha=16, dropout=0)
+        net.gradient_checkpointing_enable()
+        opt = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=1e-5)
+        tokens = count_tokens(config)
+        for batch in batches:
+            b = {k: v.cuda() for k,v in inputs(config, tokens, batch).items()}
+            target,what = torch.linspace(0, 1, batch, device="cuda"),dict(batch=batch, method="qlora", again=True, memory=1000)
+            def train():
+                train_step(net.train(), opt, b | {"target": target}, True, "cuda")
+                torch.cuda.synchronize()
+            def predict():
+                with torch.no_grad(): net.eval()(**b)
+                torch.cuda.synchronize()
+            p = plan(model, **what)
+            for name,f,planned in (("training", train, p.total), ("prediction", predict, p.predicting)):
+                f()
+                gc.collect()
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
+                t = table(f"{model}, batch {batch}, {name}", rounds({name: f}, n_rounds, time.perf_counter))[name]
+                peak = torch.cuda.max_memory_allocated()
+                out[f"{model}, batch {batch}, {name}"] = t | dict(clips_per_s=batch/t["median_s"], peak_gb=peak/1e9, planned_gb=planned/1e9, planned_over_measured=planned/peak, weights_gb=sizes(net)["bytes"]/1e9, tflops=batch*(p.step if name == "training" else p.forward)/t["median_s"]/1e12)
+                print(f"  {batch/t['median_s']:8.2f} clips/s   peak {peak/1e9:6.2f} GB   plan {planned/1e9:6.2f} GB   ratio {planned/peak:.3f}", flush=True)
+        net = opt = None
+        gc.collect()
+        torch.cuda.empty_cache()
+    with torch.device("cuda"): backbone = AutoModelForImageTextToText.from_config(find_config("smolvlm2 500m"), dtype=torch.bfloat16)
+    net,config = writes(vlm_net(model_source("smolvlm2"), "token", backbone=backbone).cuda().eval()),find_config("smolvlm2 500m")
+    for batch in (1, 8):
+        b = {k: v.cuda() for k,v in inputs(config, count_tokens(config), batch).items()}
+        def once():
+            with torch.no_grad(): net.see(**b)
+            torch.cuda.synchronize()
+        def written():
+            with torch.no_grad(): net(**b)
+            torch.cuda.synchronize()
+        out[f"smolvlm2 500m, bfloat16, batch {batch}, read-outs"] = table(f"smolvlm2 500m in bfloat16, {batch} videos", rounds({"one pass, as a head needs": once, "token": written}, n_rounds, time.perf_counter))
+    return dict(device=torch.cuda.get_device_name(), cases=out)
+
+
 if __name__ == "__main__":
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--parts", default="memory,readouts,wrapper,cache,gpu", help="which of them")
@@ -151,4 +306,11 @@ if __name__ == "__main__":
     a = p.parse_args()
     torch.set_num_threads(1)
     if a.case: print(json.dumps(case(**json.loads(a.case)))); sys.exit()
-    if "memory" in a.parts: memory(a.only)
+    result = read_json(a.out) if Path(a.out).exists() else {}
+    result["about"] = dict(python=platform.python_version(), machine=platform.machine(), threads=1, **{k: version(k) for k in ("torch", "transformers", "peft", "bitsandbytes")})
+    if "memory" in a.parts: result["memory"] = result.get("memory", {}) | memory(a.only)
+    if "readouts" in a.parts: result["readouts"] = readouts(a.rounds)
+    if "wrapper" in a.parts: result["wrapper"] = wrapper(a.rounds)
+    if "cache" in a.parts: result["cache"] = cached(a.rounds)
+    if "gpu" in a.parts and torch.cuda.is_available(): result["gpu"] = on_gpu(a.rounds)
+    write_json(a.out, result)
