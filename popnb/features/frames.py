@@ -141,7 +141,7 @@ class Job:
     call:str # What a worker runs, see `popnb.workers.serve`; it answers a dict with `kind`, `note` and `times`, and bytes
     asked:dict # What it is told beside the path and the deadline
     what:dict # All that decides the result, for its key
-    size:int # Bytes of a result, about
+    size:int # Bytes of a result, at least about
     advice:str # What to do where the disk is full
     deadline:float=30. # Seconds for one file
     memory:float=4. # GB of address space of a worker
@@ -256,7 +256,7 @@ EVERY,AT_ONCE = 1.,64<<20 # Seconds and bytes between writes to the store
 
 def _decode_all(todo, store, job, workers):
     "`key -> info` for `key -> path`, written to the store on the way"
-    keys,infos,fresh,held,last = list(todo),{},{},0,time.monotonic()
+    keys,infos,fresh,held,total,last = list(todo),{},{},0,0,time.monotonic()
     ready = _decoded(todo.values(), job, workers)
     try:
         for i,info,data,lasting in progress(ready, "decoding videos", len(keys)):
@@ -264,7 +264,8 @@ def _decode_all(todo, store, job, workers):
             if lasting: fresh.update(_records(job, keys[i], info, data)); held += len(data)
             if held > AT_ONCE or time.monotonic() - last > EVERY:
                 store.put_many(fresh)
-                fresh,held,last = {},0,time.monotonic()
+                fresh,held,total,last = {},0,total + held,time.monotonic()
+                _room(store, len(keys) - len(infos), total/len(infos), job.advice)
     finally:
         ready.close()
         store.put_many(fresh)
@@ -279,11 +280,11 @@ def _look_up(paths, job):
         except PopnbError as e: keys[p],gone[p] = None,dict(kind="missing", note=MEDIA_KINDS["missing"] if isinstance(e, MediaError) else str(e), times=[])
     return keys,gone | {None: dict(kind="no-path", note="the table names no video file", times=[])}
 
-def _room(store, n, job):
-    "Refuse before decoding what the disk will not hold"
+def _room(store, n, size, advice):
+    "Refuse what the disk will not hold: `n` videos of `size` bytes"
     if not hasattr(store, "folder"): return     # it writes nothing
-    need,free = n*job.size,shutil.disk_usage(store.folder).free
-    if need > free: raise InputError(f"The frames of {n} videos need about {need/1e9:.1f} GB in {store.folder}, where {free/1e9:.1f} GB are free: {job.advice}.")
+    need,free = n*size,shutil.disk_usage(store.folder).free
+    if need > free: raise InputError(f"The frames of {n} videos need about {need/1e9:.1f} GB in {store.folder}, where {free/1e9:.1f} GB are free: {advice}.")
 
 # %% ../../nbs/16_features.frames.ipynb #e6758aef
 class _Scratch:
@@ -327,7 +328,7 @@ def collect(
     have = {k: r for k,r in zip(first, store.get_many(list(first))) if r is not None}
     todo = {k: p for k,p in reversed(first.items()) if k not in have}
     if todo:
-        _room(store, len(todo), job)
+        _room(store, len(todo), job.size, job.advice)
         have |= _decode_all(todo, store, job, workers)
     infos = [gone[p] if keys[p] is None else have[keys[p]] for p in paths]
     _judge(infos, paths, max_bad)

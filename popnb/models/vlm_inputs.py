@@ -158,15 +158,15 @@ def look_set(
     turns = conversation(prompt, n, media_of(processor))
     what = dict(what="look", version=VERSION, processor=processor_id(processor), turns=turns, reply=prompt.reply, look=look.to_dict() | dict(frames=n), pixels=[budget.least, budget.pixels])
     asked = dict(source=source, prompt=prompt.to_dict(), look=look.to_dict(), budget=budget.to_dict())
-    job = _Looks(_call, asked, what, n*3*_largest(processor, budget), "lower pixels or frames of the budget, or give another store", deadline, memory=16., grace=30.)     # loading the libraries is not the first video's fault
+    job = _Looks(_call, asked, what, n*3*_smallest(processor, budget), "lower pixels or frames of the budget, or give another store", deadline, memory=16., grace=30.)     # loading the libraries is not the first video's fault
     return LookSet(source, prompt, look, budget, *collect(table, job, store, workers, max_bad))
 
-def _largest(processor, budget):
-    "Pixels of a frame, at most"
-    if pixel_limits(processor, budget, 1): return budget.pixels
+def _smallest(processor, budget):
+    "Pixels of a frame, at least"
+    if pixel_limits(processor, budget, 1): return budget.least
     p = processor.video_processor if media_of(processor) == "video" else processor.image_processor
     side = [v for v in dict(getattr(p, "max_image_size", None) or getattr(p, "crop_size", None) or p.size).values() if isinstance(v, int)]
-    return min(side[0]*side[-1], budget.pixels) if side else budget.pixels
+    return side[0]*side[-1] if side else 1
 
 # %% ../../nbs/22_models.vlm_inputs.ipynb #72eccfec
 class Conversations:
