@@ -146,6 +146,13 @@ class Stack:
         self.weights = ridge_fit(X, y, self.alpha).astype(float)
         return oof[self.alpha]
 
+    @property
+    def worth(self): # `(m,)`
+        "Weights, or shares of the trees' gain"
+        if self.kind == "ridge": return self.weights[:-1]
+        gain = self.trees.feature_importance("gain")
+        return gain/max(gain.sum(), 1e-12)
+
     def predict(self, U): return _linear(U, self.weights) if self.kind == "ridge" else self.trees.predict(U.T)
 
 def _linear(U, w): return (U*w[:-1, None]).sum(0) + w[-1]      # no BLAS: a row's score must not depend on its neighbours

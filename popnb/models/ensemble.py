@@ -271,7 +271,8 @@ def _say(self:Ensemble, n, folds, seen):
     k = HEADLINE[self.label.task]
     what = {"rank": "mean of ranks", "mean": "mean of scores, each brought to the label's unit by a line", "nnls": "non-negative least squares", "stack": f"{o['stacker']} stack"}[o["how"]]
     self.notes.append(f"Ensemble of {len(names)} members by {what}, fitted to {n} rows that no member was trained on; checks on {folds}.")
-    if o["how"] != "stack": self.notes.append("Weights: " + ", ".join(f"{m} {w:.3f}" for m,w in self.shares.items()) + ".")
+    worth = self.blend.shares if o["how"] != "stack" else self.blend.stack.worth
+    self.notes.append({"stack": "Ridge weights of standardised scores: " if o["stacker"] == "ridge" else "Share of the trees' gain: "}.get(o["how"], "Weights: ") + ", ".join(f"{m} {w:.3f}" for m,w in zip(names, worth)) + ".")
     self.notes.append(f"{k} on validation rows: " + ", ".join(f"{m['name']} {m['valid']:.3f}" for m in self.members) + f"; the ensemble, out of fold, {self.valid_score:.3f}. Best member there: {self.best}.")
     if (~seen).any(): self.notes.append("Validation rows of which a member saw nothing, where the weights of the others are scaled up: " + ", ".join(f"{m} {int(c)}" for m,c in zip(names, (~seen).sum(1)) if c) + f" of {seen.shape[1]}.")
     if tiny := [m["name"] for m in self.members if m["preset"] == "tiny"]: self.notes.append(f"Members of preset tiny, small networks whose weights started at random: {', '.join(tiny)}.")
