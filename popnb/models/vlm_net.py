@@ -188,8 +188,8 @@ def speak(self:VlmNet, input_ids, attention_mask, weight=None, labels=None, **in
     answer = attention_mask.bool() & (labels != -100) if labels is not None else torch.zeros_like(attention_mask, dtype=torch.bool)
     if not attention_mask[:, 0].all(): raise InputError("The read-out token wants the padding behind the text; a row of attention_mask begins with 0.")
     if self.training and labels is None: raise InputError("The read-out token learns from labels (the answer's tokens where they stand, -100 elsewhere), and there are none.")
-    seen = self.see(input_ids, attention_mask, cache=not self.training, **inputs)
-    out = {}
+    if hasattr(self.body, "rope_deltas"): self.body.rope_deltas = None            # of the batch before
+    seen,out = self.see(input_ids, attention_mask, cache=not self.training, **inputs),{}
     if labels is not None:
         rows,at = answer[:, 1:].nonzero(as_tuple=True)
         with self._arithmetic(): logits = self.backbone.lm_head(seen.last_hidden_state[rows, at])
