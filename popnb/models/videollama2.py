@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from ..core import InputError, in_range, one_of
-from .adapt import METHODS, adapt, in_part
+from .adapt import adapt, in_part
 from .beats import Beats, BeatsConfig, n_tokens
 from .connector import Connector, ConnectorConfig
 from .fbank import FLOOR, RATE, log_mel, n_frames
@@ -170,19 +170,21 @@ def look(self:VideoLlama2,
 
 # %% ../../nbs/26_models.videollama2.ipynb #c6ed6fb0
 @patch
-def _silence(self:VideoLlama2, n, device): # `(n, frames, 128)`: what zeros look like
-    return torch.full((n, n_frames(int(self.config.seconds*RATE)), 128), math.log(FLOOR), device=device)
+def _silence(self:VideoLlama2, n, device): return torch.full((n, n_frames(int(self.config.seconds*RATE)), 128), math.log(FLOOR), device=device)   # what zeros look like
+
+def _lengths(length, n, most, device):
+    length = torch.full((n,), most, device=device) if length is None else torch.as_tensor(length, device=device)
+    if length.shape != (n,) or length.is_floating_point() or ((length < 0) | (length > most)).any(): raise InputError(f"sound_length must be whole numbers from 0 to {most}, one for each of {n} clips; got {length.tolist()}.")
+    return length
 
 @patch
 def _mel(self:VideoLlama2, sound, length):
     "`(mel, frames, length)`: energies and the true number of frames of each row; raises `InputError` for what is no sound"
     if sound.ndim not in (2, 3) or not sound.is_floating_point(): raise InputError(f"sound must be samples (clips, samples) or log-mel energies (clips, frames, bins), floats; got {str(sound.dtype).removeprefix('torch.')} {tuple(sound.shape)}.")
-    n,most = sound.shape[:2]
-    length = torch.full((n,), most, device=sound.device) if length is None else torch.as_tensor(length, device=sound.device)
-    if length.shape != (n,) or length.is_floating_point() or ((length < 0) | (length > most)).any(): raise InputError(f"sound_length must be whole numbers from 0 to {most}, one for each of {n} clips; got {length.tolist()}.")
+    length = _lengths(length, *sound.shape[:2], sound.device)
     frames,p = n_frames(length) if sound.ndim == 2 else length,self.config.beats.input_patch_size
     if short := ((length > 0) & (frames < p)).nonzero()[:, 0].tolist(): raise InputError(f"The sound of row {short[0]} of the batch has {int(frames[short[0]])} frames of 10 ms and the network hears from {p} on: say length 0 for a clip without sound.")
-    if not length.any(): return self._silence(n, sound.device),frames,length
+    if not length.any(): return self._silence(len(sound), sound.device),frames,length
     return (log_mel(sound) if sound.ndim == 2 else sound.float()),frames,length
 
 # %% ../../nbs/26_models.videollama2.ipynb #59ac2bc4
@@ -250,7 +252,7 @@ def media(self:VideoLlama2, modalities, n, device, pixels=None, sound=None, soun
         out.append((m.mm_projector(patches.to(kind)), None))
     if "a" in modalities:
         if heard is None: heard,count = self.hear(self._silence(n, device) if sound is None else sound, torch.zeros(n, dtype=torch.long, device=device) if sound is None else sound_length)
-        else: count = torch.full((n,), heard.shape[1], device=device) if sound_length is None else torch.as_tensor(sound_length, device=device)
+        else: count = _lengths(sound_length, *heard.shape[:2], device)
         out.append((m.mm_projector_a(heard.to(kind)), count))
         if not self.faithful: out.append((self.absence.weight.expand(n, 1, -1), (count == 0).long()))
     if lost := [len(x) for x,_ in out if len(x) != n]: raise InputError(f"input_ids has {n} rows, pixels or sound {lost[0]}.")
@@ -317,7 +319,7 @@ def part_rates(**rates): # Multiples of the rate by part, e.g. `audio=.2`; 0 fre
 
 def adapt_videollama2(
     net:VideoLlama2, # Not adapted, changed in place
-    method:str="full", # One of `METHODS`
+    method:str="full", # `full`, `head`, `lora` or `qlora`
     frozen=(), # Names of `PARTS` that do not learn, besides the vision tower
     r:int=64, # Rank of the adapters
     alpha:float=16, # Their product counts `alpha/r`
@@ -325,7 +327,6 @@ def adapt_videollama2(
     seed:int=0, # Of the adapters' random half
 ) -> VideoLlama2: # The same network
     "Choose what learns; raises `InputError` where nothing would"
-    one_of("method", method, METHODS)
     frozen = ["vision", *(one_of("part", k, PARTS) for k in frozen)]
     whole = [k for k in (("head", "absence") if method == "head" else ("connector", "projector", "head", "absence")) if k not in frozen]
     keep,spare = ([n for k in ks for n in PARTS[k]] for ks in (whole, frozen))
@@ -341,8 +342,7 @@ def adapt_videollama2(
 def gradient_checkpointing_enable(self:VideoLlama2, on:bool=True):
     "Compute activations of decoder, connector and audio tower twice instead of keeping them"
     m = self.model
-    if on: m.activation_checkpointing_enable({"use_reentrant": False})
-    else: m.activation_checkpointing_disable()
+    m.activation_checkpointing_enable({"use_reentrant": False}) if on else m.activation_checkpointing_disable()
     m.mm_projector.checkpoint_blocks(on)
     m.audio_tower.encoder.checkpointing = on
 
