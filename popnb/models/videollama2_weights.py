@@ -106,21 +106,22 @@ class Found:
 BUILT = dict(mm_projector_type="stc_connector_v35", mm_projector_a_type="mlp2x_gelu", mm_vision_select_feature="patch")
 NEEDED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 
-def _vision_sizes(shapes, heads, folder):
-    "Sizes of a SigLIP tower from shapes"
-    p,e = "model.vision_tower.vision_tower.","embeddings.patch_embedding.weight"
-    if p+e not in shapes: raise InputError(f"{folder} holds no vision tower: give the folder of {TOWER} as vision, too.")
-    width,patch = shapes[p+e].shape[0],shapes[p+e].shape[-1]
-    heads = heads or (SO400M["num_attention_heads"] if width == SO400M["hidden_size"] else None)
-    if not heads: raise InputError(f"{folder}: config.json does not say how many heads the vision tower of width {width} has: write num_attention_heads into its vision_config.")
-    side = round(shapes[p+"embeddings.position_embedding.weight"].shape[0]**.5)*patch if p+"embeddings.position_embedding.weight" in shapes else SO400M["image_size"]
-    return dict(hidden_size=width, intermediate_size=shapes[p+"encoder.layers.0.mlp.fc1.weight"].shape[0] if p+"encoder.layers.0.mlp.fc1.weight" in shapes else SO400M["intermediate_size"],
-        num_hidden_layers=len({k.split(".")[5] for k in shapes if k.startswith(p+"encoder.layers.")}), num_attention_heads=heads, image_size=side, patch_size=patch)
+def _vision_sizes(shapes, said, folder):
+    "Sizes of a SigLIP tower from shapes, and from a `vision_config` what they do not show; raises `InputError` where that is missing"
+    p = "model.vision_tower.vision_tower."
+    sub = lambda k, least: (shapes[p+k].shape if p+k in shapes else least)
+    if p+"embeddings.patch_embedding.weight" not in shapes: raise InputError(f"{folder} holds no vision tower: give the folder of {TOWER} as vision, too.")
+    width,_,_,patch = shapes[p+"embeddings.patch_embedding.weight"].shape
+    known = SO400M if width == SO400M["hidden_size"] else {}
+    if not (heads := said.get("num_attention_heads") or known.get("num_attention_heads")): raise InputError(f"{folder}: config.json does not say how many heads the vision tower of width {width} has: write num_attention_heads into its vision_config.")
+    side = round(sub("embeddings.position_embedding.weight", (729,))[0]**.5)
+    near = [o for o in (said.get("image_size"), known.get("image_size")) if o and o//patch == side]      # 384 pixels hold 27 patches of 14, and a rest
+    return dict(hidden_size=width, intermediate_size=sub("encoder.layers.0.mlp.fc1.weight", (SO400M["intermediate_size"],))[0], num_hidden_layers=len({k.split(".")[5] for k in shapes if k.startswith(p+"encoder.layers.")}), num_attention_heads=heads, image_size=(near or [side*patch])[0], patch_size=patch)
 
 def folder_config(
     folder:Path, # Of a checkpoint
     shapes:dict, # Name -> tensor, or something else with a shape
-    heads:int|None=None, # Of the vision tower; `None`: what config.json says, or 16
+    vision:dict|None=None, # `vision_config` of the vision tower's own folder
     cfg:dict|None=None, # Settings that lay beside the audio tower
 ) -> VideoLlamaConfig: # Sizes of the decoder by config.json, others by the shapes
     "Which network a folder is of; raises `InputError` for one that is not built here"
@@ -132,12 +133,12 @@ def folder_config(
     more = dict(rope_theta=c.get("rope_theta") or c.get("rope_parameters", {}).get("rope_theta"), select=c.get("mm_vision_select_layer"), frames=c.get("num_frames")) | {k: c.get(k) for k in ("max_position_embeddings", "rms_norm_eps", "initializer_range")}
     depth = len({k.split(".")[3] for k in shapes if k.startswith("model.mm_projector.s1.b")})
     return VideoLlamaConfig(**{k: c[k] for k in NEEDED}, **{k: v for k,v in more.items() if v is not None}, **({"depth": depth} if depth else {}),
-        vision=_vision_sizes(shapes, heads or c.get("vision_config", {}).get("num_attention_heads"), folder), beats=beats_settings(cfg) if cfg else beats_sizes(audio))
+        vision=_vision_sizes(shapes, vision or c.get("vision_config") or {}, folder), beats=beats_settings(cfg) if cfg else beats_sizes(audio))
 
 # %% ../../nbs/27_models.videollama2_weights.ipynb #9a2b3153
 def _gather(found, vision):
-    "Names of all files into `found.where`; returns heads of the vision tower and settings of the audio tower"
-    cfg,heads = None,None
+    "Names of all files into `found.where`; returns settings of the vision tower and of the audio tower, where they lie beside"
+    cfg,said = None,None
     for path in shards(found.folder):
         for k,(own,v) in _names(path, "")[0].items(): found.where[k] = (path, own, v)
     for name,prefix in EXTRAS.items():
@@ -150,7 +151,7 @@ def _gather(found, vision):
     if vision:
         if any(k.startswith("model.vision_tower.") for k in found.where): found.notes.append(f"{vision} is not needed: the folder holds a vision tower")
         else:
-            heads = read_json(Path(vision)/"config.json").get("vision_config", {}).get("num_attention_heads") if (Path(vision)/"config.json").is_file() else None
+            said = read_json(Path(vision)/"config.json").get("vision_config") if (Path(vision)/"config.json").is_file() else None
             for path in shards(vision):
                 for k,(own,v) in _names(path, "")[0].items():
                     if k.startswith("vision_model."): found.where["model.vision_tower.vision_tower."+k.removeprefix("vision_model.")] = (path, own, v)
@@ -158,7 +159,7 @@ def _gather(found, vision):
     if tables:                                         # files keep a shared tensor once
         layers = {k.split(".")[4] for k in found.where if k.startswith("model.audio_tower.encoder.layers.")}
         for i in layers: found.where.setdefault(TABLE.sub(rf"\g<1>{i}\g<2>", next(iter(tables))), tables[max(tables)])
-    return heads,cfg
+    return said,cfg
 
 def inspect_folder(
     folder:str|Path, # Of a checkpoint
@@ -167,10 +168,10 @@ def inspect_folder(
 ) -> Found: # See its `problems`
     "Names and shapes of a folder against the network; raises `InputError` for one that cannot be understood"
     found = Found(Path(folder))
-    heads,cfg = _gather(found, vision)
+    said,cfg = _gather(found, vision)
     found.unused = [k for k in found.where if UNUSED.fullmatch(k)]
     for k in found.unused: del found.where[k]
-    found.config = config or folder_config(found.folder, {k: o[2] for k,o in found.where.items()}, heads, cfg)
+    found.config = config or folder_config(found.folder, {k: o[2] for k,o in found.where.items()}, said, cfg)
     own = {k: tuple(v.shape) for k,v in empty_videollama2(found.config).state_dict().items()}
     found.new = [k for k in own if k not in found.where and (k.startswith("absence.") or k.startswith("lm_head_reg.") and not any(o.startswith("lm_head_reg.") for o in found.where))]
     found.missing = [k for k in own if k not in found.where and k not in found.new]
