@@ -37,7 +37,7 @@ import torch
 from timing import rounds, table
 from popnb.core import read_json, write_json
 from popnb.models.adapt import adapt, sizes
-from popnb.models.plan import plan
+from popnb.models.plan import measure_rate, plan
 from popnb.models.shapes import Tokens, count_tokens, find_config, shape_config
 from popnb.models.vlm_net import vlm_net
 from popnb.models.vlm_parts import model_source
@@ -47,7 +47,7 @@ warnings.filterwarnings("ignore")
 CONFIGS = {"smolvlm2": lambda: find_config("smolvlm2 256m"), "qwen2.5-vl": lambda: shape_config("qwen2.5-vl", (1024, 12, 8, 2, 4096, 32_000), (640, 16, 10, 1728))}
 VIDEO = {"smolvlm2": dict(frames=2, size=(640, 360)), "qwen2.5-vl": dict(frames=4, size=(640, 360))}
 CASES = {f"{f}, {name}": dict(family=f, **c) for f in CONFIGS for name,c in {
-    "full, bf16": dict(method="full"), "full, fp32": dict(method="full", half=False), "full, again": dict(method="full", again=True),
+    "full, bf16": dict(method="full"), "full, again": dict(method="full", again=True),
     "lora": dict(method="lora"), "lora, bf16 base": dict(method="lora", base=2), "lora, again": dict(method="lora", again=True), "lora, batch 2": dict(method="lora", batch=2),
     "qlora": dict(method="qlora"), "qlora, again": dict(method="qlora", again=True), "head": dict(method="head"), "predict": dict(method="full", train=False), "predict, qlora": dict(method="qlora", train=False)}.items()}
 
@@ -110,23 +110,26 @@ def case(family, method, half=True, again=False, base=4, batch=1, train=True, te
         if train:
             net.train()
             opt = for_step(net)
-            for _ in range(steps): train_step(net, opt, b | {"target": torch.linspace(0, 1, batch)}, half)
+            for _ in range(steps):
+                start = time.process_time()
+                train_step(net, opt, b | {"target": torch.linspace(0, 1, batch)}, half)
         else:
+            start = time.process_time()
             with torch.no_grad(): net.eval()(**b)
-        return net,loaded,weights,status("VmHWM")
+        return net,loaded,weights,status("VmHWM"),time.process_time()-start
     warm = count_tokens(tiny, 2, (64, 64), 30, 64*64)
     work(tiny, Tokens(**warm.__dict__ | {"around": 0}), 2)
     before = settle()
     config = CONFIGS[family]()
     tokens = count_tokens(config, **VIDEO[family], text=text)
-    net,loaded,weights,peak = work(config, tokens, 2 if method == "full" else 1)
+    net,loaded,weights,peak,seconds = work(config, tokens, 2 if method == "full" else 1)
     p = plan(config, **VIDEO[family], text=text, batch=batch, method=method, again=again, half=half, base=base, device="cpu")
-    size = sizes(net)
+    size,rate = sizes(net),measure_rate("cpu", half and train, 1.)
     at = {k: sum(o.values()) for k,o in p.moments.items()}
     busiest = max((k for k in at if k not in ("loading", "predicting")), key=at.get) if train else "predicting"
-    want = {"loading": max(at.get("loading", 0), p.moments["step"]["weights"]), "weights": p.moments["step"]["weights"], "work": at[busiest]}
+    want = {"loading": at["loading"], "weights": p.moments["step"]["weights"], "work": at[busiest]}
     got = {"loading": loaded-before, "weights": weights-before, "work": peak-before}
-    return dict(parameters=size["parameters"], trained=size["trained"], tokens=tokens.total, patches=tokens.patches, batch=batch, at=busiest, moments=p.moments,
+    return dict(parameters=size["parameters"], trained=size["trained"], tokens=tokens.total, patches=tokens.patches, batch=batch, at=busiest, moments=p.moments, seconds=seconds, rate=rate, share_of_rate=batch*(p.step if train else p.forward)/seconds/rate,
                 **{k: dict(measured=got[k], planned=want[k], planned_over_measured=want[k]/got[k]) for k in got})
 
 
@@ -139,7 +142,7 @@ def memory(only=None):
         if got.returncode: raise SystemExit(got.stderr[-3000:])
         o = out[name] = json.loads(got.stdout.splitlines()[-1])
         w,g = o["work"],lambda b: f"{b/1e9:6.2f} GB"
-        print(f"{name:32}{o['parameters']/1e6:6.0f} M  weights {g(o['weights']['measured'])} plan {g(o['weights']['planned'])}   peak {g(w['measured'])} plan {g(w['planned'])}  ratio {w['planned_over_measured']:.3f} ({o['at']})   loading {o['loading']['planned_over_measured']:.3f}", flush=True)
+        print(f"{name:32}{o['parameters']/1e6:6.0f} M  weights {g(o['weights']['measured'])} plan {g(o['weights']['planned'])}   peak {g(w['measured'])} plan {g(w['planned'])}  ratio {w['planned_over_measured']:.3f} ({o['at']})   loading {o['loading']['planned_over_measured']:.3f}   {o['seconds']:5.1f} s, {o['share_of_rate']:.2f} of the rate", flush=True)
     return out
 
 

@@ -81,8 +81,11 @@ def moments(
            "backward, vision": {"gradients": max(before, grads-learn["embedding"]), "activations": v_kept/max(1, v.layers) if not how.again else 0, "passing": back("vision", nv)},
            "step": {"gradients": grads, "activations": 0, "passing": 4*grads/4 if gpu else 8*largest*(how.method == "full")}}
     out = {k: always | o for k,o in out.items()}
-    if how.method == "qlora" and how.base == 4: out["loading"] = {"weights": sum(4*math.prod(s) for *_,s in weights), "passing": 4*largest}
-    return out | {"predicting": {"weights": w["weights"], "frames": inputs, "passing": max(passing(v, how, nv), passing(t, how, nt))+cast+4*nt*t.width+spoken, **_cache(t, how, batch, tokens, readout)}}
+    drawn,frozen_size = how.method == "qlora" and how.base == 4,2 if how.lean else 4
+    spare = 0 if readout in ("token", "logits") or config.tie_word_embeddings else frozen_size*words*config.text_config.hidden_size
+    out["loading"] = {"weights": sum(4*math.prod(s) for *_,s in weights) if drawn else w["weights"], "passing": spare+4*largest*drawn}
+    calm = replace(how, half=how.lean)                                # weights in float32 are multiplied in it
+    return out | {"predicting": {"weights": w["weights"], "frames": inputs, "passing": max(passing(v, calm, nv), passing(t, calm, nt))+4*nt*t.width+spoken, **_cache(t, how, batch, tokens, readout)}}
 
 def _cache(t, how, batch, tokens, readout):
     "Keys and values of all layers, for writing on"
