@@ -1,6 +1,6 @@
 """Vision-language networks: what they need against the plan, and what the ways to a score cost
 
-    python bench/vlm.py [--parts memory,readouts,wrapper,cache,gpu] [--rounds 5] [--only NAME] [--out bench/results/vlm.json]
+    python bench/vlm.py [--parts memory,readouts,wrapper,cache,gpu] [--rounds 5] [--only NAME] [--more] [--out bench/results/vlm.json]
 
 1. memory. `popnb.models.plan` against the process: each case in a process of its own, networks of at least 200 million
    weights with random numbers (the true configuration of SmolVLM2-256M; Qwen2.5-VL with 12 narrower layers in the text
@@ -48,7 +48,7 @@ CONFIGS = {"smolvlm2": lambda: find_config("smolvlm2 256m"), "qwen2.5-vl": lambd
 VIDEO = {"smolvlm2": dict(frames=2, size=(640, 360)), "qwen2.5-vl": dict(frames=4, size=(640, 360))}
 CASES = {f"{f}, {name}": dict(family=f, **c) for f in CONFIGS for name,c in {
     "full, bf16": dict(method="full"), "full, again": dict(method="full", again=True),
-    "lora": dict(method="lora"), "lora, bf16 base": dict(method="lora", base=2), "lora, again": dict(method="lora", again=True), "lora, batch 2": dict(method="lora", batch=2),
+    "lora": dict(method="lora"), "lora, bf16 weights, 2 videos": dict(method="lora", base=2, batch=2),
     "qlora": dict(method="qlora"), "qlora, again": dict(method="qlora", again=True), "head": dict(method="head"), "predict": dict(method="full", train=False), "predict, qlora": dict(method="qlora", train=False)}.items()}
 
 
@@ -133,17 +133,17 @@ def case(family, method, half=True, again=False, base=4, batch=1, train=True, te
                 **{k: dict(measured=got[k], planned=want[k], planned_over_measured=want[k]/got[k]) for k in got})
 
 
-def memory(only=None):
-    "Each case in a process of its own, one after the other"
-    env,out = dict(os.environ, MALLOC_TRIM_THRESHOLD_="0", MALLOC_MMAP_THRESHOLD_="262144", MALLOC_ARENA_MAX="2", OMP_NUM_THREADS=str(torch.get_num_threads())),{}
+def memory(only, done, keep):
+    "Each case in a process of its own, one after the other; what is done is kept after each"
+    env,out = dict(os.environ, MALLOC_TRIM_THRESHOLD_="0", MALLOC_MMAP_THRESHOLD_="262144", MALLOC_ARENA_MAX="2", OMP_NUM_THREADS=str(torch.get_num_threads())),done
     for name,c in CASES.items():
-        if only and only not in name: continue
+        if only and only not in name or name in out: continue
         got = subprocess.run([sys.executable, __file__, "--case", json.dumps(c)], capture_output=True, text=True, env=env)
         if got.returncode: raise SystemExit(got.stderr[-3000:])
         o = out[name] = json.loads(got.stdout.splitlines()[-1])
         w,g = o["work"],lambda b: f"{b/1e9:6.2f} GB"
         print(f"{name:32}{o['parameters']/1e6:6.0f} M  weights {g(o['weights']['measured'])} plan {g(o['weights']['planned'])}   peak {g(w['measured'])} plan {g(w['planned'])}  ratio {w['planned_over_measured']:.3f} ({o['at']})   loading {o['loading']['planned_over_measured']:.3f}   {o['seconds']:5.1f} s, {o['share_of_rate']:.2f} of the rate", flush=True)
-    return out
+        keep("memory", out)
 
 
 # --- the ways to a score
@@ -304,16 +304,16 @@ if __name__ == "__main__":
     p.add_argument("--parts", default="memory,readouts,wrapper,cache,gpu", help="which of them")
     p.add_argument("--rounds", type=int, default=5, help="repetitions of parts 2 to 4")
     p.add_argument("--only", help="cases of part 1 with this in their name")
+    p.add_argument("--more", action="store_true", help="only cases of part 1 that the JSON has not")
     p.add_argument("--case", help=argparse.SUPPRESS)
     p.add_argument("--out", default="bench/results/vlm.json", help="where the JSON goes; parts that are not run stay in it")
     a = p.parse_args()
     torch.set_num_threads(1)
     if a.case: print(json.dumps(case(**json.loads(a.case)))); sys.exit()
-    result = read_json(a.out) if Path(a.out).exists() else {}
-    result["about"] = dict(python=platform.python_version(), machine=platform.machine(), threads=1, **{k: version(k) for k in ("torch", "transformers", "peft", "bitsandbytes")})
-    if "memory" in a.parts: result["memory"] = result.get("memory", {}) | memory(a.only)
-    if "readouts" in a.parts: result["readouts"] = readouts(a.rounds)
-    if "wrapper" in a.parts: result["wrapper"] = wrapper(a.rounds)
-    if "cache" in a.parts: result["cache"] = cached(a.rounds)
-    if "gpu" in a.parts and torch.cuda.is_available(): result["gpu"] = on_gpu(a.rounds)
-    write_json(a.out, result)
+    def keep(name, part):
+        about = dict(python=platform.python_version(), machine=platform.machine(), threads=1, **{k: version(k) for k in ("torch", "transformers", "peft", "bitsandbytes")})
+        write_json(a.out, (read_json(a.out) if Path(a.out).exists() else {}) | {"about": about, name: part})
+    if "memory" in a.parts: memory(a.only, read_json(a.out).get("memory", {}) if a.more else {}, keep)
+    for name,f in (("readouts", readouts), ("wrapper", wrapper), ("cache", cached)):
+        if name in a.parts: keep(name, f(a.rounds))
+    if "gpu" in a.parts and torch.cuda.is_available(): keep("gpu", on_gpu(a.rounds))
