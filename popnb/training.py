@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from .batches import Feed, Order, fingerprint, key_seed, loader, shuffled
+from .batches import Feed, Order, fingerprint, key_seed, length_grouped, loader, shuffled
 from .checkpoints import differences, in_part, load_weights, numbered, only_one, read_checkpoint
 from .core import InputError, PopnbError, need, pick_device, progress, read_json, seed_all, write_json
 from .trainconfig import TrainConfig, freeze, make_config, pick_precision
@@ -151,7 +151,7 @@ def fit(self:Engine,
     train, # Map-style data set of dicts
     valid=None, # The same, for choosing weights and stopping
     collate=None, # `list of dicts -> dict of tensors`; `None`: torch's own
-    sampler=None, # Order of the training rows, see `popnb.batches`; `None`: shuffled
+    sampler=None, # Order of the training rows, see `popnb.batches`; `None`: shuffled, rows of like length side by side where the data set has `lengths`
     evaluate=None, # `(predictions, targets) -> dict` of further validation metrics; targets are the batch's `target` or `labels`
 ) -> TrainLog: # What happened
     "Train; the module ends with its best weights, or its last ones without validation; raises `InputError` for a wrong call and `PopnbError` for losses that are no numbers"
@@ -159,7 +159,7 @@ def fit(self:Engine,
     with ExitStack() as stack:
         args,job = _setup(self, module, stack)
         c,r,w = self.config,job.rank,job.world
-        order = Order(sampler or shuffled(len(train)), c.batch_size, c.seed, r, w, c.drop_last)
+        order = Order(sampler or (length_grouped(train.lengths, c.batch_size) if hasattr(train, "lengths") else shuffled(len(train))), c.batch_size, c.seed, r, w, c.drop_last)
         job.loader = loader(Feed(train, collate, c.seed, "train"), order, c.workers, job.device == "cuda")
         job.valid,job.evaluate = None if valid is None else loader(Feed(valid, collate, c.seed, "valid"), Order(lambda g: range(len(valid)), c.batch_size, c.seed, r, w), c.workers),evaluate
         job.per_epoch = -(-len(order)//c.accumulate)

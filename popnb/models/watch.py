@@ -38,7 +38,6 @@ class Watcher(Predictor):
     def _keep(self, folder): raise NotImplementedError                         # write the network; what else to remember, as a dict
     def _fetch(self, folder, about): raise NotImplementedError                 # the network again
     def _seen(self): return ""                                                 # what it is shown, for people
-    def _order(self, data): return None                                        # in which order it learns, see `popnb.batches`
 
     @property
     def tiny(self): return self.preset == "tiny" and not self.options["model_id"]
@@ -95,7 +94,7 @@ def _fit(self:Watcher, train, valid, y, yv):
     self.notes.append(f"Network: {n['parameters']:,} parameters, {n['trained']:,} of them learn ({getattr(self.net, 'adapted', {'method': 'full'})['method']}); {self._seen()}.")
     if self.options["faithful"] and binary and c.metric == "valid_loss": c.metric,c.maximize = "valid_f1_weighted",True
     data = self._data(shown, self._target(y), train=True)
-    self.training_log = self.engine.fit(self.net, data, self._data(check, self._target(yv)), collate=as_is, sampler=self._order(data), evaluate=_class_metrics if binary else _rank_metric)
+    self.training_log = self.engine.fit(self.net, data, self._data(check, self._target(yv)), collate=as_is, evaluate=_class_metrics if binary else _rank_metric)
     self.log = self.training_log.frame
     self.net.eval()
     if binary: self._calibrate(self._raw(check), yv)
