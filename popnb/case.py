@@ -97,7 +97,7 @@ class Part:
     figure:object|None=None
 
 EXPLAINERS = {}   # name -> (systems, when, function of a `Case`)
-HOMES = {k: "popnb.moments" for k in ("r2plus1d", "timesformer", "videomae")} | {"ensemble": "popnb.ensemble_runs"}   # system -> module that registers parts for it, imported when a run of that system is explained
+HOMES = {k: "popnb.moments" for k in ("r2plus1d", "timesformer", "videomae")} | {k: "popnb.grounds" for k in ("smolvlm2", "qwen2.5-vl")} | {"ensemble": "popnb.ensemble_runs"}   # system -> module that registers parts for it, imported when a run of that system is explained
 
 def explainer(
     *systems:str, # Names of systems; none: of every system

@@ -70,13 +70,14 @@ def see(
     budget:Budget, # How many, and how large
     deadline:float|None=30., # Seconds for decoding
     threads:int|None=1, # Decoding threads
+    change=None, # What to make of the frames before the processor sees them: uint8 `(frames, 3, H, W)` -> the same
 ) -> tuple: # `(arrays, info)`: `input_ids` with the sentinel in it, pixels as bytes and what else the processor gives; `kind`, `note`, `times` (seconds) and `frames` (their numbers)
     "What a model is shown of one video, made in this process; raises `MediaError`, and `InputError` where frames and question are over the budget"
     n = min(look.frames, budget.frames)
     got = frames(path, n, look.policy, deadline=deadline, threads=threads, **dict(look.options))
     about,times = _about(got, look, n)
     text = processor.apply_chat_template(conversation(prompt, len(got), media_of(processor)), tokenize=False, add_generation_prompt=prompt.reply)
-    try: arrays = process(processor, text, got.pixels, about, budget)
+    try: arrays = process(processor, text, got.pixels if change is None else change(got.pixels), about, budget)
     except ValueError as e: return {},dict(kind="broken", note=f"the processor refuses its pictures ({' '.join(str(e).split())[:160]})", times=[], frames=[])
     arrays = {k: v[0] if k in ("input_ids", "mm_token_type_ids") else v for k,v in arrays.items() if k != "attention_mask" and not (k == "pixel_attention_mask" and v.all())}
     fit_budget([], len(arrays["input_ids"]) - bool(prompt.fields), budget)
