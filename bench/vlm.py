@@ -313,7 +313,7 @@ if __name__ == "__main__":
     def keep(name, part):
         about = dict(python=platform.python_version(), machine=platform.machine(), threads=1, **{k: version(k) for k in ("torch", "transformers", "peft", "bitsandbytes")})
         write_json(a.out, (read_json(a.out) if Path(a.out).exists() else {}) | {"about": about, name: part})
-    if "memory" in a.parts: memory(a.only, read_json(a.out).get("memory", {}) if a.more else {}, keep)
+    if "memory" in a.parts: memory(a.only, read_json(a.out).get("memory", {}) if a.more and Path(a.out).exists() else {}, keep)
     for name,f in (("readouts", readouts), ("wrapper", wrapper), ("cache", cached)):
         if name in a.parts: keep(name, f(a.rounds))
     if "gpu" in a.parts and torch.cuda.is_available(): keep("gpu", on_gpu(a.rounds))

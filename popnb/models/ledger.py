@@ -74,6 +74,7 @@ class _Page:
                 self.once += 2*h.r*(i*self.alive+o)*h.half
         self.alive |= any(map(h.adapts, shapes))
 
+# %% ../../nbs/21_models.ledger.ipynb #2d6ab35c
 def stream_bytes(
     t:Tower,
     how:How,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ANSWER', 'SHARE', 'FLAGS', 'TRAIN_FLAGS', 'MODELS', 'passing', 'unkept', 'moments', 'device_memory', 'card_memory',
-           'measure_rate', 'Plan', 'plan', 'planned', 'remedies', 'flags_of', 'gb', 'advice', 'plan_markdown',
+           'measure_rate', 'Plan', 'planned', 'plan', 'remedies', 'flags_of', 'gb', 'advice', 'plan_markdown',
            'plan_dict', 'check', 'plan_table']
 
 # %% ../../nbs/22_models.plan.ipynb #51e85753
@@ -166,6 +166,31 @@ class Plan:
     def seconds(self, ops): return None if self.rate is None else ops/(self.rate*SHARE)
 
 # %% ../../nbs/22_models.plan.ipynb #530742d4
+def _added(p):
+    "A plan with its sums"
+    ops = flops(p.config, p.tokens, p.readout, 0)["forward"]
+    back = flops(p.config, p.tokens, p.readout, ANSWER if p.readout == "token" else 0)["forward"]
+    gpu = "cpu" not in p.device
+    return replace(p, moments=moments(p.config, p.tokens, p.how, p.batch, p.accumulate, p.readout, gpu, p.weights), trained=sum(weight_bytes(p.weights, p.how)["trained"].values()), forward=back, step=ops*step_factor(p.how.method, p.how.again))
+
+def planned(
+    p:Plan,
+    batch:int, # Videos at a time
+    again:bool, # Whether activations are computed twice
+    method:str, # One of `popnb.models.adapt.METHODS`
+) -> Plan:
+    "The same trained in another way"
+    return _added(replace(p, batch=batch, how=replace(p.how, method=one_of("method", method, METHODS), again=again and method != "head", padded=batch > 1)))
+
+def _config(source):
+    "Name and configuration"
+    if isinstance(source, dict):
+        from popnb.models.vlm_parts import load_config
+        return source["model_id"] or f"{source['family']}, tiny",load_config(source) if not source["model_id"] else _config(source["model_id"])[1]
+    ids = {i.lower(): f"{f} {s}" for f,o in FAMILIES.items() for s,i in o.items()}
+    return (str(source) if isinstance(source, (str, Path)) else f"a {getattr(source, 'model_type', type(source).__name__)}"),find_config(ids.get(str(source).lower(), source) if isinstance(source, str) else source)
+
+# %% ../../nbs/22_models.plan.ipynb #69da5117
 def plan(
     source, # See `find_config`; a name of `FAMILIES` on the hub needs no network; or the dict of `popnb.models.vlm_parts.model_source`
     frames:int=8, # Of a video
@@ -196,30 +221,6 @@ def plan(
     how = How(method, half, again, batch > 1, (base or 2) if half else 4, r)
     tokens,weights = count_tokens(config, frames, size, text, pixels),count_weights(on_meta(config, readout))
     return _added(Plan(name, tokens, how, batch, accumulate, readout, sum(math.prod(s) for *_,s in weights), 0, {}, where, have, 0, 0, None if tflops is None else tflops*1e12, rows, tuple(size), pixels, config, weights))
-
-def _added(p):
-    "A plan with its sums"
-    ops = flops(p.config, p.tokens, p.readout, 0)["forward"]
-    back = flops(p.config, p.tokens, p.readout, ANSWER if p.readout == "token" else 0)["forward"]
-    gpu = "cpu" not in p.device
-    return replace(p, moments=moments(p.config, p.tokens, p.how, p.batch, p.accumulate, p.readout, gpu, p.weights), trained=sum(weight_bytes(p.weights, p.how)["trained"].values()), forward=back, step=ops*step_factor(p.how.method, p.how.again))
-
-def planned(
-    p:Plan,
-    batch:int, # Videos at a time
-    again:bool, # Whether activations are computed twice
-    method:str, # One of `popnb.models.adapt.METHODS`
-) -> Plan:
-    "The same trained in another way"
-    return _added(replace(p, batch=batch, how=replace(p.how, method=one_of("method", method, METHODS), again=again and method != "head", padded=batch > 1)))
-
-def _config(source):
-    "Name and configuration"
-    if isinstance(source, dict):
-        from popnb.models.vlm_parts import load_config
-        return source["model_id"] or f"{source['family']}, tiny",load_config(source) if not source["model_id"] else _config(source["model_id"])[1]
-    ids = {i.lower(): f"{f} {s}" for f,o in FAMILIES.items() for s,i in o.items()}
-    return (str(source) if isinstance(source, (str, Path)) else f"a {getattr(source, 'model_type', type(source).__name__)}"),find_config(ids.get(str(source).lower(), source) if isinstance(source, str) else source)
 
 # %% ../../nbs/22_models.plan.ipynb #56138463
 def _changes(p):
