@@ -310,7 +310,7 @@ def plan(
     half = precision != "fp32" if memory is not None or where.partition(":")[0] not in ("cpu", "cuda") or where != "cpu" and not torch.cuda.is_available() else pick_precision(precision, where) == "bf16"
     what = dict(frames=frames, size=(int(high), int(wide)), text=text, readout=readout, half=half, r=rank, pixels=pixels)
     if table:
-        from popnb.cards import plan_table
+        from popnb.models.plan import plan_table
         return show(plan_table(models=[" ".join(model)], methods=[m for m in ("head", "qlora", "lora", "full") if m != "head" or readout in ("head", "mean")], **what).reset_index())
     p = look(" ".join(model), batch=batch_size, method=method, again=checkpoint_activations, accumulate=accumulate, device=device, memory=memory, tflops=tflops, rows=rows, **what)
     if tflops is None and memory is None: p = p.timed(measure_rate(where, half))
