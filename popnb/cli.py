@@ -74,7 +74,7 @@ def train(
     protocol:Annotated[Optional[str], typer.Option(help="Split of a published system: paper for the system's own, or its name; smtpd takes --split-option fold=0 to 4")]=None,
     preset:Annotated[str, typer.Option(help="tiny (no download) or paper (published sizes and weights)")]="tiny",
     model_id:Annotated[Optional[str], typer.Option("--model-id", help="Pretrained weights: a name or a local folder")]=None,
-    faithful:Annotated[bool, typer.Option("--faithful", help="What the published code does, its known errors included [dim](clip-lgbm, smtpd, r2plus1d, timesformer; equal to --option faithful=true)[/dim]")]=False,
+    faithful:Annotated[bool, typer.Option("--faithful", help="What the published code does, its known errors included [dim](clip-lgbm, smtpd, r2plus1d, timesformer, smolvlm2, qwen2.5-vl; equal to --option faithful=true)[/dim]")]=False,
     option:Annotated[Optional[list[str]], typer.Option("--option", help="key=value for the system, e.g. features=text, ep=1; may be repeated")]=None,
     epochs:Annotated[Optional[int], typer.Option(help="Passes over the training rows [dim](networks)[/dim]")]=None,
     batch_size:Annotated[Optional[int], typer.Option("--batch-size", help="Rows of a step [dim](networks)[/dim]")]=None,
@@ -100,8 +100,9 @@ MIXED = ("system", "data", "out", "more", "members", "option", "seed", "store", 
 
 def _mix(ctx, system, data, out, members, options, rest):
     "Train an ensemble"
-    from popnb.ensemble_runs import train_ensemble
+    from popnb.ensemble_runs import SETTINGS, train_ensemble
     if system != "ensemble": raise InputError(f"--members belongs to popnb train ensemble; system {system} has none.")
+    for k in options: one_of("option of system ensemble", k, SETTINGS)
     if lost := [k for k in ctx.params if k not in MIXED and ctx.get_parameter_source(k).name == "COMMANDLINE"]: raise InputError(f"--{lost[0].replace('_', '-')} does not apply to an ensemble: label, split and training are those of its members.")
     if (run := train_ensemble(data, out, members, **rest, **options)) is None: return
     say(run.scores._repr_markdown_())
@@ -222,7 +223,7 @@ def explain(
     description:Annotated[Optional[str], typer.Option(help="Description of the video")]=None,
     thumbnail:Annotated[Optional[Path], typer.Option(help="Thumbnail of the video")]=None,
     data:Annotated[Optional[Path], typer.Option("--data", help="Table that holds the video_id")]=None,
-    part:Annotated[Optional[list[str]], typer.Option("--part", help="contributions, occlusion, words, rollout, title_rollout, moments, sensitivity or time_attention; may be repeated [dim](default: all that apply)[/dim]")]=None,
+    part:Annotated[Optional[list[str]], typer.Option("--part", help="contributions, members (of an ensemble), occlusion, words, rollout, title_rollout, moments, sensitivity, time_attention, frames, fields or description_words; may be repeated [dim](default: all that apply)[/dim]")]=None,
     grid:Annotated[int, typer.Option(help="Tiles along the short side of the thumbnail that are hidden in turn")]=7,
     fill:Annotated[str, typer.Option(help="What hides a tile: mean (colour), grey or blur")]="mean",
     option:Annotated[Optional[list[str]], typer.Option("--option", help="key=value for the rollout: head_fusion, residual, discard; may be repeated")]=None,
