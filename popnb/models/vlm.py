@@ -48,8 +48,9 @@ class VlmModel(Watcher):
         method:str|None=None, # `full`, `head`, `lora` or `qlora`; `None`: the recipe's, `full` for `tiny`
         frames:int|None=None, # Frames of a video
         policy:str|None=None, # Which: a rule of `popnb.media.sampling`
+        pixels:int|None=None, # Most pixels of a frame, for families that resize by them
         fields:tuple|None=None, # Columns that the model is told: `title`, `description`, both or none
-        budget:dict|None=None, # Fields of `popnb.models.prompt.Budget`, e.g. `{"pixels": 200704, "description": 32}`
+        budget:dict|None=None, # Fields of `popnb.models.prompt.Budget`, e.g. `{"title": 32, "total": 4096}`
         prompt:dict|None=None, # Another prompt, fields of `popnb.models.prompt.Prompt`
         size:str|None=None, # Of the family, e.g. `2.2b`, `3b`
         family:str|None=None, # Another one of `popnb.models.vlm_parts.FAMILIES`, e.g. `qwen3-vl`
@@ -67,7 +68,7 @@ class VlmModel(Watcher):
         if readout is not None: one_of("readout", readout, READOUTS)
         in_range("max_bad", max_bad, 0, 1)
         if preset == "tiny" and size: raise InputError(f"size {size} is a published one: use preset paper.")
-        super().__init__(preset, seed, readout=readout, method=method, frames=frames, policy=policy, fields=None if fields is None else tuple(fields), budget=budget, prompt=prompt, size=size, family=family,
+        super().__init__(preset, seed, readout=readout, method=method, frames=frames, policy=policy, pixels=pixels, fields=None if fields is None else tuple(fields), budget=budget, prompt=prompt, size=size, family=family,
                          model_id=model_id, r=r, alpha=alpha, dropout=dropout, memory=memory, weigh=weigh, calibrate=calibrate, max_bad=max_bad, faithful=faithful)
         self.source = model_source(family or self.family, "tiny" if preset == "tiny" and not model_id else size or "paper", model_id)
         self.fallbacks = None          # share of the last predictions in which the model would rather not have written a number
@@ -97,8 +98,7 @@ def _settle(self:VlmModel):
     "Which frames, how much of everything, and what is asked"
     o,f,faithful = self.options,self.source["family"],self.options["faithful"]
     start = TINY.to_dict() if self.tiny else Budget().to_dict()
-    if o["frames"]: start["frames"] = o["frames"]
-    self.budget = budget_from_dict(start | (o["budget"] or {}))
+    self.budget = budget_from_dict(start | {k: o[k] for k in ("frames", "pixels") if o[k]} | (o["budget"] or {}))
     fps = faithful and self.system == "qwen2.5-vl"
     self.look = Look(o["policy"] or ("fps" if fps else "endpoints" if faithful else self.recipe["policy"]), self.budget.frames)
     base = (FAITHFUL if faithful and f in FAITHFUL else PROMPTS)[f].to_dict() | (o["prompt"] or {})
@@ -147,7 +147,7 @@ def _afford(self:VlmModel, method, readout):
     if not known and (kind := load_config(self.source).model_type) not in KINDS: return self.notes.append(f"Memory was not estimated: no estimate is known for models of type {kind}.")
     c,b = self.engine.config,self.budget
     p = plan(self.source, self.look.frames, text=b.title+b.description+60, batch=c.batch_size, method=method, readout=readout, again=c.checkpoint_activations, accumulate=c.accumulate, r=self.options["r"],
-             half=c.precision != "fp32", base=4 if method == "full" else 2, pixels=b.pixels, device="cpu" if c.device == "cpu" else "auto", memory=self.options["memory"])
+             half=c.precision != "fp32", pixels=b.pixels, device="cpu" if c.device == "cpu" else "auto", memory=self.options["memory"])
     self.notes.append(f"Estimated before loading: {advice(p)}")
     print(self.notes[-1], file=sys.stderr)
     p.check()
