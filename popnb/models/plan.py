@@ -202,7 +202,7 @@ def plan(
     again:bool=False, # Compute activations twice instead of keeping them
     accumulate:int=1, # Batches of a step
     half:bool=True, # Arithmetic in bfloat16
-    base:int|None=None, # Bytes of a frozen weight: 2 for published ones, 4 for drawn ones; `None`: 2
+    base:int|None=None, # Bytes of a frozen weight: 2 for published ones, 4 for drawn ones; `None`: 2, and 4 for `tiny`
     r:int=8, # Rank of adapters
     pixels:int|None=None, # Most of a frame; `None`: the family's
     device:str="auto", # Where; see `device_memory`
@@ -211,14 +211,15 @@ def plan(
     rows:int|None=None, # Videos of an epoch
 ) -> Plan:
     "Memory and time from a configuration alone; raises `InputError` for what cannot be, `PopnbError` for a configuration that cannot be had"
-    one_of("method", method, METHODS); one_of("readout", readout, READOUTS); in_range("batch", batch, 1); in_range("accumulate", accumulate, 1)
+    one_of("method", method, METHODS); one_of("readout", readout, READOUTS); in_range("batch", batch, 1); in_range("accumulate", accumulate, 1); in_range("r", r, 1)
     if rows is not None: in_range("rows", rows, 1)
     if tflops is not None and not tflops > 0: raise InputError(f"tflops must be above 0, got {tflops}.")
     if base not in (None, 2, 4): raise InputError(f"base must be 2 or 4 bytes a weight, got {base!r}.")
     name,config = _config(source)
     if method == "head" and readout in ("token", "logits"): raise InputError(f"method head trains a head, and the read-out {readout} has none: use lora or qlora, or the read-out head or mean.")
     where,have = (f"a card of {memory:g} GB", card_memory(memory)) if memory is not None else device_memory(device)
-    how = How(method, half, again, batch > 1, (base or 2) if half else 4, r)
+    base = 4 if not half or base is None and isinstance(source, dict) and not source["model_id"] else base or 2
+    how = How(method, half, again, batch > 1, base, r)
     tokens,weights = count_tokens(config, frames, size, text, pixels),count_weights(on_meta(config, readout))
     return _added(Plan(name, tokens, how, batch, accumulate, readout, sum(math.prod(s) for *_,s in weights), 0, {}, where, have, 0, 0, None if tflops is None else tflops*1e12, rows, tuple(size), pixels, config, weights))
 
