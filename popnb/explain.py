@@ -24,6 +24,7 @@ from .features.store import Store
 from .media.image import Box, letterbox, read_image
 from .models.base import Predictor, load
 from .plots import png
+from .predictions import days_of
 from .rollout import FILLS, clip_attentions, occlusion, overlay, place, word_strip
 
 # %% ../nbs/55_explain.ipynb #b1066075
@@ -286,6 +287,7 @@ def explain(
     model.store,model.workers = Aside(opened or store),workers
     try:
         p = model.predict(case.row).iloc[0]
+        if "prediction" not in p: raise InputError(f"explain says why one number came out, and this {model.system} run predicts a curve of {len(days_of(p.to_frame().T))} days: there is nothing yet that explains curves.")
         made,notes = _made(case, parts)
     finally:
         model.store,model.workers = before
