@@ -61,7 +61,7 @@ def _write_frame(df, out):
 # %% ../nbs/70_cli.ipynb #5b9241b2
 @app.command()
 def train(
-    system:Annotated[str, typer.Argument(help="tabular, clip-lgbm, smtpd, r2plus1d, timesformer, videomae or ensemble")],
+    system:Annotated[str, typer.Argument(help="tabular, clip-lgbm, smtpd, r2plus1d, timesformer, videomae, smolvlm2, qwen2.5-vl, videollama2 or ensemble")],
     data:DataFlag,
     out:OutDirFlag,
     ctx:typer.Context,
@@ -74,7 +74,7 @@ def train(
     protocol:Annotated[Optional[str], typer.Option(help="Split of a published system: paper for the system's own, or its name; smtpd takes --split-option fold=0 to 4")]=None,
     preset:Annotated[str, typer.Option(help="tiny (no download) or paper (published sizes and weights)")]="tiny",
     model_id:Annotated[Optional[str], typer.Option("--model-id", help="Pretrained weights: a name or a local folder")]=None,
-    faithful:Annotated[bool, typer.Option("--faithful", help="What the published code does, its known errors included [dim](clip-lgbm, smtpd, r2plus1d, timesformer, smolvlm2, qwen2.5-vl; equal to --option faithful=true)[/dim]")]=False,
+    faithful:Annotated[bool, typer.Option("--faithful", help="What the published code does, its known errors included [dim](clip-lgbm, smtpd, r2plus1d, timesformer, smolvlm2, qwen2.5-vl, videollama2; equal to --option faithful=true)[/dim]")]=False,
     option:Annotated[Optional[list[str]], typer.Option("--option", help="key=value for the system, e.g. features=text, ep=1; may be repeated")]=None,
     epochs:Annotated[Optional[int], typer.Option(help="Passes over the training rows [dim](networks)[/dim]")]=None,
     batch_size:Annotated[Optional[int], typer.Option("--batch-size", help="Rows of a step [dim](networks)[/dim]")]=None,

@@ -20,7 +20,7 @@ from ..media.doctor import versions
 
 # %% ../../nbs/20_models.base.ipynb #c8e289f7
 SYSTEMS = {}                                  # name -> class, filled by `system`
-HOMES = {"tabular": "popnb.models.boost", "clip-lgbm": "popnb.models.clip_lgbm", "smtpd": "popnb.models.smtpd", "r2plus1d": "popnb.models.video", "timesformer": "popnb.models.video", "videomae": "popnb.models.video", "smolvlm2": "popnb.models.vlm", "qwen2.5-vl": "popnb.models.vlm", "ensemble": "popnb.models.ensemble"}     # name -> module that registers it
+HOMES = {"tabular": "popnb.models.boost", "clip-lgbm": "popnb.models.clip_lgbm", "smtpd": "popnb.models.smtpd", "r2plus1d": "popnb.models.video", "timesformer": "popnb.models.video", "videomae": "popnb.models.video", "smolvlm2": "popnb.models.vlm", "qwen2.5-vl": "popnb.models.vlm", "videollama2": "popnb.models.sound_and_sight", "ensemble": "popnb.models.ensemble"}     # name -> module that registers it
 
 # %% ../../nbs/20_models.base.ipynb #47455c8d
 def system(
