@@ -26,7 +26,7 @@ from .watch import Watcher
 # %% ../../nbs/24_models.vlm.ipynb #7119328a
 PUBLISHED = {
     "smolvlm2": dict(readout="head", method="qlora", policy="endpoints", options={}, training=dict(epochs=100, batch_size=8, accumulate=16, lr=2e-4, schedule="linear", grad_clip=1., patience=3, checkpoint_activations=True)),
-    "qwen2.5-vl": dict(readout="mean", method="full", policy="opening", options={}, training=dict(epochs=1, batch_size=16, lr=1e-5, groups={"backbone.visual": .2}, schedule="cosine", warmup=.03, grad_clip=1., checkpoint_activations=True))}
+    "qwen2.5-vl": dict(readout="mean", method="full", policy="opening", options={}, training=dict(epochs=1, batch_size=16, lr=1e-5, groups={"tower": .2}, schedule="cosine", warmup=.03, grad_clip=1., checkpoint_activations=True))}
 TINY_TRAINING = dict(epochs=30, batch_size=16, lr=2e-3, optimizer="adamw", weight_decay=.01, schedule="cosine", warmup=.1, grad_clip=1.)
 
 # %% ../../nbs/24_models.vlm.ipynb #ee13bf01
@@ -138,6 +138,7 @@ def _build(self:VlmModel):
     self.processor = load_processor(self.source, self.budget)
     net = vlm_net(self.source, readout, 2 if binary else 1, method=method, seed=self.seed)
     if method != "full": adapt(net, method, r=o["r"], alpha=o["alpha"], dropout=o["dropout"], seed=self.seed)
+    if self.engine: self.engine.config.groups = {net.tower if k == "tower" else k: v for k,v in self.engine.config.groups.items() if k != "tower" or net.tower}
     return net
 
 @patch
@@ -148,9 +149,9 @@ def _afford(self:VlmModel, method, readout):
     c,b = self.engine.config,self.budget
     p = plan(self.source, self.look.frames, text=b.title+b.description+60, batch=c.batch_size, method=method, readout=readout, again=c.checkpoint_activations, accumulate=c.accumulate, r=self.options["r"],
              half=c.precision != "fp32", pixels=b.pixels, device="cpu" if c.device == "cpu" else "auto", memory=self.options["memory"])
+    p.check()
     self.notes.append(f"Estimated before loading: {advice(p)}")
     print(self.notes[-1], file=sys.stderr)
-    p.check()
 
 @patch
 def _learn_scale(self:VlmModel, y):
