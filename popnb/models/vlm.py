@@ -25,8 +25,8 @@ from .watch import Watcher
 
 # %% ../../nbs/24_models.vlm.ipynb #7119328a
 PUBLISHED = {
-    "smolvlm2": dict(readout="head", method="qlora", policy="endpoints", options={}, training=dict(epochs=100, batch_size=8, accumulate=16, lr=2e-4, schedule="linear", grad_clip=1., patience=3, checkpoint_activations=True)),
-    "qwen2.5-vl": dict(readout="mean", method="full", policy="opening", options={}, training=dict(epochs=1, batch_size=16, lr=1e-5, groups={"tower": .2}, schedule="cosine", warmup=.03, grad_clip=1., checkpoint_activations=True))}
+    "smolvlm2": dict(readout="head", method="qlora", policy="endpoints", training=dict(epochs=100, batch_size=8, accumulate=16, lr=2e-4, schedule="linear", grad_clip=1., patience=3, checkpoint_activations=True)),
+    "qwen2.5-vl": dict(readout="mean", method="full", policy="opening", training=dict(epochs=1, batch_size=16, lr=1e-5, groups={"tower": .2}, schedule="cosine", warmup=.03, grad_clip=1., checkpoint_activations=True))}
 TINY_TRAINING = dict(epochs=30, batch_size=16, lr=2e-3, optimizer="adamw", weight_decay=.01, schedule="cosine", warmup=.1, grad_clip=1.)
 
 # %% ../../nbs/24_models.vlm.ipynb #ee13bf01
