@@ -132,9 +132,10 @@ def evaluate(
 def _submit(run, data, out, store, workers):
     "Write the file; whether there is anything to score as well"
     from popnb.data.table import read_table
-    from popnb.models.base import load
+    from popnb.data.labels import label_from_dict
+    from popnb.models.base import read_config
     from popnb.submission import write_submission
-    table,label = read_table(data),load(run).label
+    table,label = read_table(data),label_from_dict(read_config(run)["label"])       # the network itself is loaded where it predicts
     out.mkdir(parents=True, exist_ok=True)
     for n in write_submission(run, table, out/"submission.csv", store, workers): say(n)
     say(f"Submission: {out/'submission.csv'}")

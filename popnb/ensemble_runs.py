@@ -15,16 +15,16 @@ import numpy as np
 import pandas as pd
 
 from .case import Case, Part, explainer, markdown_table
-from .core import InputError, PopnbError, _plain, atomic_path, work_folder, write_json
+from .core import InputError, PopnbError, _plain, atomic_path, work_folder
 from .data.labels import label_from_dict, make_label
 from .data.split import split_from_dict
-from .evaluation import _cell, add_truth, evaluate, md_table
+from .evaluation import add_truth, evaluate, md_table
 from .metrics import HEADLINE, METRICS
 from .models.base import create
 from .models.ensemble import alike, members_of
 from .plots import plot_forest, png
 from .contributions import plot_parts
-from .predictions import align, arrays, read_predictions, rows_of_part, write_predictions
+from .predictions import arrays, read_predictions, write_predictions
 from .run import Run, _claim, _table, open_store, rows_of
 
 # %% ../nbs/63_ensemble_runs.ipynb #782c5d03

@@ -25,11 +25,10 @@ def changed_frames(
 ) -> np.ndarray: # `(n,)` scores
     "What the model says to other versions of a video's frames"
     found = model._show(row).subset([0]*len(variants))
-    held = []
+    whole,held = found.read(0),[]
     for v in variants:
         arrays,_ = see(row["video_path"][0], model.processor, model.prompt, model.look, model.budget, change=lambda pixels: v)
-        held.append({k: arrays[k] for k in found.read(0)["pixels"]})
-    whole = found.read(0)
+        held.append({k: arrays[k] for k in whole["pixels"]})
     found.read = lambda i: whole | dict(pixels=held[i])
     return model._scores(model._raw(found))
 

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from fastcore.basics import patch
 
 from ..core import MEDIA_KINDS, InputError, MediaError, PopnbError, in_range, one_of
 from .frames import Job, VideoSet, _verdict, collect

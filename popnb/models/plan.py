@@ -19,8 +19,8 @@ import torch
 
 from ..core import InputError, in_range, one_of
 from .adapt import METHODS
-from .ledger import How, kept, layer_again, layer_kept, nf4_bytes, stream_bytes, weight_bytes
-from .shapes import READOUTS, SHAPES, Tokens, cell, count_tokens, count_weights, find_config, flops, on_meta, step_factor, towers
+from .ledger import How, kept, layer_again, weight_bytes
+from .shapes import READOUTS, Tokens, cell, count_tokens, count_weights, find_config, flops, on_meta, step_factor, towers
 from .vlm_parts import FAMILIES
 
 # %% ../../nbs/22_models.plan.ipynb #fc3e450b
@@ -226,7 +226,6 @@ def plan(
 # %% ../../nbs/22_models.plan.ipynb #56138463
 def _changes(p):
     "Flag -> changes that it can make, the mildest first"
-    tok = lambda **k: {"tokens": {**dict(frames=p.tokens.frames, pixels=p.pixels), **k}}
     smaller = [b for b in (p.batch >> i for i in range(1, 12)) if b]
     few = [n for n in (12, 8, 6, 4, 2) if n < p.tokens.frames]
     cells = [c for c in (512, 384, 256, 128) if c*cell(p.config)**2 < math.prod(p.tokens.size)] if p.config.model_type != "smolvlm" else []

@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ..core import InputError, in_range, one_of
+from ..core import InputError, in_range, one_of, pick_device
+from ..features.embed import has_bf16
 from .adapt import METHODS, adapt
 from .base import system
 from .plan import advice, plan
-from .prompt import FAITHFUL, PROMPTS, Budget, budget_from_dict, prompt_from_dict
+from .prompt import FAITHFUL, PROMPTS, Budget, _given, budget_from_dict, prompt_from_dict
 from .shapes import KINDS
 from .vlm_inputs import Conversations, Look, look_from_dict, look_set
 from .vlm_net import READOUTS, load_vlm, save_vlm, vlm_net
@@ -35,7 +36,7 @@ def inside(
 ) -> tuple[float, float]: # What is 0 and what is 100 inside
     "The scale on which a label is learned"
     if y.min() >= 0 and y.max() <= 1: return 0., 1.
-    return float(y.min()),float(y.max())
+    return float(y.min()),float(y.max() if y.max() > y.min() else y.min()+1)
 
 # %% ../../nbs/24_models.vlm.ipynb #0c3232fc
 class VlmModel(Watcher):
@@ -146,9 +147,10 @@ def _afford(self:VlmModel, method, readout):
     "Say what it will take, and refuse what the device does not have"
     known = self.source["model_id"] in [i for o in FAMILIES.values() for i in o.values()]
     if not known and (kind := load_config(self.source).model_type) not in KINDS: return self.notes.append(f"Memory was not estimated: no estimate is known for models of type {kind}.")
-    c,b = self.engine.config,self.budget
+    c,b,memory = self.engine.config,self.budget,self.options["memory"]
+    half = c.precision == "bf16" or c.precision == "auto" and (memory is not None or has_bf16(pick_device(c.device)))
     p = plan(self.source, self.look.frames, text=b.title+b.description+60, batch=c.batch_size, method=method, readout=readout, again=c.checkpoint_activations, accumulate=c.accumulate, r=self.options["r"],
-             half=c.precision != "fp32", pixels=b.pixels, device="cpu" if c.device == "cpu" else "auto", memory=self.options["memory"])
+             half=half, pixels=b.pixels, device="cpu" if c.device == "cpu" else "auto", memory=memory)
     p.check()
     self.notes.append(f"Estimated before loading: {advice(p)}")
     print(self.notes[-1], file=sys.stderr)
@@ -185,7 +187,7 @@ def _fit(self:VlmModel, train, valid, y, yv):
 def _predict(self:VlmModel, table):
     out = Watcher._predict(self, table)
     self.fallbacks = float(self.aside["fallback"].mean()) if len(self.aside.get("fallback", [])) else None
-    absent = {k: ~table[k].map(lambda v: isinstance(v, str) and bool(v.strip())).to_numpy(bool) if k in table else np.ones(len(table), bool) for k in self.prompt.fields}
+    absent = {k: [_given(v) is None for v in table[k]] if k in table else [True]*len(table) for k in self.prompt.fields}
     out["missing"] = [",".join([*filter(None, [m]), *(k for k in absent if absent[k][i])]) for i,m in enumerate(out["missing"])]
     return out
 
