@@ -152,11 +152,12 @@ def check(
     path:str|os.PathLike, # A video, picture or sound file
     full:bool=False, # Decode everything; else the ends of the picture and ten seconds of the sound
     deadline:float=30., # Seconds; checked between packets, `check_paths` enforces it
+    media:str|None=None, # Judge it as `video`, `image` or `sound`; `None`: by its suffix
 ) -> Verdict:
     "Judge one file in this process; never raises for what the file holds"
     in_range("deadline", deadline, 0)
     start,path = time.monotonic(),os.fspath(path)
-    media = _KIND_OF.get(Path(path).suffix.lower().lstrip("."), "video")
+    media = _KIND_OF.get(Path(path).suffix.lower().lstrip("."), "video") if media is None else one_of("media", media, SUFFIXES)
     try: v = {"video": _check_video, "image": _check_image, "sound": _check_sound}[media](path, full, start + deadline)
     except MediaError as e: v = _broken(path, e.kind, e.detail, e.backend)
     except MemoryError: v = _broken(path, "too-large", "it needs more memory than a check may take")
@@ -241,14 +242,16 @@ def check_paths(
     workers:int|None=None, # Processes; as many as this process may use processors
     deadline:float=30., # Seconds per file, after which its worker is killed
     memory:float=4., # GB of address space per worker
+    media:str|None=None, # Judge all of them as `video`, `image` or `sound`; `None`: each by its suffix
     _call:str=_START, # What a worker runs; for tests
 ): # DataFrame with the columns of `Verdict`, one row per file, in the order of `media_files`
     "Judge files and folders in worker processes that may hang or crash; raises `InputError` where there is nothing to check"
     import pandas as pd
     files = media_files(paths)
     in_range("deadline", deadline, .1), in_range("memory", memory, .5)
-    jobs,rows = [dict(path=p, full=full, deadline=deadline) for p in files],[None]*len(files)
-    for i,got in progress(answers(_call, jobs, _late(deadline), workers, memory), "checking", len(files)): rows[i] = asdict(_verdict(got, **jobs[i]))
+    as_what = {} if media is None else dict(media=one_of("media", media, SUFFIXES))
+    jobs,rows = [dict(path=p, full=full, deadline=deadline) | as_what for p in files],[None]*len(files)
+    for i,got in progress(answers(_call, jobs, _late(deadline), workers, memory), "checking", len(files)): rows[i] = asdict(_verdict(got, files[i], full, deadline))
     for r in rows: r["path"] = r["path"].encode("utf-8", "backslashreplace").decode()   # names that are no text, in a form that a table can hold
     df = pd.DataFrame(rows, columns=[f.name for f in fields(Verdict)])
     return df.astype(dict(width="Int64", height="Int64", frames="Int64", duration="float64", seconds="float64", full=bool))
