@@ -136,6 +136,7 @@ class VideoLlama2(nn.Module):
         super().__init__()
         from transformers import Qwen2Config, Qwen2Model
         self.modalities,self.faithful,self.loss,self.scale,self.frozen = one_of("modalities", modalities, MODALITIES),faithful,one_of("loss", loss, LOSSES),tuple(map(float, scale)),("vision",)
+        self.mute = 0.                     # share of clips whose sound training takes away, so that absence is learned
         if not self.scale[1] > 0: raise InputError(f"scale must be a mean and a positive standard deviation, got {self.scale}.")
         c,d,names = config,config.hidden_size,("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "initializer_range")
         self.config,self.model = c,Qwen2Model(Qwen2Config(**{k: getattr(c, k) for k in names}, rope_parameters=dict(rope_theta=c.rope_theta, rope_type="default"), tie_word_embeddings=False))
@@ -172,16 +173,18 @@ def look(self:VideoLlama2,
 @patch
 def _silence(self:VideoLlama2, n, device): return torch.full((n, n_frames(int(self.config.seconds*RATE)), 128), math.log(FLOOR), device=device)   # what zeros look like
 
-def _lengths(length, n, most, device):
+@patch
+def _lengths(self:VideoLlama2, length, n, most, device):
+    "True lengths of a batch, 0 where there is no sound or training takes it away"
     length = torch.full((n,), most, device=device) if length is None else torch.as_tensor(length, device=device)
     if length.shape != (n,) or length.is_floating_point() or ((length < 0) | (length > most)).any(): raise InputError(f"sound_length must be whole numbers from 0 to {most}, one for each of {n} clips; got {length.tolist()}.")
-    return length
+    return length.masked_fill((torch.rand(n) < self.mute).to(device), 0) if self.training and self.mute else length
 
 @patch
 def _mel(self:VideoLlama2, sound, length):
     "`(mel, frames, length)`: energies and the true number of frames of each row; raises `InputError` for what is no sound"
     if sound.ndim not in (2, 3) or not sound.is_floating_point(): raise InputError(f"sound must be samples (clips, samples) or log-mel energies (clips, frames, bins), floats; got {str(sound.dtype).removeprefix('torch.')} {tuple(sound.shape)}.")
-    length = _lengths(length, *sound.shape[:2], sound.device)
+    length = self._lengths(length, *sound.shape[:2], sound.device)
     frames,p = n_frames(length) if sound.ndim == 2 else length,self.config.beats.input_patch_size
     if short := ((length > 0) & (frames < p)).nonzero()[:, 0].tolist(): raise InputError(f"The sound of row {short[0]} of the batch has {int(frames[short[0]])} frames of 10 ms and the network hears from {p} on: say length 0 for a clip without sound.")
     if not length.any(): return self._silence(len(sound), sound.device),frames,length
@@ -252,7 +255,7 @@ def media(self:VideoLlama2, modalities, n, device, pixels=None, sound=None, soun
         out.append((m.mm_projector(patches.to(kind)), None))
     if "a" in modalities:
         if heard is None: heard,count = self.hear(self._silence(n, device) if sound is None else sound, torch.zeros(n, dtype=torch.long, device=device) if sound is None else sound_length)
-        else: count = _lengths(sound_length, *heard.shape[:2], device)
+        else: count = self._lengths(sound_length, *heard.shape[:2], device)
         out.append((m.mm_projector_a(heard.to(kind)), count))
         if not self.faithful: out.append((self.absence.weight.expand(n, 1, -1), (count == 0).long()))
     if lost := [len(x) for x,_ in out if len(x) != n]: raise InputError(f"input_ids has {n} rows, pixels or sound {lost[0]}.")
