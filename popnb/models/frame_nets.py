@@ -23,6 +23,7 @@ from ..core import InputError, in_range, need, one_of, read_json
 from ..features.tiny import refill
 from ..features.weights import local, published
 from .adapt import in_part, read_adapted, save_adapted
+from .foreign import open_weights
 
 # %% ../../nbs/21_models.frame_nets.ipynb #a2c514fd
 def video_resnet(
@@ -231,18 +232,7 @@ def read_state(
     path:str|Path, # `.safetensors`, or a `.pth` file
 ) -> dict: # Names and tensors; a prefix that all names share (`module.`, `model.`) is gone
     "A state dict from a file, without executing anything in it; raises `InputError` for anything else"
-    import pickle
-    path = Path(path)
-    if not path.is_file(): raise InputError(f"No file {path}.")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-        with local("the weights", path): state = load_file(path)
-    else:
-        try: state = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as e: raise InputError(f"{path} is no file of plain weights and was not opened further (torch's weights-only loading: {str(e).splitlines()[0][:120]}). Save model.state_dict() there, where the model is at home.") from e
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict): state = state[key]
-    if not isinstance(state, dict) or not state or not all(isinstance(k, str) and torch.is_tensor(v) for k,v in state.items()): raise InputError(f"{path} holds no state dict (names and tensors), but {type(state).__name__}.")
+    state,_ = open_weights(path)
     while len(first := {k.partition(".")[0] for k in state}) == 1 and all("." in k for k in state): state = {k.removeprefix(f"{min(first)}."): v for k,v in state.items()}
     return state
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FIELDS', 'OUTPUTS', 'NAMES', 'STEPS', 'UNUSED', 'NetConfig', 'Gap', 'Tower', 'Mix', 'Pairing', 'last_layers',
-           'SmtpdNet', 'translate', 'read_weights', 'import_checkpoint']
+           'SmtpdNet', 'translate', 'import_checkpoint']
 
 # %% ../../nbs/21_models.smtpd_net.ipynb #9bffd1ee
 from dataclasses import asdict, dataclass
@@ -16,6 +16,7 @@ from torch import nn
 
 from ..core import InputError, in_range, one_of
 from ..losses import CompositeGradientLoss
+from .foreign import open_weights
 from .steps import Unrolled, make_temporal, mlp, n_params, stack_steps
 
 # %% ../../nbs/21_models.smtpd_net.ipynb #9ed3b53c
@@ -192,28 +193,13 @@ def translate(
     return out | {f"temporal.{k}": v for k,v in stack_steps(steps).items()},days,rest
 
 # %% ../../nbs/21_models.smtpd_net.ipynb #feb800d1
-def read_weights(
-    path:str|Path, # A `.pth` file
-) -> dict: # Names and tensors
-    "A state dict from a file, without executing anything in it; raises `InputError` for anything else"
-    import pickle
-    path = Path(path)
-    if not path.is_file(): raise InputError(f"No file {path}.")
-    try: state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as e: raise InputError(f"{path} is no file of plain weights and was not opened further (torch's weights-only loading: {str(e).splitlines()[0][:120]}).") from e
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict): state = state[key]
-    if not isinstance(state, dict) or not state or not all(isinstance(k, str) and torch.is_tensor(v) for k,v in state.items()): raise InputError(f"{path} holds no state dict (names and tensors), but {type(state).__name__}.")
-    return state
-
-# %% ../../nbs/21_models.smtpd_net.ipynb #12f0e56b
 def import_checkpoint(
     path:str|Path, # A published `.pth` file
     first_day:int|None=None, # Day of the first output; `None`: 1 for 30 outputs, 2 for 29
     output:str="clamp", # What ends the curve: `clamp` (reproduction) or `raw` (upstream)
 ) -> SmtpdNet: # In evaluation mode; `.left_out` names what was not needed
     "A published checkpoint as a network; raises `InputError` for files and weights that do not fit"
-    state,days,rest = translate(read_weights(path))
+    state,days,rest = translate(open_weights(path)[0])
     first = first_day or {30: 1, 29: 2}.get(days)
     if not first: raise InputError(f"{path} predicts {days} days; say with first_day= which day is the first.")
     size = lambda k, axis: state[k].shape[axis]
