@@ -22,7 +22,7 @@ from .data.split import Split, make_split, protocol_split, split_from_dict
 from .data.table import read_table
 from .evaluation import Scores, add_truth, evaluate
 from .features.store import Store
-from .models.base import Predictor, create, load, read_config
+from .models.base import Predictor, asking, create, load, read_config, will_use
 from .predictions import days_of, write_predictions
 from .windows import window_of
 
@@ -234,16 +234,22 @@ def evaluate_run(
     days=None, # Of a sequence: first and last true day that count, e.g. `"2-30"`
     steps=None, # The same in published steps, counted from the first predicted day
     setup:str|None=None, # The same by the name of a published set-up, see `popnb.windows.SETUPS`
+    modalities:str|None=None, # `av`, `a` or `v` for a system that has them; `None`: as the run has learned
+    model:Predictor|None=None, # The run's model, where it is loaded already
+    preds:pd.DataFrame|None=None, # Its predictions of all rows of the table, where they are made already
 ) -> Scores: # On test and new rows
-    "Score a saved run; raises `InputError` when the table holds training rows only, and for days that the run does not predict"
-    model,cut,table = load(run),split_from_dict(read_config(run)["split"]),_table(table)
+    "Score a saved run; raises `InputError` when the table holds training rows only, and for days or modalities that the run does not have"
+    will_use(run, modalities)
+    model,cut,table = model or load(run),split_from_dict(read_config(run)["split"]),_table(table)
     model.store,model.workers = open_store(store),workers
     part = cut.part(table)
     use = (part == "test") | (part == "")
     if not use.any(): raise InputError(f"All {len(table)} rows of the table were used to train {run}: there is nothing left to score it on.")
     rows = table[use].reset_index(drop=True)
     notes = [model.label.describe(), f"{(part == 'test').sum()} rows of the run's test part and {(part == '').sum()} rows that it never saw; {(~use).sum()} training and validation rows left out."]
-    preds,base = model.predict(rows),model.baselines(rows) if hasattr(model, "baselines") else None
+    if modalities: notes.append(f"Asked with modalities {modalities}.")
+    with asking(model, modalities): preds = model.predict(rows) if preds is None else preds[use].reset_index(drop=True)
+    base = model.baselines(rows) if hasattr(model, "baselines") else None
     if window := run_window(model, preds, days, steps, setup): notes.append(f"Window: {f'published set-up {setup}' if setup else f'published steps {steps}' if steps else 'as asked'}, days {window[0]} to {window[1]}.")
     return evaluate(preds, rows, model.label, out=out, part=None, baselines=base, n_boot=n_boot, notes=notes, title=f"{model.system}: {model.label.name}", days=window, cut=getattr(model, "cut", None), watch=model.inputs == ("video",))
 

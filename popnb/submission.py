@@ -14,7 +14,7 @@ import pandas as pd
 from .core import InputError, atomic_path
 from .data.split import split_from_dict
 from .data.table import read_table
-from .models.base import load, read_config
+from .models.base import Predictor, load, read_config
 from .run import open_store
 
 # %% ../nbs/62_submission.ipynb #b3bd3cad
@@ -36,11 +36,14 @@ def write_submission(
     path:str|Path, # The CSV to write
     store:str|Path|None=None, # Feature cache
     workers:int|None=None, # Processes for media
+    model:Predictor|None=None, # The run's model, where it is loaded already
+    preds:pd.DataFrame|None=None, # Its predictions of the table, where they are made already
 ) -> list: # What should be known about the file
     "Write `Id,ECR`, one row a row of the table; raises `InputError` for a run that predicts curves"
-    model,table = load(run),table if isinstance(table, pd.DataFrame) else read_table(table)
-    model.store,model.workers = open_store(store),workers
-    preds = model.predict(table)
+    model,table = model or load(run),table if isinstance(table, pd.DataFrame) else read_table(table)
+    if preds is None:
+        model.store,model.workers = open_store(store),workers
+        preds = model.predict(table)
     ecr,notes = as_ecr(model, preds)
     part = split_from_dict(read_config(run)["split"]).part(table)
     if (seen := np.isin(part, ["train", "valid"]).sum()): notes.append(f"{seen} of {len(table)} videos were used to train or choose this run.")
