@@ -162,10 +162,10 @@ def will_use(
     modalities:str|None=None, # `av`, `a` or `v`; `None`: as the run does by itself
 ) -> str|None: # Whether it listens (`a`) and looks (`v`); `None` for a system that has no such choice
     "What a run will look at and listen to; raises `InputError` for modalities of a system that has none"
-    if isinstance(run, Predictor): name,own = run.system,getattr(run, "asked", None) or getattr(run, "modalities", None)
+    if isinstance(run, Predictor): name,own = run.system,(run.asked or run.modalities) if hasattr(run, "answer_with") else None
     else:
         config = read_config(run)
-        name,own = config["system"],config["options"].get("modalities")
+        name,own = config["system"],config["options"].get("modalities") if config["system"] in MODAL else None
     if modalities is None: return own
     one_of("modalities", modalities, ("av", "a", "v"))
     if own is None: raise InputError(f"System {name} has no modalities to choose from (asked: {modalities}); a system that has: {', '.join(MODAL)}.")
