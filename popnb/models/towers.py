@@ -55,6 +55,7 @@ def tower_id(
 def _bits(t): return dict(x=t.view(torch.int16).numpy(), dtype="bfloat16") if t.dtype == torch.bfloat16 else dict(x=t.numpy())
 def _numbers(r): return torch.from_numpy(r["x"]).view(torch.bfloat16 if r.get("dtype") == "bfloat16" else torch.float32)
 def _data_key(key): return f"{key}/kept"
+def _amount(b): return next(f"{b/10**e:.3g} {u}" for e,u in ((9, "GB"), (6, "MB"), (3, "kB"), (0, "bytes")) if b >= 10**e or not e)
 
 class Towers:
     "What towers at rest made of the rows of scenes; made by `tower_features`"
@@ -63,7 +64,7 @@ class Towers:
         self.computed,self.sizes = computed,sizes      # by tower: clips that were computed when this was made, bytes a clip at most
 
     def __len__(self): return len(self.ears if self.seen is None else self.seen)
-    def __repr__(self): return f"Towers of {len(self)} clips ({', '.join(f'{k}: {v/1e6:.3g} MB a clip, {self.computed[k]} computed' for k,v in self.sizes.items()) or 'none kept'})"
+    def __repr__(self): return f"Towers of {len(self)} clips ({', '.join(f'{k}: {_amount(v)} a clip, {self.computed[k]} computed' for k,v in self.sizes.items()) or 'none kept'})"
 
     def patches(self,
         i:int, # Row
@@ -92,14 +93,17 @@ class Towers:
 # %% ../../nbs/28_models.towers.ipynb #88fb7cb3
 @contextmanager
 def _at_rest(net, part, device):
-    "A tower in evaluation mode, on the device"
+    "A tower in evaluation mode, on the device, in a network that takes no sound away"
     (tower,) = net.part(part)
-    home,was,half = next(tower.parameters()).device,tower.training,net.model.embed_tokens.weight.dtype == torch.bfloat16
+    home,half,own,was = next(tower.parameters()).device,net.model.embed_tokens.weight.dtype == torch.bfloat16,net.training,tower.training
     device = home if device is None else torch.device(pick_device(device))
+    net.training = False
     tower.eval().to(device)
     try:
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16) if half else nullcontext(): yield device
-    finally: tower.train(was).to(home)
+    finally:
+        net.training = own
+        tower.train(was).to(home)
 
 def _looked(scenes, rows, fill): return torch.from_numpy(np.stack([scenes.seen(i) for i in rows])),None
 def _listened(scenes, rows, fill):
@@ -143,7 +147,7 @@ def _row_keys(net, part, scenes, fill):
 
 def _afford(store, part, n, size):
     free = shutil.disk_usage(store.folder).free
-    if n*size > free: raise InputError(f"What the {part} tower makes of {n} clips needs {n*size/1e9:.3g} GB ({size/1e6:.3g} MB a clip) in {store.folder}, where {free/1e9:.3g} GB are free: give another store, or do without kept towers.")
+    if n*size > free: raise InputError(f"What the {part} tower makes of {n} clips needs {_amount(n*size)} ({_amount(size)} a clip) in {store.folder}, where {_amount(free)} are free: give another store, or do without kept towers.")
 
 def tower_features(
     net:VideoLlama2, # Its towers have their weights
@@ -169,6 +173,6 @@ def tower_features(
         todo,sizes[part] = {k: first[k] for k,r in zip(first, store.get_many(list(first))) if r is None},size["patches" if part == "vision" else "heard"]
         computed[part] = len(todo)
         _afford(store, part, len(todo), sizes[part])
-        if todo and say: say(f"What the {part} tower makes of {len(todo)} of {len(scenes)} clips is computed once and kept: {sizes[part]/1e6:.3g} MB a clip, at most {len(todo)*sizes[part]/1e9:.3g} GB in all.")
+        if todo and say: say(f"What the {part} tower makes of {len(todo)} of {len(scenes)} clips is computed once and kept: {_amount(sizes[part])} a clip, at most {_amount(len(todo)*sizes[part])} in all.")
         if todo: _compute(net, part, scenes, todo, store, fill, batch, device)
     return Towers(store, keys.get("vision"), keys.get("audio"), net.config.beats.encoder_embed_dim, computed, sizes, owner)
