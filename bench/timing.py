@@ -3,9 +3,9 @@ import statistics
 import time
 
 
-def rounds(ways, n, clock=time.process_time):
+def rounds(ways, n, clock=time.process_time, warm=True):
     "Seconds of each way, `n` times, taking turns; one warm-up each"
-    for f in ways.values(): f()
+    for f in ways.values() if warm else (): f()
     times = {name: [] for name in ways}
     for _ in range(n):
         for name,f in ways.items():

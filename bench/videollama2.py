@@ -48,6 +48,7 @@ def against(title, times):
     first = np.array(next(iter(times.values())))
     drawn = rng.integers(len(first), size=(10_000, len(first)))
     for k,t in times.items():
+        if len(first) < 4: continue               # too few to be drawn from
         r = np.median(first[drawn], 1)/np.median(np.array(t)[drawn], 1)
         out[k]["first_over_this_95"] = np.quantile(r, [.025, .975]).tolist()
     return out
@@ -113,14 +114,18 @@ def towers(n_rounds):
             scenes = Scenes(frame_set(rows, rule, d/"store", 1), sound_set(rows, hearing, d/"store", 1), [{}]*n)
             start = time.process_time()
             kept = tower_features(net, scenes, batch=1)
-            first = time.process_time()-start
-            def look(pixels, x):
+            first,last = time.process_time()-start,{}
+            def say(pixels, x):
                 with torch.no_grad(): return net.look(torch.from_numpy(pixels)[None])[0],net.hear(torch.from_numpy(x)[None])[0][0]
-            def anew(): return [look(cut(p, rule)[0][0], cut_sound(p, hearing)[0].astype(np.float32)/32768) for p in paths[:n]]
-            def stored(): return [look(scenes.seen(i), scenes.heard(i)) for i in range(n)]
-            def read(): return [(kept.patches(i), kept.heard(i)) for i in range(n)]
-            same = [[torch.equal(a.to(b.dtype), b) for a,b in zip(u, v)] for u,v in zip(stored(), read())]
-            t = against(f"{name}, {n} clips", rounds({"decoded, towers computed": anew, "frames and sound stored, towers computed": stored, "towers kept": read}, k))
+            def decode(i): return cut(paths[i], rule)[0][0],cut_sound(paths[i], hearing)[0].astype(np.float32)/32768
+            def load(i): return scenes.seen(i),scenes.heard(i)
+            makes = {"decoded, towers computed": lambda i: say(*decode(i)), "frames and sound read, towers computed": lambda i: say(*load(i)), "towers read": lambda i: (kept.patches(i), kept.heard(i)), "decoded, no towers": decode, "frames and sound read, no towers": load}
+            def way(how, f):
+                def run(): last[how] = [f(i) for i in range(n)]
+                return run
+            ways = {how: way(how, f) for how,f in makes.items()}
+            t = against(f"{name}, {n} clip{'s' if n > 1 else ''}", rounds(ways, k, warm=n > 1))
+            same = [[torch.equal(a.to(b.dtype), b) for a,b in zip(u, v)] for how in list(makes)[:2] for u,v in zip(last[how], last["towers read"])]
             for o in t.values(): o["a_clip_ms"] = 1000*o["median_s"]/n
             out[name] = dict(clips=n, parameters={k: sum(p.numel() for m in net.part(k) for p in m.parameters()) for k in ("vision", "audio")}, mb_a_clip={k: v/1e6 for k,v in kept.sizes.items()}, equal_to_the_bit=all(map(all, same)), first_pass_s=first, dtype=str(dtype), ways=t)
             del net, kept
@@ -280,7 +285,7 @@ if __name__ == "__main__":
     def keep(name, part):
         about = dict(python=platform.python_version(), machine=platform.machine(), threads=1, load_at_the_start=os.getloadavg()[0], **{k: version(k) for k in ("torch", "transformers", "peft", "bitsandbytes", "kaldi-native-fbank")})
         write_json(a.out, (read_json(a.out) if Path(a.out).exists() else {}) | {"about": about, name: part})
-    for name,f in (("towers", towers), ("filterbank", filterbank), ("wrapper", wrapper)):
+    for name,f in (("towers", towers), ("filterbank", filterbank), ("wrapper", lambda n: wrapper(3*n))):
         if name in a.parts.split(","): keep(name, f(a.rounds))
     if "memory" in a.parts.split(","):
         from videollama2_memory import memory
