@@ -233,11 +233,17 @@ def on_gpu(n_rounds, kind="cuda", config=VideoLlamaConfig(), r=64, seconds=8.):
     card,out = Card(kind),{}
     rate = measure_rate(kind, True, 1.)
     def case(name, net, f, n):
-        f()
-        card.fresh()
-        t = table(name, rounds({name: f}, n_rounds, time.perf_counter))[name]
-        peak = card.most()
-        with FlopCounterMode(display=False) as c: f()
+        try:
+            f()
+            card.fresh()
+            t = table(name, rounds({name: f}, n_rounds, time.perf_counter))[name]
+            peak = card.most()
+            with FlopCounterMode(display=False) as c: f()
+        except torch.OutOfMemoryError as e:
+            out[name] = dict(out_of_memory=str(e).split(". ")[0])
+            print(f"{name}: {out[name]['out_of_memory']}", flush=True)
+            net.zero_grad(set_to_none=True)
+            return card.fresh()
         done = c.get_total_flops()/t["median_s"]
         out[name] = t | dict(clips_per_s=n/t["median_s"], peak_gb=peak/1e9, weights_gb=sizes(net)["bytes"]/1e9, tflops=done/1e12, share_of_measured_rate=done/rate, share_of_peak=card.peak and done/1e12/card.peak)
         print(f"  {n/t['median_s']:8.3f} clips/s   peak {peak/1e9:6.2f} GB   {done/1e12:7.2f} TFLOP/s, {done/rate:.2f} of a large product's rate" + (f", {done/1e12/card.peak:.2f} of the chip's peak" if card.peak else ""), flush=True)
