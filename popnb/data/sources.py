@@ -196,9 +196,15 @@ def _rename(cells, columns, path):
         if theirs not in cells.columns: raise InputError(f"{path} has no column {theirs!r}; it has {_listed(cells.columns)}.{_near(theirs, cells.columns)}{_delimiter(cells)}")
     names = [columns.get(c, c) for c in cells.columns]
     if twice := [c for c in names if names.count(c) > 1]: raise InputError(f"{path}: two columns would be called {twice[0]}; map or rename the other one.")
-    if "video_id" not in names: raise InputError(f"{path} has no column video_id; it has {_listed(cells.columns)}. Say which one holds the ids: "
+    if not {"video_id", "video_path"} & set(names): raise InputError(f"{path} has no column video_id; it has {_listed(cells.columns)}. Say which one holds the ids: "
                                                  f"columns={{'their name': 'video_id'}} (in a shell: --column THEIRS=video_id).{_delimiter(cells)}")
     return cells.set_axis(names, axis=1)
+
+def _named(raw):
+    "Ids where there are none: names of the files, or their paths where names repeat; and a note that says so"
+    if "video_id" in raw: return raw,[]
+    stem = raw["video_path"].map(lambda p: Path(re.split(r"[/\\]", p)[-1]).stem)
+    return raw.assign(video_id=stem if stem.is_unique else raw["video_path"]),[f"no column holds ids: the {'names' if stem.is_unique else 'paths'} of the files are taken for them"]
 
 def _delimiter(cells):
     "A hint for a file whose header came out as one cell"
@@ -217,7 +223,8 @@ def from_csv(
 ) -> tuple[pd.DataFrame, Report]: # The table, and what became of rows and files
     "Read any delimited file"
     if time_unit is not None: one_of("time_unit", time_unit, ["s", "ms"])
-    return _typed(_rename(read_cells(path, delimiter, encoding), columns or {}, path), path, missing, time_unit), [], []
+    raw,notes = _named(_rename(read_cells(path, delimiter, encoding), columns or {}, path))
+    return _typed(raw, path, missing, time_unit), notes, []
 
 # %% ../../nbs/03_data.sources.ipynb #048efe06
 _V1 = ["Id", "Video_len", "order of ECR", "order of NAWP", "Title", "Description", "Link"]
