@@ -23,13 +23,13 @@ from .models.base import Predictor
 # %% ../nbs/54_case.ipynb #e6e17c22
 def _is_picture(path): return path.suffix.lower().lstrip(".") in SUFFIXES["image"]
 
-def _sound(path):
+def _sound(path, media=None):
     "The path as text; raises `PopnbError` for a file that cannot be used"
     path = Path(path)
     if path.is_dir(): raise InputError(f"{path} is a folder; explain takes one video, one thumbnail, or one video_id of a table.")
     if not path.exists(): raise InputError(f"No file {path}.")
-    v = check(path)
-    if v.status == "broken": raise PopnbError(f"{v.path}: {v.status}, {v.kind}: {v.reason}")
+    v = check(path, media=media)
+    if v.status == "broken" and not (media == "sound" and v.kind == "no-audio"): raise PopnbError(f"{v.path}: {v.status}, {v.kind}: {v.reason}")
     return str(path.absolute())
 
 def _from_table(item, table):
@@ -43,13 +43,14 @@ def item_row(
     description:str|None=None, # Description; replaces that of the table
     thumbnail:str|Path|None=None, # Thumbnail of a video; replaces that of the table
     table:pd.DataFrame|str|Path|None=None, # Where to look for a `video_id`
+    ears:bool=False, # For a model that only listens: a file needs no picture
 ) -> pd.DataFrame: # One row
     "What shall be explained, as a table of one row; raises `InputError` for what is neither file nor id"
     if table is not None and not isinstance(table, pd.DataFrame): table = read_table(table)
     row,path = None if table is None else _from_table(item, table),Path(item)
     if row is None and not path.exists():
         raise InputError(f"No file {item}" + ("; for a video_id give the table that holds it (--data TABLE)." if table is None else f", and no row of {table.attrs.get('source', 'the table')} has that video_id."))
-    if row is None: row = conform(pd.DataFrame({"video_id": [str(item)], "thumbnail_path" if _is_picture(path) else "video_path": [_sound(path)]}), "item")
+    if row is None: row = conform(pd.DataFrame({"video_id": [str(item)], "thumbnail_path" if _is_picture(path) else "video_path": [_sound(path, "sound" if ears and not _is_picture(path) else None)]}), "item")
     given = {"title": title, "description": description, "thumbnail_path": None if thumbnail is None else _sound(thumbnail)}
     return row.assign(**{k: [v] for k,v in given.items() if v is not None})
 
@@ -97,7 +98,7 @@ class Part:
     figure:object|None=None
 
 EXPLAINERS = {}   # name -> (systems, when, function of a `Case`)
-HOMES = {k: "popnb.moments" for k in ("r2plus1d", "timesformer", "videomae")} | {k: "popnb.grounds" for k in ("smolvlm2", "qwen2.5-vl")} | {"ensemble": "popnb.ensemble_runs"}   # system -> module that registers parts for it, imported when a run of that system is explained
+HOMES = {k: "popnb.moments" for k in ("r2plus1d", "timesformer", "videomae")} | {k: "popnb.grounds" for k in ("smolvlm2", "qwen2.5-vl")} | {"videollama2": "popnb.listening", "ensemble": "popnb.ensemble_runs"}   # system -> module that registers parts for it, imported when a run of that system is explained
 
 def explainer(
     *systems:str, # Names of systems; none: of every system

@@ -22,7 +22,7 @@ from .contributions import CONTRIBUTORS, contributions
 from .core import InputError, PopnbError, atomic_path, in_range, one_of, write_json
 from .features.store import Store
 from .media.image import Box, letterbox, read_image
-from .models.base import Predictor, load
+from .models.base import Predictor, load, will_use
 from .plots import png
 from .predictions import days_of
 from .rollout import FILLS, clip_attentions, occlusion, overlay, place, word_strip
@@ -281,12 +281,13 @@ def explain(
     in_range("grid", grid, 1, 32), one_of("fill", fill, FILLS)
     for k in rollout or {}: one_of("option of rollout", k, ("head_fusion", "residual", "discard"))
     model = run if isinstance(run, Predictor) else load(run)
-    case = Case(model, item_row(item, title, description, thumbnail, table), int(grid), fill, rollout or {})
+    case = Case(model, item_row(item, title, description, thumbnail, table, "v" not in (will_use(model) or "v")), int(grid), fill, rollout or {})
     before = getattr(model, "store", None),getattr(model, "workers", None)
     opened = None if store is None or not isinstance(store, (str, Path)) else Store(store)
     model.store,model.workers = Aside(opened or store),workers
     try:
         p = model.predict(case.row).iloc[0]
+        if case.has("video_path") and (lost := getattr(model, "problems", {}).get(case.row["video_id"][0])): raise PopnbError(f"{case.row['video_path'][0]}: broken, {lost}")      # it opened, and a network that looks could not use it
         if "prediction" not in p: raise InputError(f"explain says why one number came out, and this {model.system} run predicts a curve of {len(days_of(p.to_frame().T))} days: there is nothing yet that explains curves.")
         made,notes = _made(case, parts)
     finally:

@@ -13,7 +13,7 @@ import pandas as pd
 from .core import InputError
 from .data.table import conform, read_table
 from .media.check import SUFFIXES, check, check_paths
-from .models.base import Predictor, load
+from .models.base import Predictor, asking, load, will_use
 from .run import open_store
 
 # %% ../nbs/65_predict.ipynb #f49d4996
@@ -24,14 +24,15 @@ def video_rows(
     videos, # Paths: videos, thumbnails, folders, tables
     title:str|None=None, # Of all of them
     description:str|None=None, # Of all of them
+    sound:bool=False, # Files of sound alone count in folders, too
 ) -> pd.DataFrame: # A table with `video_path` and `thumbnail_path`
     "One row a video; raises `InputError` for a folder without any"
-    parts,files = [],[]
+    parts,files,kinds = [],[],("video", "image", *(["sound"] if sound else []))
     for v in map(Path, videos):
         if v.suffix.lower() in TABLE_SUFFIXES: parts.append(read_table(v))
         elif v.is_dir():
-            found = sorted(p for p in v.rglob("*") if _is(p, "video") or _is(p, "image"))
-            if not found: raise InputError(f"{v} holds no video and no picture (looked for {', '.join(SUFFIXES['video'] + SUFFIXES['image'])}).")
+            found = sorted(p for p in v.rglob("*") if any(_is(p, k) for k in kinds))
+            if not found: raise InputError(f"{v} holds no video and no picture{' and no sound' if sound else ''} (looked for {', '.join(s for k in kinds for s in SUFFIXES[k])}).")
             files += found
         else: files.append(v)
     if files: parts.append(_named(files, title, description))
@@ -56,30 +57,50 @@ def predict_videos(
     description:str|None=None, # Of all of them
     store:str|Path|None=None, # Feature cache; `None`: `default_store()`
     workers:int|None=None, # Processes for media
+    modalities:str|None=None, # `av`, `a` or `v` for a system that has them; `None`: as the run has learned
 ) -> list[dict]: # `video, prediction, percentile, missing, error` a video
-    "Score videos with a saved run; a broken file has `error` and no score"
+    "Score videos with a saved run; a broken file has `error` and no score; raises `InputError` for modalities that the run has not learned"
+    ears = "v" not in (will_use(run, modalities) or "v")
+    table = videos if isinstance(videos, pd.DataFrame) else video_rows(videos, title, description, ears)
     model = run if isinstance(run, Predictor) else load(run)
     model.store,model.workers = open_store(store),workers
-    table = videos if isinstance(videos, pd.DataFrame) else video_rows(videos, title, description)
-    errors,broken = _faults(table, workers)
-    good = table[~table["video_id"].isin(broken)].reset_index(drop=True)
-    preds = model.predict(good).set_index("video_id") if len(good) else None
+    with asking(model, modalities):
+        errors,broken = _faults(table, workers, ears)
+        good = table[~table["video_id"].isin(broken)].reset_index(drop=True)
+        preds,lost = _answers(model, good)
+    errors,broken = errors | lost,broken | set(lost)
     return [_record(i, None if i in broken else preds.loc[i], errors.get(i)) for i in table["video_id"]]
 
 # %% ../nbs/65_predict.ipynb #a4520cca
-def _faults(table, workers, few=8):
+def _answers(model, table):
+    "Predictions by id, and what a network could not use though it opened"
+    if not len(table): return None,{}
+    kept = getattr(model, "problems", None)
+    if kept is not None: model.problems = {}
+    preds = model.predict(table).set_index("video_id")
+    if kept is None: return preds,{}
+    found,model.problems = model.problems,kept | model.problems
+    have = table[table["video_path"].notna()] if "video_path" in table else table[:0]
+    return preds,{i: f"{p}: broken, {found[i]}" for i,p in zip(have["video_id"], have["video_path"]) if i in found}
+
+def _faults(table, workers, ears=False, few=8):
     "What is wrong with which video, and the ids that cannot be used; many files are checked in processes that can be killed"
     errors,broken = {},set()
     for column in ("thumbnail_path", "video_path"):
         if column not in table: continue
         have = table[table[column].notna()]
-        paths = have[column].tolist()
-        found = [check(p) for p in paths] if len(paths) <= few else list(check_paths(paths, workers=workers).itertuples())
-        bad = {i: v for i,v in zip(have["video_id"], found) if v.status != "ok"}
+        media = "sound" if ears and column == "video_path" else None
+        found = _verdicts(list(dict.fromkeys(have[column])), media, workers, few)
+        bad = {i: found[p] for i,p in zip(have["video_id"], have[column]) if found[p].status != "ok" and not (media and found[p].kind == "no-audio")}      # no sound is something that can be learned
         errors |= {i: f"{v.path}: {v.status}, {v.kind}: {v.reason}" for i,v in bad.items()}
         main = set(have["video_id"]) if column == "video_path" or "video_path" not in table else set(table["video_id"][table["video_path"].isna()])
         broken |= {i for i,v in bad.items() if v.status == "broken" and i in main}
     return errors, broken
+
+def _verdicts(paths, media, workers, few):
+    many = [p for p in paths if not Path(p).is_dir()] if len(paths) > few else []
+    found = dict(zip(many, check_paths(many, workers=workers, media=media).itertuples())) if many else {}
+    return {p: found[p] if p in found else check(p, media=media) for p in paths}
 
 def _record(video, row, error):
     out = {"video": video, "prediction": None, "percentile": None, "missing": [], "error": error}
