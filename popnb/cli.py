@@ -285,7 +285,7 @@ def doctor(as_json:Annotated[bool, typer.Option("--json", help="As JSON")]=False
 # %% ../nbs/70_cli.ipynb #c77b1c07
 @app.command()
 def plan(
-    model:Annotated[list[str], typer.Argument(help="smolvlm2 or qwen2.5-vl, also with a size (qwen2.5-vl 3b), another family (qwen3-vl 4b), a folder with config.json, or organisation/name on the hub")],
+    model:Annotated[list[str], typer.Argument(help="smolvlm2, qwen2.5-vl or videollama2, also with a size (qwen2.5-vl 3b, videollama2 7b), another family (qwen3-vl 4b), a folder with config.json, or organisation/name on the hub")],
     frames:Annotated[int, typer.Option(help="Frames of a video")]=8,
     size:Annotated[str, typer.Option("--size", help="Width and height of the videos, pixels")]="1080x1920",
     pixels:Annotated[Optional[int], typer.Option("--pixels", help="Most pixels of a frame [dim](default: 768 cells of 28x28; smolvlm2 has one size)[/dim]")]=None,
@@ -296,7 +296,11 @@ def plan(
     readout:Annotated[str, typer.Option(help="head, mean, token or logits")]="head",
     checkpoint_activations:Annotated[bool, typer.Option("--checkpoint-activations", help="Compute activations twice instead of keeping them: less memory, a third more time")]=False,
     precision:Annotated[str, typer.Option(help="auto, bf16 or fp32")]="auto",
-    rank:Annotated[int, typer.Option(help="Of adapters")]=8,
+    rank:Annotated[Optional[int], typer.Option(help="Of adapters [dim](default: 8; videollama2 64)[/dim]")]=None,
+    modalities:Annotated[Optional[str], typer.Option("--modalities", help="videollama2: av (look and listen), v or a [dim](default: av)[/dim]")]=None,
+    seconds:Annotated[Optional[float], typer.Option("--seconds", help="videollama2: of sound [dim](default: 8; 30 with --faithful)[/dim]")]=None,
+    frozen:Annotated[Optional[list[str]], typer.Option("--frozen", help="videollama2: a part that does not learn, besides the vision tower: decoder, connector, audio, projector or head; may be repeated")]=None,
+    faithful:Annotated[bool, typer.Option("--faithful", help="videollama2: as published")]=False,
     device:Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]="auto",
     memory:Annotated[Optional[float], typer.Option(help="GB of a card that is not here, e.g. 24")]=None,
     tflops:Annotated[Optional[float], typer.Option(help="Rate of large matrix products of that card, thousand billion a second [dim](default: measured here, in a third of a second)[/dim]")]=None,
@@ -304,13 +308,15 @@ def plan(
     as_json:Annotated[bool, typer.Option("--json", help="One JSON object")]=False,
     table:Annotated[bool, typer.Option("--table", help="All methods for this model on cards of 12, 24 and 80 GB")]=False,
 ):
-    """Say what a vision-language model needs, before anything of it is loaded. Exit code 1 where it does not fit.
+    """Say what a network that watches, reads and listens needs, before anything of it is loaded. Exit code 1 where it does not fit.
 
     [bold]popnb plan qwen2.5-vl 7b --memory 24[/bold]: on a card of 24 GB? If not, which flag helps?
 
     [bold]popnb plan smolvlm2 --method full --rows 100000 --tflops 400[/bold]: how long is an epoch?
 
     [bold]popnb plan qwen2.5-vl 3b --table[/bold]: which method on which card?
+
+    [bold]popnb plan videollama2 7b --memory 24 --batch-size 1 --seconds 8[/bold]: with eight seconds of sound?
     """
     from popnb.models.plan import measure_rate, plan as look, plan_dict, plan_markdown
     from popnb.trainconfig import pick_precision
@@ -320,7 +326,8 @@ def plan(
     import torch
     where = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     half = precision != "fp32" if memory is not None or where.partition(":")[0] not in ("cpu", "cuda") or where != "cpu" and not torch.cuda.is_available() else pick_precision(precision, where) == "bf16"
-    what = dict(frames=frames, size=(int(high), int(wide)), text=text, readout=readout, half=half, r=rank, pixels=pixels)
+    own = {k: v for k,v in dict(modalities=modalities, seconds=seconds, frozen=tuple(p for o in frozen or [] for p in o.split(",")), faithful=faithful).items() if v}
+    what = dict(frames=frames, size=(int(high), int(wide)), text=text, readout=readout, half=half, r=rank, pixels=pixels) | own
     if table:
         from popnb.models.plan import plan_table
         return show(plan_table(models=[" ".join(model)], methods=[m for m in ("head", "qlora", "lora", "full") if m != "head" or readout in ("head", "mean")], **what).reset_index())

@@ -76,12 +76,13 @@ def _answers(model, table):
     "Predictions by id, and what a network could not use though it opened"
     if not len(table): return None,{}
     kept = getattr(model, "problems", None)
-    if kept is not None: model.problems = {}
-    preds = model.predict(table).set_index("video_id")
-    if kept is None: return preds,{}
-    found,model.problems = model.problems,kept | model.problems
-    have = table[table["video_path"].notna()] if "video_path" in table else table[:0]
-    return preds,{i: f"{p}: broken, {found[i]}" for i,p in zip(have["video_id"], have["video_path"]) if i in found}
+    if kept is None: return model.predict(table).set_index("video_id"),{}
+    model.problems = {}
+    try: preds = model.predict(table).set_index("video_id")
+    finally: found,model.problems = model.problems,kept | model.problems
+    films,stills = (dict(zip(table["video_id"], table[c])) if c in table else {} for c in ("video_path", "thumbnail_path"))
+    say = lambda i: f"{films[i]}: broken, {found[i]}" if isinstance(films.get(i), str) else f"{stills[i]}: a picture, and a {model.system} run needs a video" if isinstance(stills.get(i), str) else None
+    return preds,{i: s for i in table["video_id"] if i in found and (s := say(i))}
 
 def _faults(table, workers, ears=False, few=8):
     "What is wrong with which video, and the ids that cannot be used; many files are checked in processes that can be killed"
