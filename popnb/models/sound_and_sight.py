@@ -69,16 +69,21 @@ class SoundAndSight(Watcher):
                          model_id=model_id, vision=vision, strict=strict, frozen=tuple([frozen] if isinstance(frozen, str) else frozen), r=r, alpha=alpha, dropout=dropout, max_bad=max_bad, faithful=faithful)
         self.learning,self.asked,self.quiet = False,modalities,0     # whether rows are shown in order to be learned from; what answers are made from; training clips without sound
 
-    @property
-    def training(self): return TINY_TRAINING if self.tiny else PAPER_TRAINING      # fields of `popnb.trainconfig.TrainConfig`
-    @property
-    def modalities(self): return self.options["modalities"]
-    @property
-    def inputs(self): return (*(["video"] if "v" in self.asked else []), *(["sound"] if "a" in self.asked else []), *(self.prompt.fields if hasattr(self, "prompt") else ("title", "description")))
-    @property
-    def mute(self): # Share of training clips whose sound is taken away
-        o = self.options
-        return .1*(o["modalities"] == "av" and not o["faithful"]) if o["mute"] is None else o["mute"]
+# %% ../../nbs/29_models.sound_and_sight.ipynb #afc11de4
+@patch(as_prop=True)
+def training(self:SoundAndSight): return TINY_TRAINING if self.tiny else PAPER_TRAINING      # fields of `popnb.trainconfig.TrainConfig`
+
+@patch(as_prop=True)
+def modalities(self:SoundAndSight): return self.options["modalities"]
+
+@patch(as_prop=True)
+def mute(self:SoundAndSight):
+    "Share of training clips whose sound is taken away"
+    o = self.options
+    return .1*(o["modalities"] == "av" and not o["faithful"]) if o["mute"] is None else o["mute"]
+
+@patch(as_prop=True)
+def inputs(self:SoundAndSight): return (*(["video"] if "v" in self.asked else []), *(["sound"] if "a" in self.asked else []), *(self.prompt.fields if hasattr(self, "prompt") else ("title", "description")))
 
 # %% ../../nbs/29_models.sound_and_sight.ipynb #1f1714d0
 ALONE = {"av": "pictures and sound together", "a": "sound alone", "v": "pictures alone"}
@@ -192,6 +197,7 @@ def _fit(self:SoundAndSight, train, valid, y, yv):
     if a <= 0: return self.notes.append(f"The {len(x)} validation rows do not say in which unit the correlation loss left the scores.")
     self.stats |= dict(slope=a, intercept=float(t.mean()-a*x.mean()))
 
+# %% ../../nbs/29_models.sound_and_sight.ipynb #e1e87744
 @patch
 def _predict(self:SoundAndSight, table):
     found = self._show(table)
