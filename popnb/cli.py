@@ -319,15 +319,9 @@ def plan(
     [bold]popnb plan videollama2 7b --memory 24 --batch-size 1 --seconds 8[/bold]: with eight seconds of sound?
     """
     from popnb.models.plan import measure_rate, plan as look, plan_dict, plan_markdown
-    from popnb.trainconfig import pick_precision
-    wide,x,high = size.lower().partition("x")
-    if not (x and wide.isdigit() and high.isdigit()): raise InputError(f"--size wants width x height in pixels, e.g. 1080x1920, got {size!r}.")
-    one_of("--precision", precision, ("auto", "bf16", "fp32"))
-    import torch
-    where = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    half = precision != "fp32" if memory is not None or where.partition(":")[0] not in ("cpu", "cuda") or where != "cpu" and not torch.cuda.is_available() else pick_precision(precision, where) == "bf16"
+    where,half = _arithmetic(device, precision, memory)
     own = {k: v for k,v in dict(modalities=modalities, seconds=seconds, frozen=tuple(p for o in frozen or [] for p in o.split(",")), faithful=faithful).items() if v}
-    what = dict(frames=frames, size=(int(high), int(wide)), text=text, readout=readout, half=half, r=rank, pixels=pixels) | own
+    what = dict(frames=frames, size=_frame(size), text=text, readout=readout, half=half, r=rank, pixels=pixels) | own
     if table:
         from popnb.models.plan import plan_table
         return show(plan_table(models=[" ".join(model)], methods=[m for m in ("head", "qlora", "lora", "full") if m != "head" or readout in ("head", "mean")], **what).reset_index())
@@ -335,6 +329,21 @@ def plan(
     if tflops is None and memory is None: p = p.timed(measure_rate(where, half))
     say(json.dumps(plan_dict(p)) if as_json else plan_markdown(p))
     if not p.fits: raise typer.Exit(1)
+
+# %% ../nbs/70_cli.ipynb #e6db02ec
+def _frame(size):
+    "Height and width from `--size`"
+    wide,x,high = size.lower().partition("x")
+    if not (x and wide.isdigit() and high.isdigit()): raise InputError(f"--size wants width x height in pixels, e.g. 1080x1920, got {size!r}.")
+    return int(high),int(wide)
+
+def _arithmetic(device, precision, memory):
+    "Where, and whether in bfloat16"
+    import torch
+    from popnb.trainconfig import pick_precision
+    one_of("--precision", precision, ("auto", "bf16", "fp32"))
+    where = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    return where,precision != "fp32" if memory is not None or where.partition(":")[0] not in ("cpu", "cuda") or where != "cpu" and not torch.cuda.is_available() else pick_precision(precision, where) == "bf16"
 
 # %% ../nbs/70_cli.ipynb #0f7fc7ca
 @app.command()
