@@ -6,6 +6,7 @@
 __all__ = ['PAPER_TRAINING', 'TINY_TRAINING', 'MODES', 'ALONE', 'SoundAndSight']
 
 # %% ../../nbs/29_models.sound_and_sight.ipynb #333f8bbc
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from .adapt import METHODS
 from .base import system
 from .prompt import FAITHFUL, PROMPTS, Budget, _given, budget_from_dict, prompt_from_dict
 from .scenes import ANSWER, SceneData, Scenes, load_words
+from .towers import tower_features
 from .videollama2 import LOSSES, adapt_videollama2, part_rates
 from .videollama2_weights import BASE, load_videollama2, save_videollama2, videollama2
 from .vlm import inside
@@ -55,6 +57,7 @@ class SoundAndSight(Watcher):
         r:int=64, # Rank of adapters
         alpha:float=16., # Their weight
         dropout:float=.05, # Within them
+        cache:bool=False, # Keep what towers at rest make of each clip: the vision tower, and the audio tower where `frozen` names it
         max_bad:float=.5, # Share of unusable videos above which training is refused
         faithful:bool=False, # As published
     ):
@@ -66,7 +69,7 @@ class SoundAndSight(Watcher):
         if mute and "a" not in modalities: raise InputError(f"modalities={modalities} hears nothing that could be taken away: leave mute={mute:g} out.")
         if faithful and policy: raise InputError(f"faithful has its own frames, for training and for prediction: leave policy={policy} out.")
         super().__init__(preset, seed, modalities=modalities, method=method, frames=frames, policy=policy, seconds=seconds, fields=None if fields is None else tuple([fields] if isinstance(fields, str) else fields), prompt=prompt, budget=budget, loss=loss, mute=mute,
-                         model_id=model_id, vision=vision, strict=strict, frozen=tuple([frozen] if isinstance(frozen, str) else frozen), r=r, alpha=alpha, dropout=dropout, max_bad=max_bad, faithful=faithful)
+                         model_id=model_id, vision=vision, strict=strict, frozen=tuple([frozen] if isinstance(frozen, str) else frozen), r=r, alpha=alpha, dropout=dropout, cache=cache, max_bad=max_bad, faithful=faithful)
         self.learning,self.asked,self.quiet = False,modalities,0     # whether rows are shown in order to be learned from; what answers are made from; training clips without sound
 
 # %% ../../nbs/29_models.sound_and_sight.ipynb #afc11de4
@@ -155,7 +158,13 @@ def _usable(self:SoundAndSight, table, y, part):
     return shown,y
 
 @patch
-def _data(self:SoundAndSight, shown, target=None, train=False): return SceneData(shown, self.words, self.prompt, self.budget, self.answer, target, self.fill)
+def _data(self:SoundAndSight, shown, target=None, train=False): return SceneData(shown, self.words, self.prompt, self.budget, self.answer, target, self.fill, self._kept(shown) if self.options["cache"] else None)
+
+@patch
+def _kept(self:SoundAndSight, shown):
+    "What towers at rest make of these rows; how much that is, is said before it is computed"
+    def say(o): self.notes.append(o); print(o, file=sys.stderr)
+    return tower_features(self.net, shown, self.store, self.fill, learning=True, device=self.engine and self.engine.config.device, say=say)
 
 @patch
 def _seen(self:SoundAndSight):
