@@ -282,8 +282,8 @@ def remedies(
     return out
 
 # %% ../../nbs/22_models.plan.ipynb #c6e3b000
-FLAGS = dict(method="--method {}", checkpoint="--checkpoint-activations", batch="--batch-size {} --accumulate {}", frames="--frames {}", pixels="--pixels {}", seconds="--seconds {:g}", frozen="--frozen {}")                  # of popnb plan
-TRAIN_FLAGS = dict(method="--option method={}", checkpoint="--training checkpoint_activations=true", batch="--batch-size {} --training accumulate={}", frames="--option frames={}", pixels="--option pixels={}", seconds="--option seconds={:g}", frozen="--option frozen={}")   # of popnb train
+FLAGS = dict(method="--method {}", checkpoint="--checkpoint-activations", batch="--batch-size {} --accumulate {}", frames="--frames {}", pixels="--pixels {}", seconds="--seconds {:g}", frozen="--frozen {0}")                  # of popnb plan
+TRAIN_FLAGS = dict(method="--option method={}", checkpoint="--training checkpoint_activations=true", batch="--batch-size {} --training accumulate={}", frames="--option frames={}", pixels="--option pixels={}", seconds="--option seconds={:g}", frozen="--option 'frozen={1}'")   # of popnb train
 
 def flags_of(
     p:Plan, # As it was

@@ -332,7 +332,7 @@ def changed(self:AvPlan, changes):
 @patch
 def differs(self:AvPlan, q):
     "Flag, its values, and whether it is needed, for each"
-    return [(k, v, on) for k,v,on in Plan.differs(self, q) if k != "pixels"]+[("frozen", (q.frozen[0] if len(q.frozen) == 1 else json.dumps(q.frozen, separators=(",", ":")),), q.frozen != self.frozen)]
+    return [(k, v, on) for k,v,on in Plan.differs(self, q) if k != "pixels"]+[("frozen", (",".join(q.frozen), json.dumps(q.frozen, separators=(",", ":"))), q.frozen != self.frozen)]
 
 @patch
 def about(self:AvPlan):
