@@ -18,7 +18,7 @@ def plot_plans(
 ): # A figure
     "Stacked bars of what lies in memory at the busiest moment, one for each plan"
     fig,ax = canvas("GB", "", size=size)
-    names = [f"{p.name}, {p.how.method}{', again' if p.how.again else ''}, {p.batch}" for p in plans]
+    names = [f"{p.name}, {p.how.method}{', again' if p.how.again else ''}, {p.batch}"+"".join(f", no {k}" for k in getattr(p, "frozen", ())) for p in plans]
     left = [0.]*len(plans)
     for part,colour in COLOURS.items():
         width = [p.moments[p.at].get(part, 0)/1e9 for p in plans]

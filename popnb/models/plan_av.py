@@ -276,10 +276,7 @@ def av_config(
     if isinstance(source, VideoLlamaConfig): return "a VideoLlamaConfig",source,False,0.
     folder,word = Path(source),str(source).strip().lower()
     if folder.is_dir():
-        if any(folder.glob("*.safetensors")): config = inspect_folder(folder).config
-        else:
-            with torch.device("meta"): towers = VideoLlama2(replace(VideoLlamaConfig(), num_hidden_layers=1)).state_dict()
-            config = folder_config(folder, towers)
+        config = _sizes(folder)
         return str(source),config,True,max((o.stat().st_size for o in folder.iterdir() if o.suffix in (".safetensors", ".bin")), default=SHARD)
     if word == BASE.lower(): word = "videollama2 7b"
     family,_,size = word.replace(":", " ").partition(" ")
@@ -287,6 +284,14 @@ def av_config(
     known = {"7b": VideoLlamaConfig, "tiny": VideoLlamaConfig.tiny}
     config = known[one_of("size of videollama2", size.strip() or "7b", known)]()
     return word,config,size.strip() != "tiny",SHARD
+
+def _sizes(folder):
+    "By the weights, where they can be asked without reading them; else by config.json, with towers of the published sizes"
+    if any(folder.glob("*.safetensors")):
+        try: return inspect_folder(folder).config
+        except InputError: pass                                       # e.g. no vision tower in it: loading has its own words for that
+    with torch.device("meta"): towers = VideoLlama2(replace(VideoLlamaConfig(), num_hidden_layers=1)).state_dict()
+    return folder_config(folder, towers)
 
 @dataclass(frozen=True)
 class AvPlan(Plan):
@@ -384,7 +389,7 @@ def plan_av(
     frozen = tuple(dict.fromkeys(one_of("part", k, PARTS) for k in ([frozen] if isinstance(frozen, str) else frozen)))
     seconds = config.seconds if faithful else 8. if seconds is None and files else config.seconds if seconds is None else seconds
     where,have = (f"a card of {memory:g} GB", card_memory(memory)) if memory is not None else device_memory(device)
-    base = 4 if not half or base is None and not files and isinstance(source, str) else base or 2
+    base = base or (4 if not files and isinstance(source, str) else 2)
     tokens = clip_tokens(config, frames or config.frames, text, seconds, modalities)
     return AvPlan(name, tokens, How(method, half, again and method != "head", batch > 1, base, r or 64), batch, accumulate, "head", 0, 0, {}, where, have, 0, 0, None if tflops is None else tflops*1e12, rows, config=config,
                   modalities=modalities, seconds_heard=seconds, frozen=frozen, dropout=dropout, faithful=faithful, published=files, shard=shard).added()

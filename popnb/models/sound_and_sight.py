@@ -13,11 +13,14 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ..core import InputError, in_range, one_of
+from ..core import InputError, in_range, one_of, pick_device
+from ..features.embed import has_bf16
 from ..features.frames import FrameRule, frame_set, rule_from_dict
 from ..features.sound import HZ, SoundRule, sound_rule_from_dict, sound_set
 from .adapt import METHODS
 from .base import system
+from .plan import advice
+from .plan_av import plan_av
 from .prompt import FAITHFUL, PROMPTS, Budget, _given, budget_from_dict, prompt_from_dict
 from .scenes import ANSWER, SceneData, Scenes, load_words
 from .towers import tower_features
@@ -28,8 +31,8 @@ from .vlm_parts import TINY
 from .watch import Watcher
 
 # %% ../../nbs/29_models.sound_and_sight.ipynb #c89ec622
-PAPER_TRAINING = dict(epochs=1, batch_size=6, accumulate=4, lr=5e-5, schedule="cosine", warmup=.03, grad_clip=1., checkpoint_activations=True, groups=part_rates())
-TINY_TRAINING = dict(epochs=12, batch_size=8, lr=1e-3, weight_decay=.01, schedule="cosine", warmup=.1, grad_clip=1., groups=part_rates(connector=.5) | {"model.embed_tokens": 4.})     # a word is in few clips: its vector takes longer steps
+PAPER_TRAINING = dict(epochs=1, batch_size=6, accumulate=4, lr=5e-5, schedule="cosine", warmup=.03, grad_clip=1., checkpoint_activations=True, find_unused=True, groups=part_rates())      # a batch may have no sound at all
+TINY_TRAINING = dict(epochs=12, batch_size=8, lr=1e-3, weight_decay=.01, schedule="cosine", warmup=.1, grad_clip=1., find_unused=True, groups=part_rates(connector=.5) | {"model.embed_tokens": 4.})     # a word is in few clips: its vector takes longer steps
 MODES = {"av": "looks and listens", "a": "listens", "v": "looks"}
 
 # %% ../../nbs/29_models.sound_and_sight.ipynb #86da33ea
@@ -58,6 +61,7 @@ class SoundAndSight(Watcher):
         alpha:float=16., # Their weight
         dropout:float=.05, # Within them
         cache:bool=False, # Keep what towers at rest make of each clip: the vision tower, and the audio tower where `frozen` names it
+        memory:float|None=None, # GB that the device has; `None`: as it says
         max_bad:float=.5, # Share of unusable videos above which training is refused
         faithful:bool=False, # As published
     ):
@@ -69,7 +73,7 @@ class SoundAndSight(Watcher):
         if mute and "a" not in modalities: raise InputError(f"modalities={modalities} hears nothing that could be taken away: leave mute={mute:g} out.")
         if faithful and policy: raise InputError(f"faithful has its own frames, for training and for prediction: leave policy={policy} out.")
         super().__init__(preset, seed, modalities=modalities, method=method, frames=frames, policy=policy, seconds=seconds, fields=None if fields is None else tuple([fields] if isinstance(fields, str) else fields), prompt=prompt, budget=budget, loss=loss, mute=mute,
-                         model_id=model_id, vision=vision, strict=strict, frozen=tuple([frozen] if isinstance(frozen, str) else frozen), r=r, alpha=alpha, dropout=dropout, cache=cache, max_bad=max_bad, faithful=faithful)
+                         model_id=model_id, vision=vision, strict=strict, frozen=tuple([frozen] if isinstance(frozen, str) else frozen), r=r, alpha=alpha, dropout=dropout, cache=cache, memory=memory, max_bad=max_bad, faithful=faithful)
         self.learning,self.asked,self.quiet = False,modalities,0     # whether rows are shown in order to be learned from; what answers are made from; training clips without sound
 
 # %% ../../nbs/29_models.sound_and_sight.ipynb #afc11de4
@@ -130,12 +134,26 @@ def _build(self:SoundAndSight):
     "The network for the label, with what learns chosen"
     o,rest = self.options,self.tiny or self.options["faithful"]
     method = o["method"] or ("full" if rest else "qlora")
+    if not self.tiny: self._afford(method)
     net = videollama2(self.preset, o["model_id"], o["vision"], method, self.modalities, o["faithful"], o["loss"], dropout=0. if self.tiny and not o["faithful"] else .1, seed=self.seed, strict=o["strict"])
     self.words = load_words(None if self.tiny else o["model_id"] or BASE)
     self._settle(net.config)
     net.mute = self.mute
     idle = [*(["connector"] if "v" not in self.modalities else []), *(["audio", "projector"] if "a" not in self.modalities else []), *(["absence"] if "a" not in self.modalities or o["faithful"] else [])]
     return adapt_videollama2(net, method, dict.fromkeys([*o["frozen"], *idle]), o["r"], o["alpha"], o["dropout"], self.seed)
+
+# %% ../../nbs/29_models.sound_and_sight.ipynb #d92d9eba
+@patch
+def _afford(self:SoundAndSight, method):
+    "Say what it will take, and refuse what the device does not have"
+    o,c,place = self.options,self.engine.config,self.options["model_id"] or BASE
+    if place != BASE and (not Path(place).is_dir() or sum(f.stat().st_size for f in Path(place).iterdir() if f.is_file()) < 1e9): return
+    b,half = budget_from_dict(Budget().to_dict() | (o["budget"] or {})),c.precision == "bf16" or c.precision == "auto" and (o["memory"] is not None or has_bf16(pick_device(c.device)))
+    p = plan_av(place, o["frames"], b.title+b.description+60, c.batch_size, method, again=c.checkpoint_activations, accumulate=c.accumulate, half=half, r=o["r"], device="cpu" if c.device == "cpu" else "auto", memory=o["memory"],
+                seconds=o["seconds"], modalities=self.modalities, frozen=o["frozen"], dropout=o["dropout"], faithful=o["faithful"])
+    p.check()
+    self.notes.append(f"Estimated before loading: {advice(p)}")
+    print(self.notes[-1], file=sys.stderr)
 
 # %% ../../nbs/29_models.sound_and_sight.ipynb #22beb723
 @patch
