@@ -146,6 +146,7 @@ def _row_keys(net, part, scenes, fill):
     return [None if not ok else nothing if mute else content_key(k.encode(), **what, fill=fill, faithful=net.faithful) for k,ok,mute in zip(scenes.sound.keys, scenes.ok, scenes.silent)]
 
 def _afford(store, part, n, size):
+    if not hasattr(store, "folder"): return     # it writes nothing
     free = shutil.disk_usage(store.folder).free
     if n*size > free: raise InputError(f"What the {part} tower makes of {n} clips needs {_amount(n*size)} ({_amount(size)} a clip) in {store.folder}, where {_amount(free)} are free: give another store, or do without kept towers.")
 
