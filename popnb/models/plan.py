@@ -170,6 +170,7 @@ class Plan:
     def changed(self, changes): return _changed(self, changes)
     def differs(self, q): return _differs(self, q)
     def about(self): return _about(self)
+    def twice(self, method): return method != "head"                # whether there is anything to compute twice
     def more(self): return {"readout": self.readout}                # for JSON
 
 # %% ../../nbs/22_models.plan.ipynb #530742d4
@@ -187,7 +188,7 @@ def planned(
     method:str, # One of `popnb.models.adapt.METHODS`
 ) -> Plan:
     "The same trained in another way"
-    return replace(p, batch=batch, how=replace(p.how, method=one_of("method", method, METHODS), again=again and method != "head", padded=batch > 1)).added()
+    return replace(p, batch=batch, how=replace(p.how, method=one_of("method", method, METHODS), again=again and p.twice(method), padded=batch > 1)).added()
 
 ELSEWHERE = {"videollama": "popnb.models.plan_av"}   # how a name begins -> module with a `plan_av` of its own, imported when it is asked for
 
@@ -278,7 +279,7 @@ def remedies(
             out.append(next(q for one in itertools.product(*(ways[k] for k in names)) if (q := p.changed(one)).fits))
             if n > 1: break
         if out: break
-    if p.how.method != "head" and p.readout in ("head", "mean") and (q := p.changed([{"how": {"method": "head", "again": False}}])).fits: out.append(q)
+    if p.how.method != "head" and p.readout in ("head", "mean") and (q := p.changed([{"how": {"method": "head", "again": p.twice("head")}}])).fits: out.append(q)
     return out
 
 # %% ../../nbs/22_models.plan.ipynb #c6e3b000

@@ -120,6 +120,7 @@ def _forward(net, case, m):
         if media[-1].requires_grad: media[-1].register_hook(lambda g: m.mark("back sound 1"))
         del mel, heard
     m.mark("text 0")
+    if t.samples and not case.faithful: media.append(net.absence.weight.expand(b, 1, -1)[:, :0])      # none of it, and yet it may learn
     w,k = inner.embed_tokens(words),t.text//2
     x = torch.nn.utils.rnn.pad_sequence([torch.cat([w[i, :k], *(o[i].to(w.dtype) for o in media), w[i, k:]]) for i in range(b)], True)
     del w, media
@@ -229,10 +230,10 @@ def step_passes(
 ) -> dict: # Part -> what it costs in training, in forward passes
     "Forward passes that a training step costs, by part"
     m,again = case.how.method,case.how.again
-    if m == "head": return dict.fromkeys(("vision", "connector", "audio", "projector", "text"), 1)
+    if m == "head": return dict.fromkeys(("vision", "connector", "audio", "projector"), 1) | {"text": 1 if "absence" in case.idle else 2+again}
     rest = lambda k, learns: 1 if k in case.idle else learns+again*(k != "projector")
     adapted = 3 if m == "full" else 2
-    alive = any(k not in case.idle for k in ("connector", "audio", "projector"))       # whether anything before the decoder learns
+    alive = any(k not in case.idle for k in ("connector", "audio", "projector", "absence"))       # whether anything before the decoder learns
     return {"vision": 1, "connector": rest("connector", 3), "audio": rest("audio", adapted), "projector": 3 if "projector" not in case.idle else 1+(("audio" not in case.idle) and "a" in case.modalities),
             "text": (1+alive+again if "decoder" in case.idle else adapted+again) if alive or "decoder" not in case.idle else 1}
 
@@ -306,6 +307,7 @@ class AvPlan(Plan):
     machine:float=0          # Bytes of the machine's own memory that loading takes
     @property
     def case(self): return Case(self.config, self.tokens, self.how, self.batch, self.modalities, self.frozen, self.dropout, self.faithful, "cpu" not in self.device, self.accumulate > 1)
+    def twice(self, method): return method != "head" or "absence" not in self.case.idle      # a vector in front of the decoder learns with the head
     def more(self): return dict(modalities=self.modalities, seconds_of_sound=self.seconds_heard, frozen=list(self.frozen), machine_gb=self.machine/1e9)
     def added(self):
         found,t,machine = av_moments(self.case, self.published, self.shard)
@@ -318,7 +320,7 @@ def changes(self:AvPlan):
     "Flag -> changes that it can make, the mildest first"
     h,rest = self.how,[k for k in ("audio", "connector") if k not in self.case.idle]
     smaller = [b for b in (self.batch >> i for i in range(1, 12)) if b]
-    out = {"checkpoint": [] if h.again or h.method == "head" else [{"how": {"again": True}}],
+    out = {"checkpoint": [] if h.again or not self.twice(h.method) else [{"how": {"again": True}}],
            "batch": [{"batch": b, "accumulate": -(-self.batch*self.accumulate//b), "how": {"padded": b > 1}} for b in smaller],
            "method": [{"how": {"method": m}} for m in {"full": ("lora", "qlora"), "lora": ("qlora",)}.get(h.method, ())],
            "frozen": [] if h.method == "head" else [{"frozen": (*self.frozen, *rest[:i])} for i in range(1, len(rest)+1)],
@@ -391,5 +393,5 @@ def plan_av(
     where,have = (f"a card of {memory:g} GB", card_memory(memory)) if memory is not None else device_memory(device)
     base = base or (4 if not files and isinstance(source, str) else 2)
     tokens = clip_tokens(config, frames or config.frames, text, seconds, modalities)
-    return AvPlan(name, tokens, How(method, half, again and method != "head", batch > 1, base, r or 64), batch, accumulate, "head", 0, 0, {}, where, have, 0, 0, None if tflops is None else tflops*1e12, rows, config=config,
+    return AvPlan(name, tokens, How(method, half, again, batch > 1, base, r or 64), batch, accumulate, "head", 0, 0, {}, where, have, 0, 0, None if tflops is None else tflops*1e12, rows, config=config,
                   modalities=modalities, seconds_heard=seconds, frozen=frozen, dropout=dropout, faithful=faithful, published=files, shard=shard).added()
