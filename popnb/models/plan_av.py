@@ -190,6 +190,7 @@ def dry_run(
 KNOTS,_done = (1, 8, 64, 512),{}
 
 def _kept_run(case, train):
+    case = replace(case, how=replace(case.how, padded=False))
     if not train: case = replace(case, frozen=(), dropout=0., grads=False, how=replace(case.how, again=False))
     key = json.dumps([case.config.to_dict(), repr(replace(case, config=None)), train], sort_keys=True)
     if key not in _done: _done[key] = dry_run(case, train)
