@@ -17,7 +17,7 @@ from ..core import InputError, in_range, one_of, pick_device
 from ..features.embed import has_bf16
 from ..features.frames import FrameRule, frame_set, rule_from_dict
 from ..features.sound import HZ, SoundRule, sound_rule_from_dict, sound_set
-from .adapt import METHODS
+from .adapt import METHODS, sizes
 from .base import system
 from .plan import advice
 from .plan_av import plan_av
@@ -61,6 +61,7 @@ class SoundAndSight(Watcher):
         alpha:float=16., # Their weight
         dropout:float=.05, # Within them
         cache:bool=False, # Keep what towers at rest make of each clip: the vision tower, and the audio tower where `frozen` names it
+        learn:bool=True, # `False`: the weights of `model_id` give scores as they come, and nothing is trained
         memory:float|None=None, # GB that the device has; `None`: as it says
         max_bad:float=.5, # Share of unusable videos above which training is refused
         faithful:bool=False, # As published
@@ -73,7 +74,7 @@ class SoundAndSight(Watcher):
         if mute and "a" not in modalities: raise InputError(f"modalities={modalities} hears nothing that could be taken away: leave mute={mute:g} out.")
         if faithful and policy: raise InputError(f"faithful has its own frames, for training and for prediction: leave policy={policy} out.")
         super().__init__(preset, seed, modalities=modalities, method=method, frames=frames, policy=policy, seconds=seconds, fields=None if fields is None else tuple([fields] if isinstance(fields, str) else fields), prompt=prompt, budget=budget, loss=loss, mute=mute,
-                         model_id=model_id, vision=vision, strict=strict, frozen=tuple([frozen] if isinstance(frozen, str) else frozen), r=r, alpha=alpha, dropout=dropout, cache=cache, memory=memory, max_bad=max_bad, faithful=faithful)
+                         model_id=model_id, vision=vision, strict=strict, frozen=tuple([frozen] if isinstance(frozen, str) else frozen), r=r, alpha=alpha, dropout=dropout, cache=cache, learn=learn, memory=memory, max_bad=max_bad, faithful=faithful)
         self.learning,self.asked,self.quiet = False,modalities,0     # whether rows are shown in order to be learned from; what answers are made from; training clips without sound
 
 # %% ../../nbs/29_models.sound_and_sight.ipynb #afc11de4
@@ -87,7 +88,7 @@ def modalities(self:SoundAndSight): return self.options["modalities"]
 def mute(self:SoundAndSight):
     "Share of training clips whose sound is taken away"
     o = self.options
-    return .1*(o["modalities"] == "av" and not o["faithful"]) if o["mute"] is None else o["mute"]
+    return .1*(o["modalities"] == "av" and not o["faithful"] and o["learn"]) if o["mute"] is None else o["mute"]
 
 @patch(as_prop=True)
 def inputs(self:SoundAndSight): return (*(["video"] if "v" in self.asked else []), *(["sound"] if "a" in self.asked else []), *(self.prompt.fields if hasattr(self, "prompt") else ("title", "description")))
@@ -133,7 +134,7 @@ def _settle(self:SoundAndSight, config):
 def _build(self:SoundAndSight):
     "The network for the label, with what learns chosen"
     o,rest = self.options,self.tiny or self.options["faithful"]
-    method = o["method"] or ("full" if rest else "qlora")
+    method = o["method"] or ("head" if not o["learn"] else "full" if rest else "qlora")
     if not self.tiny: self._afford(method)
     net = videollama2(self.preset, o["model_id"], o["vision"], method, self.modalities, o["faithful"], o["loss"], dropout=0. if self.tiny and not o["faithful"] else .1, seed=self.seed, strict=o["strict"])
     self.words = load_words(None if self.tiny else o["model_id"] or BASE)
@@ -192,13 +193,15 @@ def _seen(self:SoundAndSight):
 
 # %% ../../nbs/29_models.sound_and_sight.ipynb #c739d4b8
 @patch
+def _fresh_head(self:SoundAndSight): return any(k.startswith("lm_head_reg.") for k in getattr(getattr(self.net, "found", None), "new", ["lm_head_reg."]))     # no weights came with it
+
+@patch
 def _learn_scale(self:SoundAndSight, y):
     "What the head's number means"
     Watcher._learn_scale(self, y)
     self.stats |= dict(mute=self.mute, silent=self.quiet)
-    new,(low,high) = getattr(getattr(self.net, "found", None), "new", ["lm_head_reg."]),inside(y)
-    fresh = any(k.startswith("lm_head_reg.") for k in new)
-    self.net.scale = (self.stats["mean"], self.stats["sd"]) if fresh and not self.options["faithful"] else (low, (high-low)/100 or .01)
+    low,high = inside(y)
+    self.net.scale = (self.stats["mean"], self.stats["sd"]) if self._fresh_head() and not self.options["faithful"] else (low, (high-low)/100 or .01)
     self.net.recipe["scale"] = list(self.net.scale)
 
 @patch
@@ -216,6 +219,7 @@ def _raw(self:SoundAndSight, shown, batch=4):
 @patch
 def _fit(self:SoundAndSight, train, valid, y, yv):
     self.asked = self.modalities
+    if not self.options["learn"]: return self._as_it_comes(y)
     Watcher._fit(self, train, valid, y, yv)
     if self.options["loss"] != "correlation": return
     found = self._show(valid)
@@ -225,6 +229,14 @@ def _fit(self:SoundAndSight, train, valid, y, yv):
     self.stats |= dict(slope=a, intercept=float(t.mean()-a*x.mean()))
 
 # %% ../../nbs/29_models.sound_and_sight.ipynb #e1e87744
+@patch
+def _as_it_comes(self:SoundAndSight, y):
+    "Published scores; raises `InputError` for weights that hold no head"
+    self.net = self._build().eval()
+    if self._fresh_head(): raise InputError(f"{self.options['model_id'] or BASE} holds no head that gives a score (lm_head_reg): give the folder of a fine-tuned model as model_id, or leave learn=false out.")
+    self._learn_scale(y)
+    self.notes.append(f"Network: {sizes(self.net)['parameters']:,} parameters, none of which has learned here, from {self.options['model_id']}; {self._seen()}.")
+
 @patch
 def _predict(self:SoundAndSight, table):
     found = self._show(table)
