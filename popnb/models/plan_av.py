@@ -309,7 +309,7 @@ class AvPlan(Plan):
     @property
     def case(self): return Case(self.config, self.tokens, self.how, self.batch, self.modalities, self.frozen, self.dropout, self.faithful, "cpu" not in self.device, self.accumulate > 1)
     def twice(self, method): return method != "head" or "absence" not in self.case.idle      # a vector in front of the decoder learns with the head
-    def more(self): return dict(modalities=self.modalities, seconds_of_sound=self.seconds_heard, frozen=list(self.frozen), machine_gb=self.machine/1e9)
+    def more(self): return dict(modalities=self.modalities, seconds_of_sound=self.tokens.samples/RATE, frozen=list(self.frozen), machine_gb=self.machine/1e9)
     def added(self):
         found,t,machine = av_moments(self.case, self.published, self.shard)
         ops,passes = av_flops(self.config, self.tokens),step_passes(self.case)
