@@ -147,10 +147,11 @@ def _build(self:SoundAndSight):
 @patch
 def _afford(self:SoundAndSight, method):
     "Say what it will take, and refuse what the device does not have"
-    o,c,place = self.options,self.engine.config,self.options["model_id"] or BASE
-    if place != BASE and (not Path(place).is_dir() or sum(f.stat().st_size for f in Path(place).iterdir() if f.is_file()) < 1e9): return
+    o,c,place = self.options,self.engine and self.engine.config,self.options["model_id"] or BASE
+    if c is None or place != BASE and (not Path(place).is_dir() or sum(f.stat().st_size for f in Path(place).iterdir() if f.is_file()) < 1e9): return
     b,half = budget_from_dict(Budget().to_dict() | (o["budget"] or {})),c.precision == "bf16" or c.precision == "auto" and (o["memory"] is not None or has_bf16(pick_device(c.device)))
-    p = plan_av(place, o["frames"], b.title+b.description+60, c.batch_size, method, again=c.checkpoint_activations, accumulate=c.accumulate, half=half, r=o["r"], device="cpu" if c.device == "cpu" else "auto", memory=o["memory"],
+    step = dict(batch=c.batch_size, again=c.checkpoint_activations, accumulate=c.accumulate) if o["learn"] else dict(batch=1, again=True)       # scores alone take what a head takes, one clip at a time
+    p = plan_av(place, o["frames"], b.title+b.description+60, method=method, **step, half=half, r=o["r"], device="cpu" if c.device == "cpu" else "auto", memory=o["memory"],
                 seconds=o["seconds"], modalities=self.modalities, frozen=o["frozen"], dropout=o["dropout"], faithful=o["faithful"])
     p.check()
     self.notes.append(f"Estimated before loading: {advice(p)}")
