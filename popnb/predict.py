@@ -75,14 +75,10 @@ def predict_videos(
 def _answers(model, table):
     "Predictions by id, and what a network could not use though it opened"
     if not len(table): return None,{}
-    kept = getattr(model, "problems", None)
-    if kept is None: return model.predict(table).set_index("video_id"),{}
-    model.problems = {}
-    try: preds = model.predict(table).set_index("video_id")
-    finally: found,model.problems = model.problems,kept | model.problems
+    preds,found = model.predict(table).set_index("video_id"),model.unseen
     films,stills = (dict(zip(table["video_id"], table[c])) if c in table else {} for c in ("video_path", "thumbnail_path"))
-    say = lambda i: f"{films[i]}: broken, {found[i]}" if isinstance(films.get(i), str) else f"{stills[i]}: a picture, and a {model.system} run needs a video" if isinstance(stills.get(i), str) else None
-    return preds,{i: s for i in table["video_id"] if i in found and (s := say(i))}
+    say = lambda i: f"{films[i]}: broken, {found[i]}" if isinstance(films.get(i), str) else f"{stills[i]}: a picture, and a {model.system} run needs a video" if isinstance(stills.get(i), str) else f"no video file, and a {model.system} run needs one"
+    return preds,{i: say(i) for i in table["video_id"] if i in found}
 
 def _faults(table, workers, ears=False, few=8):
     "What is wrong with which video, and the ids that cannot be used; many files are checked in processes that can be killed"

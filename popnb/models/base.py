@@ -66,6 +66,7 @@ class Predictor:
     inputs = ()                        # what it may look at
     pretrained = False                 # whether preset `paper` starts from published weights
     training = None                    # its defaults for `TrainConfig` where it is trained step by step
+    unseen = {}                        # video_id -> why, of rows of the last table that it could not look at and gave the mean
     engine = None                      # the `popnb.training.Engine` that does it, handed in before `fit`
     def __init__(self,
         preset:str="tiny", # `tiny` or `paper`; a system without pretrained parts has one size

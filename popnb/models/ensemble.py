@@ -184,7 +184,7 @@ def _one(self:Ensemble, m, model, table, lost):
     self.days,self._asked = days,True
     texts = frame["missing"].fillna("").astype(str).tolist()
     for o,t in zip(lost, texts): o.update(dict.fromkeys(k for k in t.split(",") if k))
-    return _numbers(frame, self.days),~blind(model, texts)
+    return _numbers(frame, self.days),~(blind(model, texts) | table["video_id"].isin(model.unseen).to_numpy())
 
 def _span(days): return "none" if days is None else f"{days[0]} to {days[-1]}"
 

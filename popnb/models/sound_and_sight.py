@@ -234,7 +234,7 @@ def _fit(self:SoundAndSight, train, valid, y, yv):
 def _as_it_comes(self:SoundAndSight, y):
     "Published scores; raises `InputError` for weights that hold no head"
     self.net = self._build().eval()
-    if self._fresh_head(): raise InputError(f"{self.options['model_id'] or BASE} holds no head that gives a score (lm_head_reg): give the folder of a fine-tuned model as model_id, or leave learn=false out.")
+    if self._fresh_head(): raise InputError(f"{self.options['model_id'] or ('The tiny random network' if self.tiny else BASE)} holds no head that gives a score (lm_head_reg): give the folder of a fine-tuned model as model_id, or leave learn=false out.")
     self._learn_scale(y)
     self.notes.append(f"Network: {sizes(self.net)['parameters']:,} parameters, none of which has learned here, from {self.options['model_id']}; {self._seen()}.")
 

@@ -30,7 +30,7 @@ class Watcher(Predictor):
     ):
         super().__init__(preset, seed, **options)
         self.store = self.workers = self.net = None
-        self.stats,self.problems,self.aside = {},{},{}
+        self.stats,self.problems,self.unseen,self.aside = {},{},{},{}
 
     def _build(self): raise NotImplementedError                               # the network for the label, with what learns chosen
     def _show(self, table, max_bad=1.): raise NotImplementedError              # what it is shown of each row
@@ -59,7 +59,8 @@ def _usable(self:Watcher, table, y, part):
 def _note_bad(self:Watcher, table, found):
     "Remember which videos have no frames, and why"
     bad = [(i, p) for i,p in zip(table["video_id"], found.problems) if p]
-    self.problems |= dict(bad)
+    self.unseen = dict(bad)
+    self.problems |= self.unseen
     return bad
 
 @patch
