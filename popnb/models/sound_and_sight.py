@@ -178,12 +178,14 @@ def _usable(self:SoundAndSight, table, y, part):
     return shown,y
 
 @patch
-def _data(self:SoundAndSight, shown, target=None, train=False): return SceneData(shown, self.words, self.prompt, self.budget, self.answer, target, self.fill, self._kept(shown) if self.options["cache"] else None)
+def _data(self:SoundAndSight, shown, target=None, train=False): return SceneData(shown, self.words, self.prompt, self.budget, self.answer, target, self.fill, self._kept(shown, train) if self.options["cache"] else None)
 
 @patch
-def _kept(self:SoundAndSight, shown):
+def _kept(self:SoundAndSight, shown, train=False):
     "What towers at rest make of these rows; how much that is, is said before it is computed"
-    def say(o): self.notes.append(o); print(o, file=sys.stderr)
+    def say(o):
+        print(o, file=sys.stderr)
+        if train: self.notes.append(o)
     return tower_features(self.net, shown, self.store, self.fill, learning=True, device=self.engine and self.engine.config.device, say=say)
 
 @patch
