@@ -286,10 +286,11 @@ if __name__ == "__main__":
     p.add_argument("--out", default="bench/results/videollama2.json", help="where the JSON goes; parts that are not run stay in it")
     a = p.parse_args()
     torch.set_num_threads(1)
-    print(f"load of the machine: {os.getloadavg()[0]:.2f}", flush=True)
+    load = os.getloadavg()[0]
+    print(f"load of the machine: {load:.2f}", flush=True)
     if a.rehearse: on_gpu(2, "cpu", VideoLlamaConfig.tiny(), 4, 1.); sys.exit()
     def keep(name, part):
-        about = dict(python=platform.python_version(), machine=platform.machine(), threads=1, load_at_the_start=os.getloadavg()[0], **{k: version(k) for k in ("torch", "transformers", "peft", "bitsandbytes", "kaldi-native-fbank")})
+        about = dict(python=platform.python_version(), machine=platform.machine(), threads=1, load_at_the_start=load, **{k: version(k) for k in ("torch", "transformers", "peft", "bitsandbytes", "kaldi-native-fbank")})
         write_json(a.out, (read_json(a.out) if Path(a.out).exists() else {}) | {"about": about, name: part})
     for name,f in (("towers", towers), ("filterbank", filterbank), ("wrapper", lambda n: wrapper(3*n))):
         if name in a.parts.split(","): keep(name, f(a.rounds))
