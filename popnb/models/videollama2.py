@@ -338,7 +338,7 @@ def adapt_videollama2(
     if method in ("lora", "qlora") and not targets: raise InputError(f"{method}: the parts {', '.join(frozen)} are frozen, and no other has linear layers for adapters; use head or full.")
     if method in ("lora", "qlora", "head"): [net.get_submodule(n).float() for n in keep]       # small steps are lost in bfloat16
     adapt(net, method, targets, r, alpha, dropout, keep=keep, seed=seed, spare=spare)
-    return net.freeze(frozen)
+    return net.freeze(frozen if method != "head" else [k for k in PARTS if k not in whole])
 
 # %% ../../nbs/26_models.videollama2.ipynb #ba6411b9
 @patch
