@@ -1,6 +1,9 @@
-"""Rounds that take turns, and their medians: what the benches share"""
+"""Rounds that take turns, their medians, and the file that they go into: what the benches share"""
+import platform
 import statistics
 import time
+from importlib.metadata import version
+from pathlib import Path
 
 
 def rounds(ways, n, clock=time.process_time, warm=True):
@@ -13,6 +16,13 @@ def rounds(ways, n, clock=time.process_time, warm=True):
             f()
             times[name].append(clock() - start)
     return times
+
+
+def keeper(path, packages, **about):
+    "A function of a name and a part that puts the part into a JSON file, beside those that are in it"
+    from popnb.core import read_json, write_json
+    about = dict(python=platform.python_version(), machine=platform.machine(), threads=1) | about | {k: version(k) for k in packages}
+    return lambda name, part: write_json(path, (read_json(path) if Path(path).exists() else {}) | {"about": about, name: part})
 
 
 def table(title, times):

@@ -27,14 +27,13 @@ import sys
 import tempfile
 import time
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from timing import rounds, table
-from popnb.core import read_json, write_json
+from timing import keeper, rounds, table
+from popnb.core import read_json
 from popnb.models.beats import BeatsConfig
 from popnb.models.videollama2 import SO400M, VideoLlama2, VideoLlamaConfig, adapt_videollama2, normalise
 from popnb.models.videollama2_weights import empty_videollama2
@@ -289,9 +288,7 @@ if __name__ == "__main__":
     load = os.getloadavg()[0]
     print(f"load of the machine: {load:.2f}", flush=True)
     if a.rehearse: on_gpu(2, "cpu", VideoLlamaConfig.tiny(), 4, 1.); sys.exit()
-    def keep(name, part):
-        about = dict(python=platform.python_version(), machine=platform.machine(), threads=1, load_at_the_start=load, **{k: version(k) for k in ("torch", "transformers", "peft", "bitsandbytes", "kaldi-native-fbank")})
-        write_json(a.out, (read_json(a.out) if Path(a.out).exists() else {}) | {"about": about, name: part})
+    keep = keeper(a.out, ("torch", "transformers", "peft", "bitsandbytes", "kaldi-native-fbank"), load_at_the_start=load)
     for name,f in (("towers", towers), ("filterbank", filterbank), ("wrapper", lambda n: wrapper(3*n))):
         if name in a.parts.split(","): keep(name, f(a.rounds))
     if "memory" in a.parts.split(","):

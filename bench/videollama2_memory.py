@@ -1,30 +1,25 @@
 """VideoLLaMA2: what a process takes against its plan
 
-    python bench/videollama2_memory.py [--only NAME] [--more] [--out bench/results/videollama2_memory.json]
+    python bench/videollama2.py --parts memory [--only NAME] [--more]
 
 `popnb.models.plan_av` against the process, measured as in bench/vlm.py: each case in a process of its own, a network of
 some 300 million weights with random numbers and of the published form (8 or 4 frames of 384 x 384, 4 s of sound), growth of
 the resident memory (VmHWM, set back by /proc/self/clear_refs) beyond a process that has imported everything and has trained
 a tiny network of the same form: while the network is made, in a training step as the engine makes it (autocast, backward,
 clipping, AdamW, gradients set to nothing; two steps where the optimiser's state is large), and in a prediction.
-`memory(only, done, keep)` is the part, for a bench with others.
+`memory(only, done, keep)` is that part; this file is run by nobody but itself, a process a case.
 """
-import argparse
-import gc
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 from vlm import settle, status, train_step
-from popnb.core import read_json, write_json
 from popnb.models.adapt import sizes
 from popnb.models.beats import BeatsConfig
 from popnb.models.plan import plan
@@ -108,16 +103,6 @@ def memory(only=None, done=None, keep=lambda name, part: None):
     return out
 
 
-if __name__ == "__main__":
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--only", help="cases with this in their name")
-    p.add_argument("--more", action="store_true", help="only cases that the JSON has not")
-    p.add_argument("--case", help=argparse.SUPPRESS)
-    p.add_argument("--out", default="bench/results/videollama2_memory.json", help="where the JSON goes")
-    a = p.parse_args()
+if __name__ == "__main__":                       # a process that `memory` has started
     torch.set_num_threads(1)
-    if a.case: print(json.dumps(case(**json.loads(a.case)))); sys.exit()
-    def keep(name, part):
-        about = dict(python=platform.python_version(), machine=platform.machine(), threads=1, **{k: version(k) for k in ("torch", "transformers", "peft", "bitsandbytes")})
-        write_json(a.out, (read_json(a.out) if Path(a.out).exists() else {}) | {"about": about, name: part})
-    memory(a.only, read_json(a.out).get("memory", {}) if a.more and Path(a.out).exists() else {}, keep)
+    print(json.dumps(case(**json.loads(sys.argv[sys.argv.index("--case")+1]))))

@@ -23,19 +23,17 @@ import argparse
 import gc
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from timing import rounds, table
-from popnb.core import read_json, write_json
+from timing import keeper, rounds, table
+from popnb.core import read_json
 from popnb.models.adapt import adapt, sizes
 from popnb.models.plan import measure_rate, plan
 from popnb.models.shapes import Tokens, count_tokens, find_config, shape_config
@@ -310,9 +308,7 @@ if __name__ == "__main__":
     a = p.parse_args()
     torch.set_num_threads(1)
     if a.case: print(json.dumps(case(**json.loads(a.case)))); sys.exit()
-    def keep(name, part):
-        about = dict(python=platform.python_version(), machine=platform.machine(), threads=1, **{k: version(k) for k in ("torch", "transformers", "peft", "bitsandbytes")})
-        write_json(a.out, (read_json(a.out) if Path(a.out).exists() else {}) | {"about": about, name: part})
+    keep = keeper(a.out, ("torch", "transformers", "peft", "bitsandbytes"))
     if "memory" in a.parts: memory(a.only, read_json(a.out).get("memory", {}) if a.more and Path(a.out).exists() else {}, keep)
     for name,f in (("readouts", readouts), ("wrapper", wrapper), ("cache", cached)):
         if name in a.parts: keep(name, f(a.rounds))

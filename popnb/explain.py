@@ -287,7 +287,7 @@ def explain(
     model.store,model.workers = Aside(opened or store),workers
     try:
         p = model.predict(case.row).iloc[0]
-        if case.has("video_path") and (lost := getattr(model, "problems", {}).get(case.row["video_id"][0])): raise PopnbError(f"{case.row['video_path'][0]}: broken, {lost}")      # it opened, and a network that looks could not use it
+        if case.has("video_path") and (lost := model.unseen.get(case.row["video_id"][0])): raise PopnbError(f"{case.row['video_path'][0]}: broken, {lost}")      # it opened, and a network that looks could not use it
         if "prediction" not in p: raise InputError(f"explain says why one number came out, and this {model.system} run predicts a curve of {len(days_of(p.to_frame().T))} days: there is nothing yet that explains curves.")
         made,notes = _made(case, parts)
     finally:

@@ -9,7 +9,6 @@ __all__ = ['HZ', 'SHORTEST', 'PUBLISHED_SOUND', 'VERSION', 'SoundRule', 'sound_r
 # %% ../../nbs/17_features.sound.ipynb #493ae0be
 import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 

@@ -8,7 +8,6 @@ __all__ = ['ORDER', 'AT', 'KNOTS', 'MOMENTS', 'SHARD', 'Clip', 'clip_tokens', 'C
 
 # %% ../../nbs/28_models.plan_av.ipynb #0992b108
 import json
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from .ledger import How
 from .meter import dry, ghost, gpu_kernels
 from .plan import TRAIN_FLAGS, Plan, advice, card_memory, device_memory
 from .shapes import Tokens, Tower, layer_macs
-from .videollama2 import MODALITIES, PARTS, SO400M, VideoLlama2, VideoLlamaConfig, adapt_videollama2
+from .videollama2 import MODALITIES, PARTS, VideoLlama2, VideoLlamaConfig, adapt_videollama2
 from .videollama2_weights import BASE, KEPT, folder_config, inspect_folder
 
 # %% ../../nbs/28_models.plan_av.ipynb #158d3212
@@ -106,7 +105,7 @@ def _watch(net, m):
 
 def _forward(net, case, m):
     "As `VideoLlama2.forward`; what a clip goes in with, and what comes out"
-    b,t,c,inner = case.batch,case.clip,case.config,net.model
+    b,t,inner = case.batch,case.clip,net.model
     pixels,sound = torch.empty(b, t.frames, 3, *t.size, dtype=torch.uint8) if t.frames else None,torch.empty(b, t.samples) if t.samples else None
     words,real,media = torch.empty(b, t.text, dtype=torch.long),torch.empty(b, t.total+1, dtype=torch.bool),[]
     m.mark("vision")
