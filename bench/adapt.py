@@ -33,9 +33,9 @@ from scipy.stats import spearmanr
 
 from timing import rounds, table
 from popnb.core import write_json
-from popnb.models.adapt import METHODS, adapt, is_4bit, sizes
-from popnb.models.frame_nets import frame_net, load_net, save_net
-from popnb.training import Engine
+from popnb.models.adapters import METHODS, adapt, is_4bit, sizes
+from popnb.models.video.networks import frame_net, load_net, save_net
+from popnb.training.engine import Engine
 
 SMALL = dict(name="timesformer", size=64, shape={"hidden_size": 128, "num_hidden_layers": 4, "intermediate_size": 256}, dropout=0.)
 WAYS = ("full", "full, again", "head", "lora", "lora, again", "qlora", "qlora, again")

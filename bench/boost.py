@@ -11,7 +11,7 @@ share, some of their own, and noise in every column. The label is half noise. Th
   pairs of columns     in products of such columns, which show nothing one by one
 
 `lightgbm` is what LGBMRegressor does by default: 100 trees, learning rate .1, 31 leaves, all columns, 255 bins. The
-other ways, `popnb.models.wide.PRESETS`, share trees, leaves and learning rate; their time includes finding axes and
+other ways, `popnb.models.tabular.wide_embeddings.PRESETS`, share trees, leaves and learning rate; their time includes finding axes and
 picks, binning, training and the prediction of 10,000 test rows. The first seed of the first world is timed in
 alternating rounds (A B C A B C ...) in one process, the rest once, by the clock and by the processor's own time, which
 a busy machine disturbs less; medians, their ratios with a bootstrap interval,
@@ -30,8 +30,8 @@ from pathlib import Path
 import numpy as np
 
 from popnb.core import write_json
-from popnb.intervals import paired
-from popnb.models.wide import PRESETS, Wide
+from popnb.metrics.bootstrap import paired
+from popnb.models.tabular.wide_embeddings import PRESETS, Wide
 
 WORLDS = ("strong directions", "single columns", "pairs of columns")
 WAYS = ("lightgbm", "fraction", "pca", "picked")

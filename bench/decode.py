@@ -143,7 +143,7 @@ def geo(v): return float(np.exp(np.mean(np.log(list(v))))) if v else float("nan"
 
 def cell(path, reps, slow_reps):
     from popnb.media.video import frames
-    from popnb.media.sampling import segment_centres
+    from popnb.media.frame_sampling import segment_centres
     exact,keys = frames(path, 8, "segment_centres"),frames(path, 8, "keyframe")
     idx = segment_centres(exact.info.frames, 8)
     assert (exact.indices == idx).all()
@@ -174,7 +174,7 @@ import sys
 sys.path.insert(0, {here!r})
 import numpy as np, decode
 from decode import peak
-from popnb.media.sampling import segment_centres
+from popnb.media.frame_sampling import segment_centres
 {imports}
 idx,base = segment_centres(450, 8),peak()
 decode.METHODS[{name!r}]({path!r}, idx)

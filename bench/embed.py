@@ -52,7 +52,7 @@ def encoder(name, dtype="float32"):
     import logging, warnings
     import open_clip, torch
     from popnb.features.clip import Clip
-    from popnb.features.weights import freeze
+    from popnb.features.pretrained import freeze
     logging.disable(logging.ERROR)
     warnings.simplefilter("ignore")
     e = Clip("tiny", device="cpu", dtype=dtype)
@@ -148,7 +148,7 @@ def titles(name, n, batch, reps):
 def stages(files):
     "Milliseconds of processor time per thumbnail in each step, one thread"
     from PIL import Image
-    from popnb.features.embed import crop_picture
+    from popnb.features.encoder import crop_picture
     from popnb.media.image import read_image
     e = encoder("ViT-B-32")
     imgs = [read_image(p) for p in files]
@@ -181,7 +181,7 @@ def main():
     a = p.parse_args()
     import torch
     if a.threads: torch.set_num_threads(a.threads)
-    from popnb.features.embed import BF16_FLAGS, _processor_flags, has_bf16
+    from popnb.features.encoder import BF16_FLAGS, _processor_flags, has_bf16
     d = Path(tempfile.mkdtemp())
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     if load is not None and load > .3: print(f"The machine is busy (load {load:.1f}): trust the ratios, not the speeds.")

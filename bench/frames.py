@@ -25,7 +25,7 @@ import pandas as pd
 
 from decode import machine, make
 from popnb.core import real_data, write_json
-from popnb.features.frames import FrameRule, _from_bytes, _to_bytes, cut, frame_set
+from popnb.features.frame_cache import FrameRule, _from_bytes, _to_bytes, cut, frame_set
 from popnb.features.store import Store
 
 RULES = {
@@ -112,7 +112,7 @@ def formats(d, videos, rule, reps):
 def network():
     "The smallest network of the house that looks at frames"
     import torch
-    from popnb.models.frame_nets import frame_net
+    from popnb.models.video.networks import frame_net
     torch.manual_seed(0)
     return frame_net("r2plus1d", preset="tiny", outputs=1)
 

@@ -27,10 +27,10 @@ import torch
 
 from timing import rounds, table
 from popnb.core import write_json
-from popnb.data.split import protocol_split
-from popnb.models.smtpd_inputs import Rows
-from popnb.models.smtpd_net import NetConfig, SmtpdNet
-from popnb.models.steps import LSTMSteps, Unrolled, stack_steps
+from popnb.data.splits import protocol_split
+from popnb.models.smtpd.inputs import Rows
+from popnb.models.smtpd.network import NetConfig, SmtpdNet
+from popnb.models.smtpd.temporal_heads import LSTMSteps, Unrolled, stack_steps
 
 
 def heads(n_rounds):

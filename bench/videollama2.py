@@ -34,9 +34,9 @@ import torch
 
 from timing import keeper, rounds, table
 from popnb.core import read_json
-from popnb.models.beats import BeatsConfig
-from popnb.models.videollama2 import SO400M, VideoLlama2, VideoLlamaConfig, adapt_videollama2, normalise
-from popnb.models.videollama2_weights import empty_videollama2
+from popnb.models.videollama2.beats import BeatsConfig
+from popnb.models.videollama2.network import SO400M, VideoLlama2, VideoLlamaConfig, adapt_videollama2, normalise
+from popnb.models.videollama2.checkpoints import empty_videollama2
 
 warnings.filterwarnings("ignore")
 
@@ -73,8 +73,8 @@ def drawn(config, device="cpu", dtype=torch.float32, **options):
 def arithmetic():
     "Operations of a forward pass of one clip at true size, by part; nothing is computed"
     from torch.utils.flop_counter import FlopCounterMode
-    from popnb.models.beats import n_tokens
-    from popnb.models.fbank import n_frames
+    from popnb.models.videollama2.beats import n_tokens
+    from popnb.models.videollama2.filterbank import n_frames
     net = empty_videollama2()
     m,out = net.model,{}
     def count(f):
@@ -95,11 +95,11 @@ def arithmetic():
 def towers(n_rounds):
     "Decoded and computed, computed, read"
     import pandas as pd
-    from popnb.data.clips import Clip, write_clip
-    from popnb.features.frames import FrameRule, cut, frame_set
-    from popnb.features.sound import SoundRule, cut_sound, sound_set
-    from popnb.models.scenes import Scenes
-    from popnb.models.towers import tower_features
+    from popnb.simulation.clips import Clip, write_clip
+    from popnb.features.frame_cache import FrameRule, cut, frame_set
+    from popnb.features.audio_cache import SoundRule, cut_sound, sound_set
+    from popnb.models.videollama2.inputs import Scenes
+    from popnb.models.videollama2.feature_cache import tower_features
     out = dict(arithmetic=arithmetic())
     small = dict(SO400M, hidden_size=384, intermediate_size=1536, num_hidden_layers=8, num_attention_heads=6)
     cases = {"small towers": (VideoLlamaConfig.tiny(vision=small, beats=BeatsConfig(encoder_layers=6), frames=8), torch.float32, 2, n_rounds),
@@ -145,7 +145,7 @@ def plain_numpy(x, bank, window):
 def filterbank(n_rounds):
     "128 bins from 300 Hz, which Kaldi takes as well; popnb's also as the network hears it, from 20 Hz"
     import kaldi_native_fbank as knf
-    from popnb.models.fbank import RATE, log_mel, mel_bank, povey
+    from popnb.models.videollama2.filterbank import RATE, log_mel, mel_bank, povey
     out,bank,window = {},mel_bank(128, 300.).numpy(),povey().numpy().astype(np.float32)
     def kaldi(x):
         o = knf.FbankOptions()
@@ -170,7 +170,7 @@ def filterbank(n_rounds):
 
 def wrapper(n_rounds):
     "The whole network against its bare parts"
-    from popnb.models.fbank import log_mel
+    from popnb.models.videollama2.filterbank import log_mel
     config = VideoLlamaConfig.tiny(vocab_size=1000, hidden_size=256, intermediate_size=768, num_hidden_layers=6, num_attention_heads=8, num_key_value_heads=2, frames=4, depth=2, beats=BeatsConfig(encoder_layers=3, encoder_embed_dim=192, encoder_ffn_embed_dim=768, encoder_attention_heads=4, embed_dim=128),
                                    vision=dict(hidden_size=192, intermediate_size=768, num_hidden_layers=5, num_attention_heads=4, image_size=168, patch_size=14))
     net,g,out = drawn(config),torch.Generator().manual_seed(0),{}
@@ -227,8 +227,8 @@ def shown(config, n, seconds, words=150):
 def on_gpu(n_rounds, kind="cuda", config=VideoLlamaConfig(), r=64, seconds=8.):
     "Prediction, LoRA and QLoRA"
     from torch.utils.flop_counter import FlopCounterMode
-    from popnb.models.adapt import sizes
-    from popnb.models.plan import measure_rate
+    from popnb.models.adapters import sizes
+    from popnb.models.vlm.memory_plan import measure_rate
     card,out = Card(kind),{}
     rate = measure_rate(kind, True, 1.)
     def case(name, net, f, n):

@@ -2,7 +2,7 @@
 
     python bench/videollama2.py --parts memory [--only NAME] [--more]
 
-`popnb.models.plan_av` against the process, measured as in bench/vlm.py: each case in a process of its own, a network of
+`popnb.models.videollama2.memory_plan` against the process, measured as in bench/vlm.py: each case in a process of its own, a network of
 some 300 million weights with random numbers and of the published form (8 or 4 frames of 384 x 384, 4 s of sound), growth of
 the resident memory (VmHWM, set back by /proc/self/clear_refs) beyond a process that has imported everything and has trained
 a tiny network of the same form: while the network is made, in a training step as the engine makes it (autocast, backward,
@@ -20,11 +20,11 @@ from pathlib import Path
 import torch
 
 from vlm import settle, status, train_step
-from popnb.models.adapt import sizes
-from popnb.models.beats import BeatsConfig
-from popnb.models.plan import plan
-from popnb.models.videollama2 import VideoLlamaConfig, adapt_videollama2
-from popnb.models.videollama2_weights import videollama2
+from popnb.models.adapters import sizes
+from popnb.models.videollama2.beats import BeatsConfig
+from popnb.models.vlm.memory_plan import plan
+from popnb.models.videollama2.network import VideoLlamaConfig, adapt_videollama2
+from popnb.models.videollama2.checkpoints import videollama2
 
 warnings.filterwarnings("ignore")
 
@@ -41,8 +41,8 @@ def config_of(shape): return VideoLlamaConfig(**shape | dict(beats=BeatsConfig(*
 
 def made(shape, method, base, modalities, frozen, again):
     "A network with random numbers, adapted as the system does it"
-    from popnb.models.plan_av import Case, clip_tokens
-    from popnb.models.ledger import How
+    from popnb.models.videollama2.memory_plan import Case, clip_tokens
+    from popnb.models.vlm.activation_memory import How
     config = config_of(shape)
     net = videollama2("tiny" if base == 4 else "paper", method=method, modalities=modalities, pretrained=False, shape=shape | dict(beats=config.beats), scale=(0, 1))
     idle = Case(config, clip_tokens(config), How(method), modalities=modalities, frozen=tuple(frozen)).idle

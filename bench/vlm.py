@@ -2,7 +2,7 @@
 
     python bench/vlm.py [--parts memory,readouts,wrapper,cache,gpu] [--rounds 5] [--only NAME] [--more] [--out bench/results/vlm.json]
 
-1. memory. `popnb.models.plan` against the process: each case in a process of its own, networks of at least 200 million
+1. memory. `popnb.models.vlm.memory_plan` against the process: each case in a process of its own, networks of at least 200 million
    weights with random numbers (the true configuration of SmolVLM2-256M; Qwen2.5-VL with 12 narrower layers in the text
    tower and 16 in the vision tower). What is measured is the growth of the resident memory (VmHWM of /proc/self/status,
    which is set back by /proc/self/clear_refs) beyond a process that has imported everything and has trained a tiny
@@ -34,11 +34,11 @@ import torch
 
 from timing import keeper, rounds, table
 from popnb.core import read_json
-from popnb.models.adapt import adapt, sizes
-from popnb.models.plan import measure_rate, plan
-from popnb.models.shapes import Tokens, count_tokens, find_config, shape_config
-from popnb.models.vlm_net import vlm_net
-from popnb.models.vlm_parts import model_source
+from popnb.models.adapters import adapt, sizes
+from popnb.models.vlm.memory_plan import measure_rate, plan
+from popnb.models.vlm.architectures import Tokens, count_tokens, find_config, shape_config
+from popnb.models.vlm.network import vlm_net
+from popnb.models.vlm.checkpoints import model_source
 
 warnings.filterwarnings("ignore")
 
@@ -148,7 +148,7 @@ def memory(only, done, keep):
 
 def drawn(family, readout="head", side=64, **shape):
     "The wrapper around a tiny network with other sizes; its tokenizer is that of `tiny_processor`"
-    from popnb.models.vlm_parts import tiny_config
+    from popnb.models.vlm.checkpoints import tiny_config
     from transformers import AutoModelForImageTextToText
     config = tiny_config(family, side=side, **shape)
     torch.manual_seed(0)
@@ -157,8 +157,8 @@ def drawn(family, readout="head", side=64, **shape):
 
 def words(config, tokens, batch):
     "As `inputs`, with ids of ordinary text only"
-    from popnb.models.prompt import plain_ids
-    from popnb.models.vlm_parts import load_processor
+    from popnb.models.vlm.prompt import plain_ids
+    from popnb.models.vlm.checkpoints import load_processor
     family = {"smolvlm": "smolvlm2", "qwen2_5_vl": "qwen2.5-vl"}[config.model_type]
     b = inputs(config, tokens, batch)
     text = torch.tensor(plain_ids(load_processor(model_source(family)).tokenizer, "secret kitten at home "*tokens.total)[0][:tokens.total])
@@ -223,10 +223,10 @@ def wrapper(n_rounds):
 def cached(n_rounds, n=2):
     "What a network is shown, from the store against anew; clips of 720 x 1280 with a key frame a second"
     import pandas as pd
-    from popnb.data.clips import Clip, write_clip
-    from popnb.models.prompt import PROMPTS, Budget
-    from popnb.models.vlm_inputs import Look, look_set, see
-    from popnb.models.vlm_parts import load_processor
+    from popnb.simulation.clips import Clip, write_clip
+    from popnb.models.vlm.prompt import PROMPTS, Budget
+    from popnb.models.vlm.inputs import Look, look_set, see
+    from popnb.models.vlm.checkpoints import load_processor
     out = {}
     with tempfile.TemporaryDirectory() as d:
         d = Path(d)

@@ -1,7 +1,7 @@
 "Predict how popular a short video will be"
 __version__ = "0.1.0"
 
-_HOME = {"train": "popnb.run", "evaluate": "popnb.evaluation", "load": "popnb.models.base"}
+_HOME = {"train": "popnb.runs.train", "evaluate": "popnb.evaluation.report", "load": "popnb.models.predictor"}
 
 def __getattr__(name):
     "The main verbs, imported when first used: `import popnb` itself loads nothing heavy"
