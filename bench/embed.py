@@ -51,11 +51,11 @@ def encoder(name, dtype="float32"):
     "Our encoder around a network of published size with random weights"
     import logging, warnings
     import open_clip, torch
-    from popnb.features.clip import Clip
+    from popnb.features.clip import ClipEncoder
     from popnb.features.pretrained import freeze
     logging.disable(logging.ERROR)
     warnings.simplefilter("ignore")
-    e = Clip("tiny", device="cpu", dtype=dtype)
+    e = ClipEncoder("tiny", device="cpu", dtype=dtype)
     e._ready()
     torch.manual_seed(0)
     net = open_clip.create_model(name, None, load_weights=False, force_quick_gelu=True)

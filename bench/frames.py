@@ -25,7 +25,7 @@ import pandas as pd
 
 from decode import machine, make
 from popnb.core import real_data, write_json
-from popnb.features.frame_cache import FrameRule, _from_bytes, _to_bytes, cut, frame_set
+from popnb.features.frame_cache import FrameRule, _from_bytes, _to_bytes, decode_frames, frame_set
 from popnb.features.store import Store
 
 RULES = {
@@ -69,7 +69,7 @@ def epochs(d, table, reps):
         decode,read = [],[]
         for _ in range(reps):
             for i,p in enumerate(rows.video_path):
-                (pixels,_),*t = timed(cut, p, rule)
+                (pixels,_),*t = timed(decode_frames, p, rule)
                 decode.append(t)
                 back,*t = timed(fs.read, i)
                 read.append(t)
@@ -85,7 +85,7 @@ def epochs(d, table, reps):
 
 def formats(d, videos, rule, reps):
     "Figures per format, over several videos"
-    sets = [cut(p, rule)[0] for p in videos]
+    sets = [decode_frames(p, rule)[0] for p in videos]
     out = {}
     for name,q in FORMATS.items():
         store,write,read,size,error,worst = Store(d/f"formats-{q}-{rule.crop}"),[],[],[],[],[]

@@ -28,7 +28,7 @@ import torch
 from timing import rounds, table
 from popnb.core import write_json
 from popnb.data.splits import protocol_split
-from popnb.models.smtpd.inputs import Rows
+from popnb.models.smtpd.inputs import ArrayDataset
 from popnb.models.smtpd.network import NetConfig, SmtpdNet
 from popnb.models.smtpd.temporal_heads import LSTMSteps, Unrolled, stack_steps
 
@@ -71,7 +71,7 @@ def epochs(n_rounds, rows, batch=64):
         return image.clone(),text.clone()
     parts = torch.arange(rows).split(batch)
     found = [encode(i) for i in parts]
-    data = Rows(image=torch.cat([a for a,_ in found]).half().numpy(), text=torch.cat([b for _,b in found]).half().numpy(), **{k: v.numpy() for k,v in rest.items()})
+    data = ArrayDataset(image=torch.cat([a for a,_ in found]).half().numpy(), text=torch.cat([b for _,b in found]).half().numpy(), **{k: v.numpy() for k,v in rest.items()})
     net = SmtpdNet(NetConfig(flags=False)).train()
     optimiser = torch.optim.Adam(net.parameters(), lr=1e-3)
     def train(image, text, i, part):
@@ -116,7 +116,7 @@ def memory(n=282_000):
     before = resident()
     arrays = dict(image=np.empty((n, 2048), np.float16), text=np.empty((n, 5, 768), np.float16), numbers=np.zeros((n, 6), np.float32)+1, category=np.ones(n, np.int64), language=np.ones(n, np.int64), target=np.ones((n, 30), np.float32), anchor=np.ones((n, 30), np.float32))
     for i in range(0, n, 4096): arrays["image"][i:i+4096],arrays["text"][i:i+4096] = 1,1
-    data = Rows(**arrays)
+    data = ArrayDataset(**arrays)
     held = resident()-before
     rng = np.random.default_rng(0)
     for _ in range(50): data.__getitems__(rng.integers(0, n, 64))

@@ -35,7 +35,7 @@ import torch
 from timing import keeper, rounds, table
 from popnb.core import read_json
 from popnb.models.videollama2.beats import BeatsConfig
-from popnb.models.videollama2.network import SO400M, VideoLlama2, VideoLlamaConfig, adapt_videollama2, normalise
+from popnb.models.videollama2.network import SO400M, VideoLlama2, VideoLlamaConfig, adapt_videollama2, normalise_siglip
 from popnb.models.videollama2.checkpoints import empty_videollama2
 
 warnings.filterwarnings("ignore")
@@ -95,10 +95,10 @@ def arithmetic():
 def towers(n_rounds):
     "Decoded and computed, computed, read"
     import pandas as pd
-    from popnb.simulation.clips import Clip, write_clip
-    from popnb.features.frame_cache import FrameRule, cut, frame_set
-    from popnb.features.audio_cache import SoundRule, cut_sound, sound_set
-    from popnb.models.videollama2.inputs import Scenes
+    from popnb.simulation.clips import ClipSpec, write_clip
+    from popnb.features.frame_cache import FrameRule, decode_frames, frame_set
+    from popnb.features.audio_cache import SoundRule, decode_sound, sound_set
+    from popnb.models.videollama2.inputs import AudioVisualSet
     from popnb.models.videollama2.feature_cache import tower_features
     out = dict(arithmetic=arithmetic())
     small = dict(SO400M, hidden_size=384, intermediate_size=1536, num_hidden_layers=8, num_attention_heads=6)
@@ -107,16 +107,16 @@ def towers(n_rounds):
     rule,hearing = FrameRule(frames=8, policy="opening", resize=(384, 384), crop=384),SoundRule(8.)
     with tempfile.TemporaryDirectory() as d:
         d = Path(d)
-        paths = [str(write_clip(Clip(seed=i, frames=300, fps=30, size=(1280, 720), loudness=-20), d/f"{i}.mp4")) for i in range(2)]
+        paths = [str(write_clip(ClipSpec(seed=i, frames=300, fps=30, size=(1280, 720), loudness=-20), d/f"{i}.mp4")) for i in range(2)]
         for name,(config,dtype,n,k) in cases.items():
             net,rows = drawn(config, dtype=dtype),pd.DataFrame({"video_path": paths[:n]})
-            scenes = Scenes(frame_set(rows, rule, d/"store", 1), sound_set(rows, hearing, d/"store", 1), [{}]*n)
+            scenes = AudioVisualSet(frame_set(rows, rule, d/"store", 1), sound_set(rows, hearing, d/"store", 1), [{}]*n)
             start = time.process_time()
             kept = tower_features(net, scenes, batch=1)
             first,last = time.process_time()-start,{}
             def say(pixels, x):
                 with torch.no_grad(): return net.look(torch.from_numpy(pixels)[None])[0],net.hear(torch.from_numpy(x)[None])[0][0]
-            def decode(i): return cut(paths[i], rule)[0][0],cut_sound(paths[i], hearing)[0].astype(np.float32)/32768
+            def decode(i): return decode_frames(paths[i], rule)[0][0],decode_sound(paths[i], hearing)[0].astype(np.float32)/32768
             def load(i): return scenes.seen(i),scenes.heard(i)
             makes = {"decoded, towers computed": lambda i: say(*decode(i)), "frames and sound read, towers computed": lambda i: say(*load(i)), "towers read": lambda i: (kept.patches(i), kept.heard(i)), "decoded, no towers": decode, "frames and sound read, no towers": load}
             def way(how, f):
@@ -145,17 +145,17 @@ def plain_numpy(x, bank, window):
 def filterbank(n_rounds):
     "128 bins from 300 Hz, which Kaldi takes as well; popnb's also as the network hears it, from 20 Hz"
     import kaldi_native_fbank as knf
-    from popnb.models.videollama2.filterbank import RATE, log_mel, mel_bank, povey
+    from popnb.models.videollama2.filterbank import FBANK_RATE, log_mel, mel_bank, povey
     out,bank,window = {},mel_bank(128, 300.).numpy(),povey().numpy().astype(np.float32)
     def kaldi(x):
         o = knf.FbankOptions()
-        o.frame_opts.samp_freq,o.frame_opts.dither,o.mel_opts.num_bins,o.mel_opts.low_freq = RATE,0,128,300.
+        o.frame_opts.samp_freq,o.frame_opts.dither,o.mel_opts.num_bins,o.mel_opts.low_freq = FBANK_RATE,0,128,300.
         f = knf.OnlineFbank(o)
-        f.accept_waveform(RATE, x*np.float32(2**15))
+        f.accept_waveform(FBANK_RATE, x*np.float32(2**15))
         f.input_finished()
         return np.stack([f.get_frame(i) for i in range(f.num_frames_ready)])
     for seconds,many in ((8, 1), (30, 1), (8, 8)):
-        x = torch.clamp(.1*torch.randn(many, seconds*RATE, generator=torch.Generator().manual_seed(0)), -1, 1)
+        x = torch.clamp(.1*torch.randn(many, seconds*FBANK_RATE, generator=torch.Generator().manual_seed(0)), -1, 1)
         a = x.numpy()
         ways = {"popnb": lambda: log_mel(x, 128, 300.), "kaldi-native-fbank": lambda: [kaldi(o) for o in a], "numpy": lambda: [plain_numpy(o, bank, window) for o in a], "popnb, as the network hears": lambda: log_mel(x)}
         far = {k: float(np.abs(log_mel(x, 128, 300.).numpy()-np.stack(ways[k]())).max()) for k in ("kaldi-native-fbank", "numpy")}
@@ -179,7 +179,7 @@ def wrapper(n_rounds):
         pixels,sound = torch.randint(0, 256, (n, 4, 3, 168, 168), dtype=torch.uint8, generator=g),.1*torch.randn(n, 4*16000, generator=g)
         ids,mask = torch.randint(3, 1000, (n, 80), generator=g),torch.ones(n, 80, dtype=torch.long)
         ids[:, 10] = -201
-        ready,energy,length = normalise(pixels).flatten(0, 1),log_mel(sound),torch.full((n,), sound.shape[1])
+        ready,energy,length = normalise_siglip(pixels).flatten(0, 1),log_mel(sound),torch.full((n,), sound.shape[1])
         def bare():
             with torch.no_grad():
                 x = tower.vision_tower.embeddings(ready)

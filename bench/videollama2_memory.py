@@ -22,7 +22,7 @@ import torch
 from vlm import settle, status, train_step
 from popnb.models.adapters import sizes
 from popnb.models.videollama2.beats import BeatsConfig
-from popnb.models.vlm.memory_plan import plan
+from popnb.models.vlm.memory_plan import plan_memory
 from popnb.models.videollama2.network import VideoLlamaConfig, adapt_videollama2
 from popnb.models.videollama2.checkpoints import videollama2
 
@@ -30,24 +30,24 @@ warnings.filterwarnings("ignore")
 
 SHAPE = dict(vocab_size=32_000, hidden_size=1024, intermediate_size=4096, num_hidden_layers=12, num_attention_heads=16, num_key_value_heads=4, frames=4, depth=2, seconds=30.,
              vision=dict(hidden_size=640, intermediate_size=1728, num_hidden_layers=8, num_attention_heads=10, image_size=384, patch_size=14), beats=dict(embed_dim=256, encoder_layers=6, encoder_embed_dim=512, encoder_ffn_embed_dim=2048, encoder_attention_heads=8, encoder_layerdrop=0.))
-CASES = {"full": dict(method="full"), "full, again": dict(method="full", again=True), "full, audio at rest, 2 clips": dict(method="full", frozen=["audio"], batch=2), "full, listens": dict(method="full", modalities="a", seconds=12.),
-         "lora": dict(method="lora", base=4), "lora, bf16 weights, 2 clips": dict(method="lora", batch=2), "lora, bf16 weights, again": dict(method="lora", again=True), "lora, bf16 weights, looks": dict(method="lora", modalities="v", frames=8),
-         "qlora": dict(method="qlora"), "qlora, again": dict(method="qlora", again=True), "qlora, 30 s of sound": dict(method="qlora", seconds=30.), "head": dict(method="head"),
+CASES = {"full": dict(method="full"), "full, again": dict(method="full", recompute=True), "full, audio at rest, 2 clips": dict(method="full", frozen=["audio"], batch=2), "full, listens": dict(method="full", modalities="a", seconds=12.),
+         "lora": dict(method="lora", base=4), "lora, bf16 weights, 2 clips": dict(method="lora", batch=2), "lora, bf16 weights, again": dict(method="lora", recompute=True), "lora, bf16 weights, looks": dict(method="lora", modalities="v", frames=8),
+         "qlora": dict(method="qlora"), "qlora, again": dict(method="qlora", recompute=True), "qlora, 30 s of sound": dict(method="qlora", seconds=30.), "head": dict(method="head"),
          "predict": dict(method="full", train=False), "predict, bf16 weights, 4 clips": dict(method="lora", batch=4, train=False), "predict, qlora": dict(method="qlora", train=False)}
 
 
 def config_of(shape): return VideoLlamaConfig(**shape | dict(beats=BeatsConfig(**shape["beats"])))
 
 
-def made(shape, method, base, modalities, frozen, again):
+def made(shape, method, base, modalities, frozen, recompute):
     "A network with random numbers, adapted as the system does it"
-    from popnb.models.videollama2.memory_plan import Case, clip_tokens
+    from popnb.models.videollama2.memory_plan import MemoryCase, clip_tokens
     from popnb.models.vlm.activation_memory import How
     config = config_of(shape)
     net = videollama2("tiny" if base == 4 else "paper", method=method, modalities=modalities, pretrained=False, shape=shape | dict(beats=config.beats), scale=(0, 1))
-    idle = Case(config, clip_tokens(config), How(method), modalities=modalities, frozen=tuple(frozen)).idle
+    idle = MemoryCase(config, clip_tokens(config), How(method), modalities=modalities, frozen=tuple(frozen)).idle
     adapt_videollama2(net, method, dict.fromkeys(idle), r=16)
-    if again: net.gradient_checkpointing_enable()
+    if recompute: net.gradient_checkpointing_enable()
     return net
 
 
@@ -62,12 +62,12 @@ def inputs(config, batch, frames, seconds, text, modalities):
     return out
 
 
-def case(method, base=None, batch=1, again=False, train=True, modalities="av", frozen=(), frames=4, seconds=4., text=200):
+def case(method, base=None, batch=1, recompute=False, train=True, modalities="av", frozen=(), frames=4, seconds=4., text=200):
     "One case, in this process: measured and planned, bytes"
     base = base or (4 if method == "full" else 2)
     tiny = VideoLlamaConfig.tiny().to_dict()
     def work(shape, steps, *clip):
-        net,b = made(shape, method, base, modalities, frozen, again),inputs(config_of(shape), batch, *clip, modalities)
+        net,b = made(shape, method, base, modalities, frozen, recompute),inputs(config_of(shape), batch, *clip, modalities)
         loaded = status("VmHWM")
         weights = settle()
         start = time.process_time()
@@ -80,7 +80,7 @@ def case(method, base=None, batch=1, again=False, train=True, modalities="av", f
     work(tiny, 2, 2, .5, 20)
     before = settle()
     net,loaded,weights,peak,seconds_taken = work(SHAPE, 2 if train else 1, frames, seconds, text)
-    p = plan(config_of(SHAPE), frames=frames, text=text, batch=batch, method=method, again=again, base=base, r=16, device="cpu", seconds=seconds, modalities=modalities, frozen=tuple(frozen))
+    p = plan_memory(config_of(SHAPE), frames=frames, text=text, batch=batch, method=method, recompute=recompute, base=base, r=16, device="cpu", seconds=seconds, modalities=modalities, frozen=tuple(frozen))
     at = {k: sum(o.values()) for k,o in p.moments.items()}
     busiest = max((k for k in at if k not in ("loading", "predicting")), key=at.get) if train else "predicting"
     want,got = {"loading": at["loading"], "weights": p.moments["step"]["weights"], "work": at[busiest]},{"loading": loaded-before, "weights": weights-before, "work": peak-before}

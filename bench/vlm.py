@@ -35,7 +35,7 @@ import torch
 from timing import keeper, rounds, table
 from popnb.core import read_json
 from popnb.models.adapters import adapt, sizes
-from popnb.models.vlm.memory_plan import measure_rate, plan
+from popnb.models.vlm.memory_plan import measure_rate, plan_memory
 from popnb.models.vlm.architectures import Tokens, count_tokens, find_config, shape_config
 from popnb.models.vlm.network import vlm_net
 from popnb.models.vlm.checkpoints import model_source
@@ -45,9 +45,9 @@ warnings.filterwarnings("ignore")
 CONFIGS = {"smolvlm2": lambda: find_config("smolvlm2 256m"), "qwen2.5-vl": lambda: shape_config("qwen2.5-vl", (1024, 12, 8, 2, 4096, 32_000), (640, 16, 10, 1728))}
 VIDEO = {"smolvlm2": dict(frames=2, size=(640, 360)), "qwen2.5-vl": dict(frames=4, size=(640, 360))}
 CASES = {f"{f}, {name}": dict(family=f, **c) for f in CONFIGS for name,c in {
-    "full, bf16": dict(method="full"), "full, again": dict(method="full", again=True),
+    "full, bf16": dict(method="full"), "full, again": dict(method="full", recompute=True),
     "lora": dict(method="lora"), "lora, bf16 weights, 2 videos": dict(method="lora", base=2, batch=2),
-    "qlora": dict(method="qlora"), "qlora, again": dict(method="qlora", again=True), "head": dict(method="head"), "predict": dict(method="full", train=False), "predict, qlora": dict(method="qlora", train=False)}.items()}
+    "qlora": dict(method="qlora"), "qlora, again": dict(method="qlora", recompute=True), "head": dict(method="head"), "predict": dict(method="full", train=False), "predict, qlora": dict(method="qlora", train=False)}.items()}
 
 
 def inputs(config, tokens, batch, seed=0):
@@ -65,14 +65,14 @@ def inputs(config, tokens, batch, seed=0):
     return dict(input_ids=ids, attention_mask=mask, pixel_values_videos=byte(batch*tokens.patches, tokens.pixels//tokens.patches), video_grid_thw=torch.tensor([grid]*batch), mm_token_type_ids=2*(ids == slot).long())
 
 
-def network(config, method, base=4, again=False, readout="head"):
+def network(config, method, base=4, recompute=False, readout="head"):
     "The wrapper around random weights, adapted"
     from transformers import AutoModelForImageTextToText
     family = {"smolvlm": "smolvlm2", "qwen2_5_vl": "qwen2.5-vl"}[config.model_type]
     torch.manual_seed(0)
     net = vlm_net(model_source(family), readout, method=method, backbone=AutoModelForImageTextToText.from_config(config, dtype=torch.float32 if base == 4 else torch.bfloat16))
     adapt(net, method, r=8, alpha=16, dropout=0)
-    if again: net.gradient_checkpointing_enable()
+    if recompute: net.gradient_checkpointing_enable()
     return net
 
 
@@ -96,12 +96,12 @@ def settle():
     return status("VmRSS")
 
 
-def case(family, method, half=True, again=False, base=4, batch=1, train=True, text=200):
+def case(family, method, half=True, recompute=False, base=4, batch=1, train=True, text=200):
     "One case, in this process: measured and planned, bytes"
     tiny = shape_config(family, (64, 1, 4, 2, 128, 300), (64, 1, 4, 128, 32, 16) if family == "smolvlm2" else (64, 1, 4, 128), scale=2) if family == "smolvlm2" else shape_config(family, (64, 1, 4, 2, 128, 300), (64, 1, 4, 128))
     for_step = lambda net: torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=1e-5)
     def work(config, tokens, steps):
-        net,b = network(config, method, base, again),inputs(config, tokens, batch)
+        net,b = network(config, method, base, recompute),inputs(config, tokens, batch)
         loaded = status("VmHWM")
         gc.collect()
         weights = settle()
@@ -121,7 +121,7 @@ def case(family, method, half=True, again=False, base=4, batch=1, train=True, te
     config = CONFIGS[family]()
     tokens = count_tokens(config, **VIDEO[family], text=text)
     net,loaded,weights,peak,seconds = work(config, tokens, 2 if method == "full" else 1)
-    p = plan(config, **VIDEO[family], text=text, batch=batch, method=method, again=again, half=half, base=base, device="cpu")
+    p = plan_memory(config, **VIDEO[family], text=text, batch=batch, method=method, recompute=recompute, half=half, base=base, device="cpu")
     size,rate = sizes(net),measure_rate("cpu", half and train, 1.)
     at = {k: sum(o.values()) for k,o in p.moments.items()}
     busiest = max((k for k in at if k not in ("loading", "predicting")), key=at.get) if train else "predicting"
@@ -223,24 +223,24 @@ def wrapper(n_rounds):
 def cached(n_rounds, n=2):
     "What a network is shown, from the store against anew; clips of 720 x 1280 with a key frame a second"
     import pandas as pd
-    from popnb.simulation.clips import Clip, write_clip
+    from popnb.simulation.clips import ClipSpec, write_clip
     from popnb.models.vlm.prompt import PROMPTS, Budget
-    from popnb.models.vlm.inputs import Look, look_set, see
+    from popnb.models.vlm.inputs import FrameSelection, frame_input_set, encode_videos
     from popnb.models.vlm.checkpoints import load_processor
     out = {}
     with tempfile.TemporaryDirectory() as d:
         d = Path(d)
-        for i in range(n): write_clip(Clip(seed=i, frames=150, fps=30, size=(1280, 720)), d/f"{i}.mp4")
+        for i in range(n): write_clip(ClipSpec(seed=i, frames=150, fps=30, size=(1280, 720)), d/f"{i}.mp4")
         rows = pd.DataFrame({"video_id": [str(i) for i in range(n)], "video_path": [str(d/f"{i}.mp4") for i in range(n)]})
         for family,pixels in (("smolvlm2", 64*64), ("qwen2.5-vl", 256*28*28)):
-            source,budget,look = model_source(family),Budget(frames=8, pixels=pixels, least=784, title=24, description=24, total=4096),Look("endpoints", 8)
+            source,budget,look = model_source(family),Budget(frames=8, pixels=pixels, least=784, title=24, description=24, total=4096),FrameSelection("endpoints", 8)
             start = time.perf_counter()
-            look_set(rows, source, PROMPTS[family], look, budget, d/family, workers=1)
+            frame_input_set(rows, source, PROMPTS[family], look, budget, d/family, workers=1)
             first,start = time.perf_counter()-start,time.perf_counter()
-            kept = look_set(rows, source, PROMPTS[family], look, budget, d/family, workers=1)
+            kept = frame_input_set(rows, source, PROMPTS[family], look, budget, d/family, workers=1)
             second,p = time.perf_counter()-start,load_processor(source, budget)
-            ways = {"anew": lambda: [see(f, p, PROMPTS[family], look, budget) for f in rows["video_path"]], "from the store": lambda: [kept.read(i) for i in range(n)]}
-            fresh = see(rows["video_path"][0], p, PROMPTS[family], look, budget)[0]
+            ways = {"anew": lambda: [encode_videos(f, p, PROMPTS[family], look, budget) for f in rows["video_path"]], "from the store": lambda: [kept.read(i) for i in range(n)]}
+            fresh = encode_videos(rows["video_path"][0], p, PROMPTS[family], look, budget)[0]
             assert all((kept.read(0)["pixels"][k] == fresh[k]).all() for k in kept.read(0)["pixels"])
             out[family] = dict(videos=n, bytes_a_video=sum(v.nbytes for v in kept.read(0)["pixels"].values()), first_s=first, second_s=second, ways=table(f"{family}, {n} videos", rounds(ways, n_rounds)))
     return out
@@ -263,14 +263,14 @@ def on_gpu(n_rounds):
         tokens = count_tokens(config)
         for batch in batches:
             b = {k: v.cuda() for k,v in inputs(config, tokens, batch).items()}
-            target,what = torch.linspace(0, 1, batch, device="cuda"),dict(batch=batch, method="qlora", again=True, memory=1000)
+            target,what = torch.linspace(0, 1, batch, device="cuda"),dict(batch=batch, method="qlora", recompute=True, memory=1000)
             def train():
                 train_step(net.train(), opt, b | {"target": target}, True, "cuda")
                 torch.cuda.synchronize()
             def predict():
                 with torch.no_grad(): net.eval()(**b)
                 torch.cuda.synchronize()
-            p = plan(model, **what)
+            p = plan_memory(model, **what)
             for name,f,planned in (("training", train, p.total), ("prediction", predict, p.predicting)):
                 f()
                 gc.collect()

@@ -12,19 +12,19 @@ from .plots.figures import canvas
 COLOURS = {"weights": "#4269d0", "gradients": "#ff725c", "optimiser": "#efb118", "activations": "#3ca951", "passing": "#9c6b4e", "frames": "#6cc5b0"}
 
 def plot_plans(
-    plans, # From `plan`
-    cards=(12, 24, 80), # Lines, GB
+    plans, # From `plan_memory`
+    gpus=(12, 24, 80), # Lines, GB
     size:tuple=(6, 3.2), # Inches
 ): # A figure
     "Stacked bars of what lies in memory at the busiest moment, one for each plan"
     fig,ax = canvas("GB", "", size=size)
-    names = [f"{p.name}, {p.how.method}{', again' if p.how.again else ''}, {p.batch}"+"".join(f", no {k}" for k in getattr(p, "frozen", ())) for p in plans]
+    names = [f"{p.name}, {p.how.method}{', again' if p.how.recompute else ''}, {p.batch}"+"".join(f", no {k}" for k in getattr(p, "frozen", ())) for p in plans]
     left = [0.]*len(plans)
     for part,colour in COLOURS.items():
         width = [p.moments[p.at].get(part, 0)/1e9 for p in plans]
         ax.barh(names, width, left=left, color=colour, label=part, height=.7)
         left = [a+b for a,b in zip(left, width)]
-    for c in cards: ax.axvline(c, color="#555", lw=.8, ls=":"); ax.annotate(f"{c} GB", (c, 1), xycoords=("data", "axes fraction"), fontsize=7, ha="center", va="bottom")
+    for c in gpus: ax.axvline(c, color="#555", lw=.8, ls=":"); ax.annotate(f"{c} GB", (c, 1), xycoords=("data", "axes fraction"), fontsize=7, ha="center", va="bottom")
     ax.invert_yaxis()
     ax.legend(fontsize=7, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(.4, -.16))
     return fig

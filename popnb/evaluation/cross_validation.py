@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..training.checkpoints import differences
+from ..training.checkpoints import dict_differences
 from ..core import InputError, atomic_path, read_json
 from .report import SHOWN, _cell, md_table
 from .leaderboard import read_run
 from ..metrics.metrics import METRICS
 from .prediction_files import arrays, days_of
-from .day_windows import SETUPS, cut_days, window_of
+from .day_windows import SETUPS, select_days, window_of
 
 # %% ../../nbs/evaluation/06_cross_validation.ipynb #cf7241e6
 def _made(config):
@@ -44,7 +44,7 @@ def group_runs(
     groups = []
     for r in [read_run(p, part) for p in dict.fromkeys(Path(o) for o in runs)]:
         r["fold"],made = fold_of(r["config"]),_made(r["config"])
-        home = next((g for g in groups if not differences(_made(g[0]["config"]), made)), None) if r["fold"] is not None else None
+        home = next((g for g in groups if not dict_differences(_made(g[0]["config"]), made)), None) if r["fold"] is not None else None
         if home is None: groups.append([r])
         else: home.append(r)
     for g in groups: _check_folds(sorted(g, key=lambda r: r["fold"] or 0), g)
@@ -144,7 +144,7 @@ def _scored(g, ep, setup):
     "Mean and spread over the folds of a group, or why not"
     try: windows = [window_of(days_of(r["frame"]), ep, setup=setup) for r in g]
     except InputError as e: return {"problem": str(e)}
-    values = {m: _spread([METRICS[m].function(*arrays(cut_days(r["frame"], w))) for r,w in zip(g, windows)]) for m in ("amae", "asrc")}
+    values = {m: _spread([METRICS[m].function(*arrays(select_days(r["frame"], w))) for r,w in zip(g, windows)]) for m in ("amae", "asrc")}
     return {f"{m}{end}": v for m,pair in values.items() for end,v in zip(("", "_sd"), pair)} | {"problem": ""}
 
 # %% ../../nbs/evaluation/06_cross_validation.ipynb #2d4717d1

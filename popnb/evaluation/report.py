@@ -22,7 +22,7 @@ from ..plots.figures import (plot_calibration, plot_confusion, plot_curves, plot
     plot_residual_trend, plot_residuals, plot_roc, plot_slices, plot_strip, plot_thresholds, plot_truth, png)
 from .slices import SLICED, score_slices
 from .prediction_files import align, arrays, check_predictions, days_of, guess_task, read_predictions, rows_of_part, value_columns, write_predictions
-from .day_windows import cut_days, dated
+from .day_windows import select_days, dated
 
 # %% ../../nbs/evaluation/04_report.ipynb #1c1728c7
 def _at_ids(
@@ -147,7 +147,7 @@ def _score_baselines(frame, baselines, part, task, groups, n_boot, seed, window=
     t,p = arrays(frame)
     others = {}
     for name,b in baselines.items():
-        b = cut_days(rows_of_part(_frame(b, f"baseline {name}"), part, f"baseline {name}"), window)
+        b = select_days(rows_of_part(_frame(b, f"baseline {name}"), part, f"baseline {name}"), window)
         b = b[b["video_id"].isin(frame["video_id"]) | ~b["video_id"].isin(frame.attrs["unlabeled"])]
         others[name] = align(frame, b, ("the model's", f"those of baseline {name}"))[value_columns(b, "prediction")].to_numpy(float).reshape(p.shape)
     quick = [k for k,m in METRICS.items() if m.task == task and k not in ("plcc_mapped", "final_mapped", "krcc") and (k != "pairwise" or groups is not None)]
@@ -178,7 +178,7 @@ def evaluate(
 ) -> Scores: # Everything found
     "Score predictions; raises `InputError` for data that cannot be scored"
     in_range("n_boot", n_boot, 0)
-    frame = cut_days(rows_of_part(_frame(preds, "predictions"), part).reset_index(drop=True), days)
+    frame = select_days(rows_of_part(_frame(preds, "predictions"), part).reset_index(drop=True), days)
     rows = None if table is None else _at_ids(table, frame["video_id"])
     frame = add_truth(frame, rows, label)
     frame = _with_authors(frame, rows, groups)

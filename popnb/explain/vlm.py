@@ -10,11 +10,11 @@ __all__ = ['ASKED', 'SCENES', 'scene', 'ask_again', 'changed_frames', 'shown_fra
 import numpy as np
 import pandas as pd
 
-from .base import Case, Part, explainer, markdown_table
+from .base import ExplanationContext, Part, explainer, markdown_table
 from ..core import InputError
-from .report import word_worth
-from ..models.predictor import will_use
-from ..models.vlm.inputs import see
+from .report import word_occlusion
+from ..models.predictor import resolve_modalities
+from ..models.vlm.inputs import encode_videos
 from .temporal_occlusion import occlude, strip
 from ..plots.figures import BLUE, GREY, RED, canvas
 
@@ -24,7 +24,7 @@ def scene(
     row:pd.DataFrame, # One row
 ): # `Scenes` of one row
     "What the model is given of a clip; raises `InputError` where it cannot be used"
-    found = model._show(row)
+    found = model.load_inputs(row)
     if not found.ok[0]: raise InputError(f"The video cannot be used: {found.problems[0]}.")
     return found
 
@@ -36,16 +36,16 @@ def ask_again(
 ) -> np.ndarray: # `(n,)` scores
     "What the model says to other versions of a clip; raises `InputError` for a clip that cannot be used"
     import torch
-    from popnb.models.videollama2.inputs import SceneData
+    from popnb.models.videollama2.inputs import AudioVisualDataset
     many = scene(model, row).subset([0]*len(heard if seen is None else seen))
     if seen is not None: many.seen = lambda i: seen[i]
     if heard is not None: many.heard = lambda i: heard[i]
-    data,device,raw,step = SceneData(many, model.words, model.prompt, model.budget, model.answer, fill=model.fill),next(model.net.parameters()).device,[],1 if model.options["faithful"] else 4
+    data,device,raw,step = AudioVisualDataset(many, model.words, model.prompt, model.budget, model.answer, fill=model.fill),next(model.net.parameters()).device,[],1 if model.options["faithful"] else 4
     how = dict(modalities=model.asked) if model.options["faithful"] else {}
     model.net.eval()
     with torch.inference_mode():
         for i in range(0, len(data), step): raw.append(model.net(**{k: v.to(device) for k,v in data.__getitems__(range(i, min(i+step, len(data)))).items()}, **how)["prediction"].float().cpu().numpy())
-    return model._scores(np.concatenate(raw))
+    return model.to_label_scale(np.concatenate(raw))
 
 # %% ../../nbs/explain/06_vlm.ipynb #fdde9461
 ASKED = ("smolvlm2", "qwen2.5-vl", "videollama2")
@@ -58,13 +58,13 @@ def changed_frames(
 ) -> np.ndarray: # `(n,)` scores
     "What the model says to other versions of a video's frames"
     if model.system in SCENES: return ask_again(model, row, seen=variants)
-    found = model._show(row).subset([0]*len(variants))
+    found = model.load_inputs(row).subset([0]*len(variants))
     whole,held = found.read(0),[]
     for v in variants:
-        arrays,_ = see(row["video_path"][0], model.processor, model.prompt, model.look, model.budget, change=lambda pixels: v)
+        arrays,_ = encode_videos(row["video_path"][0], model.processor, model.prompt, model.look, model.budget, change=lambda pixels: v)
         held.append({k: arrays[k] for k in whole["pixels"]})
     found.read = lambda i: whole | dict(pixels=held[i])
-    return model._scores(model._raw(found))
+    return model.to_label_scale(model.forward_rows(found))
 
 def shown_frames(
     model, # A fitted model of a system in `ASKED`
@@ -75,15 +75,15 @@ def shown_frames(
         found = scene(model, row)
         return found.seen(0),found.frames.times[0].ravel()
     kept = []
-    _,info = see(row["video_path"][0], model.processor, model.prompt, model.look, model.budget, change=lambda pixels: kept.append(pixels) or pixels)
+    _,info = encode_videos(row["video_path"][0], model.processor, model.prompt, model.look, model.budget, change=lambda pixels: kept.append(pixels) or pixels)
     return kept[0],np.asarray(info["times"])
 
 # %% ../../nbs/explain/06_vlm.ipynb #3579f9ca
-def _asked(case): return case.has("video_path") and "v" in (will_use(case.model) or "v")
+def _asked(case): return case.has("video_path") and "v" in (resolve_modalities(case.model) or "v")
 def _batches(model): return "one at a time" if model.system in SCENES and model.options["faithful"] else "in batches of up to 4"
 
 @explainer(*ASKED, when=_asked, name="frames")
-def explain_frames(case:Case) -> Part:
+def explain_frames(case:ExplanationContext) -> Part:
     "What each moment of the video is worth to the answer"
     pixels,times = shown_frames(case.model, case.row)
     m = occlude(lambda x: changed_frames(case.model, case.row, x[:, 0]), pixels[None], times[None])
@@ -97,7 +97,7 @@ def explain_frames(case:Case) -> Part:
 
 # %% ../../nbs/explain/06_vlm.ipynb #c092b484
 @explainer(*ASKED, when=lambda case: any(case.has(k) for k in case.model.prompt.fields), name="fields")
-def explain_fields(case:Case) -> Part:
+def explain_fields(case:ExplanationContext) -> Part:
     "What title and description are worth to the answer"
     have = [k for k in case.model.prompt.fields if case.has(k)]
     ways = [[k] for k in have] + ([have] if len(have) > 1 else [])
@@ -115,6 +115,6 @@ def explain_fields(case:Case) -> Part:
 
 # %% ../../nbs/explain/06_vlm.ipynb #ebeb9d44
 @explainer(*ASKED, when=lambda case: "description" in case.model.prompt.fields and case.has("description"), name="description_words")
-def explain_description_words(case:Case) -> Part:
+def explain_description_words(case:ExplanationContext) -> Part:
     "What each word of the description is worth to the answer"
-    return word_worth(case, "description", "description_words")
+    return word_occlusion(case, "description", "description_words")

@@ -13,13 +13,13 @@ import pandas as pd
 
 from ..core import InputError, one_of
 from ..data.table import require
-from .clip import Clip
+from .clip import ClipEncoder
 from .encoder import Encoder
 from .resnet_bert import ResNetBert
 from .store import Store
 
 # %% ../../nbs/features/09_registry.ipynb #5d086eb0
-ENCODERS = {"clip": Clip, "resnet-mbert": ResNetBert}
+ENCODERS = {"clip": ClipEncoder, "resnet-mbert": ResNetBert}
 
 def make_encoder(
     name:str="clip", # `clip` or `resnet-mbert`

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['POLICIES', 'policy', 'endpoints', 'segment_centres', 'first_seconds', 'consecutive', 'fps_within', 'clips_at_rate',
-           'opening', 'policy_options', 'pick']
+           'opening', 'policy_options', 'pick_frames']
 
 # %% ../../nbs/media/02_frame_sampling.ipynb #58c534a4
 import inspect
@@ -160,7 +160,7 @@ def policy_options(
     return [p for p in inspect.signature(POLICIES[one_of("policy", name, POLICIES)]).parameters if p not in ("n_frames", "fps", "k", "times")]
 
 # %% ../../nbs/media/02_frame_sampling.ipynb #7ff3f9b3
-def pick(
+def pick_frames(
     name:str, # One of `POLICIES`
     n_frames:int, # Frames in the video, >= 1
     fps:float, # Frames per second, > 0

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['in_part', 'trained', 'copy_weights', 'load_weights', 'rng_state', 'set_rng_state', 'whole_folder', 'damage',
-           'numbered', 'write_checkpoint', 'read_checkpoint', 'only_one', 'differences']
+           'numbered', 'write_checkpoint', 'read_checkpoint', 'only_one', 'dict_differences']
 
 # %% ../../nbs/training/02_checkpoints.ipynb #640fb182
 import hashlib
@@ -177,7 +177,7 @@ def only_one(
         yield
 
 # %% ../../nbs/training/02_checkpoints.ipynb #c200f220
-def differences(
+def dict_differences(
     old:dict, # As it was
     new:dict, # As it is
     at:str="", # Prefix of the names
@@ -186,6 +186,6 @@ def differences(
     out = []
     for k in dict.fromkeys([*old, *new]):
         a,b = old.get(k, "absent"),new.get(k, "absent")
-        if isinstance(a, dict) and isinstance(b, dict): out += differences(a, b, f"{at}{k}.")
+        if isinstance(a, dict) and isinstance(b, dict): out += dict_differences(a, b, f"{at}{k}.")
         elif a != b: out.append(f"{at}{k} was {a} and is {b}")
     return out

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from .batches import Feed, Order, fingerprint, key_seed, length_grouped, loader, shuffled
-from .checkpoints import differences, in_part, load_weights, numbered, only_one, read_checkpoint
+from .batches import Feed, Order, dataset_fingerprint, key_seed, length_grouped, loader, shuffled_order
+from .checkpoints import dict_differences, in_part, load_weights, numbered, only_one, read_checkpoint
 from ..core import InputError, PopnbError, need, pick_device, progress, read_json, seed_all, write_json
-from .config import TrainConfig, freeze, make_config, pick_precision
-from .loop import Job, append_log, make_loop, quiet
+from .config import TrainConfig, freeze_parts, make_config, pick_precision
+from .loop import TrainingState, append_log, make_loop, quiet
 
 # %% ../../nbs/training/05_engine.ipynb #e5cb2d3a
 def main_process() -> bool: # True where nobody launched several
@@ -79,7 +79,7 @@ def _describe(job, train, valid, order):
         count[p.requires_grad] += p.numel()
         shapes.update(f"{n}{tuple(p.shape)}{p.dtype}{p.requires_grad}".encode())
         if not p.requires_grad: frozen.update(p.detach().flatten()[:64].double().cpu().numpy().tobytes())     # the start of each is enough to know it
-    about = {"config": {k: v for k,v in asdict(job.config).items() if k not in FREE}, "training data": fingerprint(train), "validation data": fingerprint(valid) if valid is not None else "none",
+    about = {"config": {k: v for k,v in asdict(job.config).items() if k not in FREE}, "training data": dataset_fingerprint(train), "validation data": dataset_fingerprint(valid) if valid is not None else "none",
              "order of the rows": key_seed(*map(int, order.rows(0))), "processes": job.world, "device": job.device, "precision": job.precision,
              "module": {"trained parameters": count[True], "frozen parameters": count[False], "names and shapes": shapes.hexdigest(), "frozen weights": frozen.hexdigest()}}
     return json.loads(json.dumps(about))
@@ -90,7 +90,7 @@ def _restore(folder, about, resume, notes):
     if not resume:
         if found: raise InputError(f"{folder} holds a training of {found[0][0]} steps: resume=True (--resume) goes on with it, or choose another folder.")
         return None
-    if (folder/"engine.json").exists() and (diff := differences(read_json(folder/"engine.json"), about)):
+    if (folder/"engine.json").exists() and (diff := dict_differences(read_json(folder/"engine.json"), about)):
         raise InputError(f"{folder} holds another training, which cannot go on like this: {'; '.join(diff[:4])}. Set it back, or start anew in another folder.")
     for n,p in found:
         try: return p,*read_checkpoint(p)
@@ -121,8 +121,8 @@ def _setup(engine, module, stack):
         except OSError as e: raise PopnbError(f"Cannot write {folder}: {e.strerror or e}.") from e
         stack.enter_context(only_one(folder))
     args.output_dir = str(folder)
-    frozen = freeze(module, c.groups)
-    return args,Job(c, module, rank=rank, world=world, device=device, precision=precision, folder=folder, gather=gather_object, frozen=frozen, still=[m for n,m in module.named_modules() if n and in_part(n, frozen)])
+    frozen = freeze_parts(module, c.groups)
+    return args,TrainingState(c, module, rank=rank, world=world, device=device, precision=precision, folder=folder, gather=gather_object, frozen=frozen, still=[m for n,m in module.named_modules() if n and in_part(n, frozen)])
 
 # %% ../../nbs/training/05_engine.ipynb #105a13af
 def _check(engine, module, train, valid, evaluate):
@@ -159,7 +159,7 @@ def fit(self:Engine,
     with ExitStack() as stack:
         args,job = _setup(self, module, stack)
         c,r,w = self.config,job.rank,job.world
-        order = Order(sampler or (length_grouped(train.lengths, c.batch_size) if hasattr(train, "lengths") else shuffled(len(train))), c.batch_size, c.seed, r, w, c.drop_last)
+        order = Order(sampler or (length_grouped(train.lengths, c.batch_size) if hasattr(train, "lengths") else shuffled_order(len(train))), c.batch_size, c.seed, r, w, c.drop_last)
         job.loader = loader(Feed(train, collate, c.seed, "train"), order, c.workers, job.device == "cuda")
         job.valid,job.evaluate = None if valid is None else loader(Feed(valid, collate, c.seed, "valid"), Order(lambda g: range(len(valid)), c.batch_size, c.seed, r, w), c.workers),evaluate
         job.per_epoch = -(-len(order)//c.accumulate)

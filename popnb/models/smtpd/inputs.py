@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NUMBERS', 'LANGUAGES', 'USE', 'CHUNK', 'raw_numbers', 'seen_days', 'early_columns', 'check_units', 'vocabulary',
-           'ids', 'category_names', 'title_languages', 'Inputs', 'Rows', 'memory_plan']
+           'ids', 'category_names', 'title_languages', 'Inputs', 'ArrayDataset', 'memory_plan']
 
 # %% ../../../nbs/models/smtpd/04_inputs.ipynb #bc9e7f1c
 import tempfile
@@ -241,7 +241,7 @@ def _missing(self:Inputs, table, problems, kinds):
     return [",".join(k for k in gone if gone[k][i]) for i in range(len(table))]
 
 # %% ../../../nbs/models/smtpd/04_inputs.ipynb #1cebb802
-class Rows:
+class ArrayDataset:
     "Arrays of equal length as a map-style data set; a batch is one dict of tensors"
     def __init__(self, **arrays): self.arrays = {k: v for k,v in arrays.items() if v is not None}
     def __len__(self): return len(next(iter(self.arrays.values())))

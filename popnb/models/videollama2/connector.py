@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ...core import InputError
-from ..state_dicts import cut_out, fit_weights, open_weights
+from ..state_dicts import subset_state, fit_weights, open_weights
 
 # %% ../../../nbs/models/videollama2/03_connector.ipynb #4f47efb6
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def load_connector(
     config:ConnectorConfig|None=None, # Sizes; `None`: those of the file
 ) -> Connector: # In evaluation mode; `.notes` says what was left out
     "The connector from a published checkpoint, all of its weights; raises `InputError` that names what does not fit"
-    state,elsewhere = cut_out(open_weights(path)[0], "sampler.0.weight", path)
+    state,elsewhere = subset_state(open_weights(path)[0], "sampler.0.weight", path)
     config = config or connector_sizes(state)
     with torch.device("meta"): net = Connector(config)
     net = fit_weights(net.to_empty(device="cpu"), state, path).eval()
