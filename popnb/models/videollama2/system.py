@@ -39,6 +39,7 @@ MODES = {"av": "looks and listens", "a": "listens", "v": "looks"}
 @system("videollama2")
 class VideoLlama2Predictor(NetworkPredictor):
     "VideoLLaMA2.1-AV with a regression head (System B)"
+    modality_choices = ("av", "a", "v")
     tasks = ("regression",)
     def __init__(self,
         preset:str="tiny", # `tiny`: small, random weights, no download; `paper`: published size and weights
