@@ -17,8 +17,9 @@ def _output(o):
 def _cell(c):
     text = "".join(c["source"])
     if c["cell_type"] == "markdown": return [text.replace("](images/", "](nbs/images/")]
-    if text.startswith("#| hide") or c["cell_type"] != "code": return []
-    return [f"```python\n{text}\n```", *[t for o in c["outputs"] if (t := _output(o)).strip()]]
+    if c["cell_type"] != "code" or text.startswith("#| hide\n"): return []
+    shown = [] if text.startswith("#| hide_input") else [f"```python\n{text}\n```"]
+    return [*shown, *[t for o in c["outputs"] if (t := _output(o)).strip()]]
 
 def render() -> str:
     "What README.md must say"

@@ -151,7 +151,7 @@ def cell(path, reps, slow_reps):
     took = measure(path, idx, ok, reps, slow_reps)
     delta = np.abs(keys.times - exact.times)
     i = exact.info
-    res = dict(file=dict(codec=i.codec, width=i.width, height=i.height, frames=i.frames, fps=i.fps, keyframes=i.keyframes, mb=i.size_bytes/1e6, spare=float(i.index.spare.mean())),
+    res = dict(file=dict(codec=i.codec, width=i.width, height=i.height, frames=i.frames, fps=i.fps, keyframes=i.keyframes, mb=i.size_bytes/1e6, spare=float(i.index.disposable.mean())),
         ms={o: dict(wall=1e3*statistics.median(t[0] for t in v), fastest=1e3*min(t[0] for t in v), cpu=1e3*statistics.median(t[1] for t in v), n=len(v)) for o,v in took.items()},
         left_out=out, keyframe_seconds_off=dict(mean=float(delta.mean()), max=float(delta.max()), distinct=int(len(set(keys.indices.tolist())))))
     for k,kind in enumerate(("wall", "cpu")):

@@ -56,7 +56,7 @@ def encoder(name, dtype="float32"):
     logging.disable(logging.ERROR)
     warnings.simplefilter("ignore")
     e = ClipEncoder("tiny", device="cpu", dtype=dtype)
-    e._ready()
+    e.load_networks()
     torch.manual_seed(0)
     net = open_clip.create_model(name, None, load_weights=False, force_quick_gelu=True)
     size = net.visual.image_size[0]
@@ -160,7 +160,7 @@ def stages(files):
             for i in items: f(i)
             best.append((time.process_time() - start)/len(items)*1e3)
         return statistics.median(best)
-    out = {"read": per(read_image, files), "find the content": per(crop_picture, imgs), "resize": per(e._geometry, cut)}
+    out = {"read": per(read_image, files), "find the content": per(crop_picture, imgs), "resize": per(e.resize_picture, cut)}
     print("\nReading a thumbnail, milliseconds: " + ", ".join(f"{k} {v:.2f}" for k,v in out.items()))
     return out
 
@@ -181,7 +181,7 @@ def main():
     a = p.parse_args()
     import torch
     if a.threads: torch.set_num_threads(a.threads)
-    from popnb.features.encoder import BF16_FLAGS, _processor_flags, has_bf16
+    from popnb.core import BF16_FLAGS, _processor_flags, has_bf16
     d = Path(tempfile.mkdtemp())
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     if load is not None and load > .3: print(f"The machine is busy (load {load:.1f}): trust the ratios, not the speeds.")

@@ -99,7 +99,7 @@ def towers(n_rounds):
     from popnb.features.frame_cache import FrameRule, decode_frames, frame_set
     from popnb.features.audio_cache import SoundRule, decode_sound, sound_set
     from popnb.models.videollama2.inputs import AudioVisualSet
-    from popnb.models.videollama2.feature_cache import tower_features
+    from popnb.models.videollama2.feature_cache import cache_encoder_outputs
     out = dict(arithmetic=arithmetic())
     small = dict(SO400M, hidden_size=384, intermediate_size=1536, num_hidden_layers=8, num_attention_heads=6)
     cases = {"small towers": (VideoLlamaConfig.tiny(vision=small, beats=BeatsConfig(encoder_layers=6), frames=8), torch.float32, 2, n_rounds),
@@ -112,13 +112,13 @@ def towers(n_rounds):
             net,rows = drawn(config, dtype=dtype),pd.DataFrame({"video_path": paths[:n]})
             scenes = AudioVisualSet(frame_set(rows, rule, d/"store", 1), sound_set(rows, hearing, d/"store", 1), [{}]*n)
             start = time.process_time()
-            kept = tower_features(net, scenes, batch=1)
+            kept = cache_encoder_outputs(net, scenes, batch=1)
             first,last = time.process_time()-start,{}
             def say(pixels, x):
-                with torch.no_grad(): return net.look(torch.from_numpy(pixels)[None])[0],net.hear(torch.from_numpy(x)[None])[0][0]
+                with torch.no_grad(): return net.encode_frames(torch.from_numpy(pixels)[None])[0],net.encode_audio(torch.from_numpy(x)[None])[0][0]
             def decode(i): return decode_frames(paths[i], rule)[0][0],decode_sound(paths[i], hearing)[0].astype(np.float32)/32768
-            def load(i): return scenes.seen(i),scenes.heard(i)
-            makes = {"decoded, towers computed": lambda i: say(*decode(i)), "frames and sound read, towers computed": lambda i: say(*load(i)), "towers read": lambda i: (kept.patches(i), kept.heard(i)), "decoded, no towers": decode, "frames and sound read, no towers": load}
+            def load(i): return scenes.read_frames(i),scenes.read_audio(i)
+            makes = {"decoded, towers computed": lambda i: say(*decode(i)), "frames and sound read, towers computed": lambda i: say(*load(i)), "towers read": lambda i: (kept.patches(i), kept.audio_tokens(i)), "decoded, no towers": decode, "frames and sound read, no towers": load}
             def way(how, f):
                 def run(): last[how] = [f(i) for i in range(n)]
                 return run
@@ -145,8 +145,8 @@ def plain_numpy(x, bank, window):
 def filterbank(n_rounds):
     "128 bins from 300 Hz, which Kaldi takes as well; popnb's also as the network hears it, from 20 Hz"
     import kaldi_native_fbank as knf
-    from popnb.models.videollama2.filterbank import FBANK_RATE, log_mel, mel_bank, povey
-    out,bank,window = {},mel_bank(128, 300.).numpy(),povey().numpy().astype(np.float32)
+    from popnb.models.videollama2.filterbank import FBANK_RATE, log_mel, mel_bank, povey_window
+    out,bank,window = {},mel_bank(128, 300.).numpy(),povey_window().numpy().astype(np.float32)
     def kaldi(x):
         o = knf.FbankOptions()
         o.frame_opts.samp_freq,o.frame_opts.dither,o.mel_opts.num_bins,o.mel_opts.low_freq = FBANK_RATE,0,128,300.
@@ -267,8 +267,8 @@ def on_gpu(n_rounds, kind="cuda", config=VideoLlamaConfig(), r=64, seconds=8.):
             if method != "predict": case(f"{method}, batch {n}", net, step, n); continue
             case(f"prediction, batch {n}", net, predict, n)
             with torch.inference_mode():
-                heard,count = net.hear(batch["sound"].to(kind), batch["sound_length"].to(kind))
-                kept = {k: v for k,v in batch.items() if k not in ("pixels", "sound")} | dict(patches=net.look(batch["pixels"].to(kind)).cpu(), heard=heard.to(torch.bfloat16).cpu(), sound_length=count.cpu())
+                heard,count = net.encode_audio(batch["sound"].to(kind), batch["sound_length"].to(kind))
+                kept = {k: v for k,v in batch.items() if k not in ("pixels", "sound")} | dict(patches=net.encode_frames(batch["pixels"].to(kind)).cpu(), audio_tokens=heard.to(torch.bfloat16).cpu(), sound_length=count.cpu())
             case(f"prediction from kept towers, batch {n}", net, lambda: predict(kept), n)
         net = opt = None
         card.fresh()

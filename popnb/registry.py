@@ -54,13 +54,13 @@ class Registry(Mapping):
         if name not in self.parts: raise PopnbError(f"{self.homes[name]} was imported and does not register {self.kind} {name!r}.")
 
 # %% ../nbs/02_registry.ipynb #ae20f1cc
-_VIDEO,_VLM = "popnb.models.video.system","popnb.models.vlm.system"
+_VIDEO,_VLM = "popnb.models.video","popnb.models.vlm.system"
 
 SYSTEMS = Registry("system", {
     "tabular": "popnb.models.tabular.system",
     "clip-lgbm": "popnb.models.clip_lgbm.system",
     "smtpd": "popnb.models.smtpd.system",
-    "r2plus1d": _VIDEO, "timesformer": _VIDEO, "videomae": _VIDEO,
+    **{k: f"{_VIDEO}.{k}" for k in ("r2plus1d", "timesformer", "videomae")},
     "smolvlm2": _VLM, "qwen2.5-vl": _VLM,
     "videollama2": "popnb.models.videollama2.system",
     "ensemble": "popnb.models.ensemble.system",

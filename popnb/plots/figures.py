@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'SKY', 'PINK', 'GREY', 'COLOURS', 'canvas', 'png', 'plot_truth', 'plot_residuals',
            'plot_residual_trend', 'plot_percentiles', 'plot_slices', 'plot_roc', 'plot_pr', 'plot_confusion',
-           'plot_thresholds', 'wilson', 'plot_calibration', 'plot_days', 'plot_curves', 'plot_learning', 'plot_forest',
-           'plot_strip']
+           'plot_thresholds', 'wilson_interval', 'plot_calibration', 'plot_days', 'plot_curves', 'plot_learning',
+           'plot_forest', 'plot_strip']
 
 # %% ../../nbs/plots/01_figures.ipynb #231f25fe
 import io
@@ -253,7 +253,7 @@ def plot_thresholds(
     return fig
 
 # %% ../../nbs/plots/01_figures.ipynb #22fce2c6
-def wilson(
+def wilson_interval(
     k:float, # Successes
     n:float, # Trials, >= 1
     z:float=1.96, # Normal quantile
@@ -274,7 +274,7 @@ def plot_calibration(
     t,p = _binary(truth, pred, probability=True)
     at,ones = _tenths(p, t, parts=bins)
     x,share = [v.mean() for v in at],np.array([v.mean() for v in ones])
-    ends = np.array([wilson(v.sum(), len(v)) for v in ones]).T
+    ends = np.array([wilson_interval(v.sum(), len(v)) for v in ones]).T
     fig,ax = canvas("predicted probability", "share of ones", title)
     ax.plot([0, 1], [0, 1], "--", color=GREY, lw=1, label="calibrated")
     ax.errorbar(x, share, yerr=np.abs(ends-share), fmt="o-", color=BLUE, ms=4, lw=1.2, capsize=2, label=f"model, Brier {brier(t, p):.3f}")
