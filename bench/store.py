@@ -4,12 +4,13 @@
 
 1. Random reads of 16 KB records (8 x 1024, float16), one thread: the store against one .npy and one .safetensors file
    per record, all from the page cache; the store verifies a checksum on every read, the files do not.
-2. Writing: one commit per record and one per 64 records, both waiting for the disk; one .npy per record, which does not.
-3. An epoch over 64 clips (720 x 1280, 10 s, 4 Mbit/s): their features from the store against eight decoded frames each.
-   The keys are known as they are from the second epoch on; hashing the files, once per process, is timed by itself.
-4. Hashes for the content of files.
+2. Writing: one commit per record and one per 64 records, both flushed to the disk; one .npy per record, not flushed.
+3. An epoch over 64 clips (720 x 1280, 10 s, 4 Mbit/s): their features from the store against decoding eight frames of
+   each. The content keys are known, as they are from the second epoch on; hashing the files, once per process, is timed
+   separately.
+4. Hash functions for the content of files.
 
-Rounds alternate (A B C A B C ...) in one process; medians, their ratios, and every single time go into the JSON.
+Rounds alternate (A B C A B C ...) in one process; medians, their ratios and every single time go into the JSON.
 """
 import argparse
 import hashlib
@@ -20,29 +21,18 @@ import statistics
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
 
+from timing import load, processor, rounds, versions
 from popnb.core import write_json
 from popnb.features.store import Store, content_key
 
 
-def rounds(ways, n):
-    "Seconds of each way, `n` times, taking turns"
-    times = {name: [] for name in ways}
-    for _ in range(n):
-        for name,f in ways.items():
-            start = time.perf_counter()
-            f()
-            times[name].append(time.perf_counter() - start)
-    return times
-
-
 def table(title, times, items, unit):
-    "Medians and ratios to the first way, printed and returned"
+    "Print and return the median of each way, its rate and its time relative to the first way"
     first = statistics.median(next(iter(times.values())))
     print(f"\n{title}")
     out = {}
@@ -53,109 +43,130 @@ def table(title, times, items, unit):
     return out
 
 
+def wall_rounds(ways, n): return rounds(ways, n, time.perf_counter, warm=False)
+
+
+def random_records(rng, keys):
+    "A record of 16 KB for each key"
+    return {k: dict(x=rng.standard_normal((8, 1024)).astype(np.float16)) for k in keys}
+
+
 def random_reads(d, n, reps, rng):
+    "Read `n` records in random order from the store and from one file per record"
     keys = [f"{i:06d}" for i in range(n)]
-    store,npy,st = Store(d/"store"),d/"npy",d/"safetensors"
-    npy.mkdir(), st.mkdir()
+    store = Store(d/"store")
+    npy,safe = d/"npy",d/"safetensors"
+    npy.mkdir()
+    safe.mkdir()
     for i in range(0, n, 500):
-        batch = {k: dict(x=rng.standard_normal((8, 1024)).astype(np.float16)) for k in keys[i:i+500]}
+        batch = random_records(rng, keys[i:i+500])
         store.put_many(batch)
         for k,v in batch.items():
             np.save(npy/f"{k}.npy", v["x"])
-            safetensors.numpy.save_file(v, st/f"{k}.safetensors")
+            safetensors.numpy.save_file(v, safe/f"{k}.safetensors")
     order = rng.permutation(keys).tolist()
     def batches(): [store.get_many(order[i:i+64]) for i in range(0, n, 64)]
     assert all((store.get(k)["x"] == np.load(npy/f"{k}.npy")).all() for k in order[:50])
-    return rounds({
+    return wall_rounds({
         "store.get_many, 64 at a time": batches,
         "store.get": lambda: [store.get(k) for k in order],
         ".npy per record": lambda: [np.load(npy/f"{k}.npy") for k in order],
-        ".safetensors per record": lambda: [safetensors.numpy.load_file(st/f"{k}.safetensors") for k in order]}, reps)
+        ".safetensors per record": lambda: [safetensors.numpy.load_file(safe/f"{k}.safetensors") for k in order]}, reps)
 
 
 def writes(d, n, reps, rng):
-    x,turn = dict(x=rng.standard_normal((8, 1024)).astype(np.float16)),[0]
-    def fresh():
+    "Write `n` new records a round: 64 per commit, one per commit, one file per record"
+    x = random_records(rng, "x")["x"]
+    turn = [0]
+    def new_keys():
         turn[0] += 1
         return [f"{turn[0]}-{i}" for i in range(n)]
     one,many,files = Store(d/"w1"),Store(d/"w64"),d/"wnpy"
     files.mkdir()
     def batches():
-        keys = fresh()
+        keys = new_keys()
         for i in range(0, n, 64): many.put_many({k: x for k in keys[i:i+64]})
-    return rounds({
+    return wall_rounds({
         "store.put_many, 64 a commit": batches,
-        "store.put, one a commit": lambda: [one.put(k, x) for k in fresh()],
-        ".npy per record, no flush": lambda: [np.save(files/f"{k}.npy", x["x"]) for k in fresh()]}, reps)
+        "store.put, one a commit": lambda: [one.put(k, x) for k in new_keys()],
+        ".npy per record, no flush": lambda: [np.save(files/f"{k}.npy", x["x"]) for k in new_keys()]}, reps)
 
 
 def make_clips(d, n, seconds=10, fps=30):
-    "One drawn clip, and `n` copies that differ in a padding box at the end: other bytes, other keys, same work"
+    "Draw one clip and copy it `n` times with a different padding box at the end: other keys, same decoding work"
     import av
     rng = np.random.default_rng(0)
-    pattern = rng.integers(0, 256, (1280//16 + 2, 720//16 + seconds*fps//4 + 2, 3), np.uint8).repeat(16, 0).repeat(16, 1)
+    shape = (1280//16 + 2, 720//16 + seconds*fps//4 + 2, 3)
+    pattern = rng.integers(0, 256, shape, np.uint8).repeat(16, 0).repeat(16, 1)
     grain = rng.integers(0, 24, (4, 1280, 720, 1), np.uint8)
-    with av.open(str(d/"clip.mp4"), "w") as box:
-        v = box.add_stream("libx264", rate=fps, options={"preset": "veryfast"})
-        v.width,v.height,v.pix_fmt,v.gop_size,v.bit_rate = 720,1280,"yuv420p",250,4_000_000
-        for i in range(seconds*fps): box.mux(v.encode(av.VideoFrame.from_ndarray(pattern[i%16:i%16+1280, 4*i:4*i+720]//2 + grain[i%4] + 50, format="rgb24")))
-        box.mux(v.encode())
+    with av.open(str(d/"clip.mp4"), "w") as container:
+        v = container.add_stream("libx264", rate=fps, options={"preset": "veryfast"})
+        v.width,v.height,v.pix_fmt = 720,1280,"yuv420p"
+        v.gop_size,v.bit_rate = 250,4_000_000
+        for i in range(seconds*fps):
+            pixels = pattern[i%16:i%16+1280, 4*i:4*i+720]//2 + grain[i%4] + 50
+            container.mux(v.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(v.encode())
     data = (d/"clip.mp4").read_bytes()
-    for i in range(n): (d/f"{i:03d}.mp4").write_bytes(data + (24).to_bytes(4, "big") + b"free" + i.to_bytes(16, "big"))
-    return [d/f"{i:03d}.mp4" for i in range(n)],len(data)
+    paths = [d/f"{i:03d}.mp4" for i in range(n)]
+    for i,p in enumerate(paths): p.write_bytes(data + (24).to_bytes(4, "big") + b"free" + i.to_bytes(16, "big"))
+    return paths,len(data)
 
 
 def epochs(d, n, reps, rng):
+    "Read the features of `n` clips from the store, or decode eight frames of each; also the cost of hashing the files"
     from popnb.media.video import frames
     (d/"clips").mkdir()
     clips,size = make_clips(d/"clips", n)
-    time.sleep(2.1)   # hashes of younger files are not remembered
-    asked = dict(model="encoder", version=1, policy="endpoints", n=8)
+    time.sleep(2.1)   # hashes of files younger than two seconds are not cached
+    identity = dict(model="encoder", version=1, policy="endpoints", n=8)
     start = time.perf_counter()
-    keys = [content_key(c, **asked) for c in clips]
+    keys = [content_key(c, **identity) for c in clips]
     hashing = time.perf_counter() - start
     store = Store(d/"epoch")
-    store.put_many({k: dict(x=rng.standard_normal((8, 1024)).astype(np.float16)) for k in keys})
-    times = rounds({
+    store.put_many(random_records(rng, keys))
+    times = wall_rounds({
         "features from the store": lambda: store.get_many(keys),
-        "keys again, then the store": lambda: store.get_many([content_key(c, **asked) for c in clips]),
+        "content keys, then the store": lambda: store.get_many([content_key(c, **identity) for c in clips]),
         "decode 8 frames per clip": lambda: [frames(c, 8) for c in clips]}, reps)
     return times,dict(hashing_once_s=hashing, bytes_per_clip=size, hash_gb_per_s=n*size/hashing/1e9)
 
 
 def hashes(reps):
+    "Hash 32 MB with each function"
     data = os.urandom(32<<20)
-    return rounds({name: lambda name=name: hashlib.new(name, data).digest() for name in ("sha256", "blake2b", "md5")}, reps),len(data)
+    names = ("sha256", "blake2b", "md5")
+    ways = {name: (lambda name=name: hashlib.new(name, data).digest()) for name in names}
+    return wall_rounds(ways, reps),len(data)
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--items", type=int, default=5000)
-    p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--clips", type=int, default=64)
-    p.add_argument("--out", type=Path, default=Path(__file__).parent/"results"/"store.json")
+    p.add_argument("--items", type=int, default=5000, help="records of part 1")
+    p.add_argument("--rounds", type=int, default=3, help="repetitions of each measurement")
+    p.add_argument("--clips", type=int, default=64, help="clips of part 3")
+    p.add_argument("--out", type=Path, default=Path(__file__).parent/"results"/"store.json", help="JSON file")
     a = p.parse_args()
     d,rng = Path(tempfile.mkdtemp()),np.random.default_rng(0)
     try:
         result = dict(
-            machine=dict(platform=platform.platform(), processor=_processor(), cpus=os.cpu_count(), load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None),
-            versions=dict(python=platform.python_version(), **{o: version(o) for o in ("popnb", "numpy", "lmdb", "safetensors", "av")}),
+            machine=dict(platform=platform.platform(), processor=processor(), cpus=os.cpu_count(), load=load()),
+            versions=versions(("popnb", "numpy", "lmdb", "safetensors", "av")),
             settings=dict(items=a.items, rounds=a.rounds, clips=a.clips))
-        result["random_reads"] = table(f"Random reads, {a.items:,} records of 16 KB", random_reads(d, a.items, a.rounds, rng), a.items, "records")
-        result["writes"] = table("Writes, 512 records of 16 KB", writes(d, 512, a.rounds, rng), 512, "records")
+        times = random_reads(d, a.items, a.rounds, rng)
+        result["random_reads"] = table(f"Random reads, {a.items:,} records of 16 KB", times, a.items, "records")
+        times = writes(d, 512, a.rounds, rng)
+        result["writes"] = table("Writes, 512 records of 16 KB", times, 512, "records")
         times,size = hashes(a.rounds)
         result["hashes"] = table("Hashing, MB", times, size/1e6, "MB")
         times,facts = epochs(d, a.clips, a.rounds, rng)
-        result["epoch"] = table(f"An epoch of {a.clips} clips, 720x1280, 10 s, 4 Mbit/s", times, a.clips, "clips") | facts
-        print(f"  hashing the files, once per process: {facts['hashing_once_s']:.2f} s for {a.clips*facts['bytes_per_clip']/1e6:.0f} MB")
+        title = f"An epoch of {a.clips} clips, 720x1280, 10 s, 4 Mbit/s"
+        result["epoch"] = table(title, times, a.clips, "clips") | facts
+        megabytes = a.clips*facts["bytes_per_clip"]/1e6
+        print(f"  hashing the files, once per process: {facts['hashing_once_s']:.2f} s for {megabytes:.0f} MB")
     finally: shutil.rmtree(d)
     write_json(a.out, result)
     print(f"\n{a.out}")
-
-
-def _processor():
-    try: return next(o.split(":", 1)[1].strip() for o in Path("/proc/cpuinfo").read_text().splitlines() if o.startswith("model name"))
-    except (OSError, StopIteration): return platform.processor()
 
 
 if __name__ == "__main__": sys.exit(main())

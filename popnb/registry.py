@@ -7,12 +7,20 @@ __all__ = ['SYSTEMS', 'LABELS', 'SOURCES', 'SPLITS', 'ENCODERS', 'EXPLAINERS', '
 
 # %% ../nbs/02_registry.ipynb #ccb0e6c8
 import importlib
+import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib.metadata import entry_points
 
 from .core import PopnbError, one_of
 
 # %% ../nbs/02_registry.ipynb #535134c8
+@lru_cache
+def _entry_points(group, path):
+    "Entry points of a group; `path` is `sys.path`, so that a changed path is searched again"
+    return {e.name: e for e in entry_points(group=group)}
+
+# %% ../nbs/02_registry.ipynb #0eecf597
 class Registry(Mapping):
     "A read-only mapping from name to part; a part is imported when it is first read"
     def __init__(self,
@@ -29,7 +37,7 @@ class Registry(Mapping):
 
     def installed(self) -> dict:
         "Entry points of other packages: name -> `EntryPoint`"
-        return {e.name: e for e in entry_points(group=self.group)} if self.group else {}
+        return _entry_points(self.group, tuple(sys.path)) if self.group else {}
 
     def register(self,
         name:str, # Name of the part
@@ -40,16 +48,14 @@ class Registry(Mapping):
         return part
 
     def __getitem__(self, name):
-        one_of(self.kind, name, list(self))
-        if name not in self.parts: self._load(name)
+        if name not in self.parts: self._load(one_of(self.kind, name, list(self)))
         return self.parts[name]
 
     def _load(self, name):
         "Import the module of a built-in part or the entry point of another package"
         if name in self.homes: importlib.import_module(self.homes[name])
         else:
-            point = self.installed()[name]
-            part = point.load()
+            part = self.installed()[name].load()
             if name not in self.parts: self.register(name, part)
         if name not in self.parts: raise PopnbError(f"{self.homes[name]} was imported and does not register {self.kind} {name!r}.")
 

@@ -19,12 +19,12 @@ from ..registry import SOURCES
 @app.command("import")
 def import_command(
     source:Annotated[str, Argument(help=", ".join(SOURCES))],
-    csv:Annotated[Path, Option("--csv", help="File of the source; for daily counts their folder")],
-    out:Annotated[Path, Option("--out", help="Table to write, .parquet")],
+    csv:Annotated[Path, Option(help="File of the source; for daily counts their folder")],
+    out:Annotated[Path, Option(help="Table to write, .parquet")],
     videos:Annotated[Path|None, Option(help="Folder with the videos, named by id")]=None,
     thumbnails:Annotated[Path|None, Option(help="Folder with the thumbnails, named by id")]=None,
-    column:Annotated[list[str]|None, Option("--column", help="THEIRS=ours, for source csv; may be repeated")]=None,
-    option:Annotated[list[str]|None, Option("--option", help="key=value for the reader; may be repeated")]=None,
+    column:Annotated[list[str]|None, Option(help="THEIRS=ours, for source csv; may be repeated")]=None,
+    option:Annotated[list[str]|None, Option(help="key=value for the reader; may be repeated")]=None,
 ):
     "Read a source's file into a table, and report what was kept, dropped and missing."
     from popnb.data.sources import read_source
@@ -40,9 +40,9 @@ def import_command(
 @app.command("simulate")
 def simulate_command(
     out:OutDirFlag,
-    n:Annotated[int, Option("--n", help="Number of videos")]=64,
+    n:Annotated[int, Option(help="Number of videos")]=64,
     seed:SeedFlag=0,
-    weight:Annotated[list[str]|None, Option("--weight",
+    weight:Annotated[list[str]|None, Option(
         help="component=weight, of picture motion moment sound text creator noise; may be repeated")]=None,
     media:Annotated[bool, Option(help="Write videos and thumbnails")]=True,
     workers:WorkersFlag=None,
@@ -58,9 +58,9 @@ def simulate_command(
 # %% ../../nbs/cli/02_data.ipynb #4de620eb
 @app.command("mock-youtube")
 def mock_youtube_command(
-    n:Annotated[int, Option("--n", help="Number of videos")]=300,
+    n:Annotated[int, Option(help="Number of videos")]=300,
     seed:SeedFlag=0,
-    port:Annotated[int, Option("--port", help="Port of this machine; 0 for any free one")]=8642,
+    port:Annotated[int, Option(help="Port of this machine; 0 for any free one")]=8642,
 ):
     "Serve a mock video site with the YouTube Data API on this machine, to try all commands without a key."
     from popnb.youtube.mock_server import serve_mock_youtube
@@ -107,31 +107,31 @@ def _collect(out, options, plan_only, run):
 def collect_command(
     out:OutDirFlag,
     queries:Annotated[list[str]|None, Argument(help="Search queries; quote those of several words")]=None,
-    per_bin:Annotated[int, Option("--per-bin", help="Rows wanted in each bin of views; 0 for no limit")]=100,
-    target:Annotated[int|None, Option("--target", help="Rows wanted in all")]=None,
+    per_bin:Annotated[int, Option(help="Rows wanted in each bin of views; 0 for no limit")]=100,
+    target:Annotated[int|None, Option(help="Rows wanted in all")]=None,
     plan_only:Annotated[bool, Option("--plan", help="Print the cost and stop; needs no key")]=False,
     discover:Annotated[bool, Option("--discover", help="Only searches and creators; makes the plan exact")]=False,
     refresh:Annotated[bool, Option("--refresh", help="Read the counts of all rows again (day_1 … day_30)")]=False,
-    expire:Annotated[str|None, Option("--expire", help="refresh or delete data older than 30 days")]=None,
+    expire:Annotated[str|None, Option(help="refresh or delete data older than 30 days")]=None,
     keep_history:Annotated[bool, Option("--keep-history",
         help="With --expire: keep old readings (needs Google's consent)")]=False,
-    order:Annotated[list[str]|None, Option("--order",
+    order:Annotated[list[str]|None, Option(
         help="Order of search results: viewCount, date, relevance; may be repeated")]=None,
-    region:Annotated[str|None, Option("--region", help="Region of the search, two letters, e.g. KR")]=None,
-    language:Annotated[str|None, Option("--language", help="Language of the search, two letters, e.g. ko")]=None,
-    after:Annotated[str|None, Option("--after", help="Published on or after, e.g. 2026-05-01")]=None,
-    before:Annotated[str|None, Option("--before", help="Published before, e.g. 2026-06-01")]=None,
-    channel:Annotated[list[str]|None, Option("--channel", help="Id of a channel to crawl; may be repeated")]=None,
-    max_search:Annotated[int, Option("--max-search", help="Most search calls; a day has 100")]=100,
-    search_pages:Annotated[int, Option("--search-pages", help="Pages of 50 for each query and order")]=1,
-    max_channels:Annotated[int|None, Option("--max-channels", help="Most channels to crawl")]=None,
-    uploads_pages:Annotated[int, Option("--uploads-pages", help="Pages of 50 for each channel")]=1,
-    shorts:Annotated[str, Option("--shorts", help="Videos to keep: likely (Shorts), yes or any")]="likely",
+    region:Annotated[str|None, Option(help="Region of the search, two letters, e.g. KR")]=None,
+    language:Annotated[str|None, Option(help="Language of the search, two letters, e.g. ko")]=None,
+    after:Annotated[str|None, Option(help="Published on or after, e.g. 2026-05-01")]=None,
+    before:Annotated[str|None, Option(help="Published before, e.g. 2026-06-01")]=None,
+    channel:Annotated[list[str]|None, Option(help="Id of a channel to crawl; may be repeated")]=None,
+    max_search:Annotated[int, Option(help="Most search calls; a day has 100")]=100,
+    search_pages:Annotated[int, Option(help="Pages of 50 for each query and order")]=1,
+    max_channels:Annotated[int|None, Option(help="Most channels to crawl")]=None,
+    uploads_pages:Annotated[int, Option(help="Pages of 50 for each channel")]=1,
+    shorts:Annotated[str, Option(help="Videos to keep: likely (Shorts), yes or any")]="likely",
     shorts_list:Annotated[bool, Option("--shorts-list", help="Use the undocumented list of a channel's Shorts")]=False,
-    endpoint:Annotated[str|None, Option("--endpoint",
+    endpoint:Annotated[str|None, Option(
         help="Only *.googleapis.com or this machine [dim](default: POPNB_YOUTUBE_ENDPOINT)[/dim]")]=None,
-    ledger:Annotated[Path|None, Option("--ledger", help="Quota ledger to share [dim](default: in OUT)[/dim]")]=None,
-    bucket:Annotated[list[str]|None, Option("--bucket",
+    ledger:Annotated[Path|None, Option(help="Quota ledger to share [dim](default: in OUT)[/dim]")]=None,
+    bucket:Annotated[list[str]|None, Option(
         help="Other daily limits: search=100, general=10000 or stats=10000; may be repeated")]=None,
     wait:Annotated[bool, Option("--wait", help="Sleep until midnight in California when the quota is spent")]=False,
     retry_dead:Annotated[bool, Option("--retry-dead", help="Repeat requests that failed in earlier runs")]=False,
@@ -151,28 +151,28 @@ def collect_command(
 @app.command("download")
 def download_command(
     data:DataFlag,
-    out:Annotated[Path|None, Option("--out",
+    out:Annotated[Path|None, Option(
         help="Folder for the files [dim](default: thumbnails or videos, beside the table)[/dim]")]=None,
-    what:Annotated[str, Option("--what", help="thumbnails or videos")]="thumbnails",
-    column:Annotated[str|None, Option("--column",
+    what:Annotated[str, Option(help="thumbnails or videos")]="thumbnails",
+    column:Annotated[str|None, Option(
         help="Column with the addresses [dim](default: thumbnail_url, for videos link)[/dim]")]=None,
-    allow_host:Annotated[list[str]|None, Option("--allow-host",
+    allow_host:Annotated[list[str]|None, Option(
         help="Host that may be requested, e.g. media.example.org or *.example.org; may be repeated."
             " Thumbnails: besides i.ytimg.com and *.ytimg.com. Videos: needed")]=None,
-    thumbnail_base:Annotated[str|None, Option("--thumbnail-base",
+    thumbnail_base:Annotated[str|None, Option(
         help="Server in place of https://i.ytimg.com, e.g. http://127.0.0.1:8123")]=None,
     prefer:Annotated[str, Option(help="table: the table's own thumbnail first; best: the sharpest one")]="table",
-    table:Annotated[Path|None, Option("--table",
+    table:Annotated[Path|None, Option(
         help="Where to write the table with the paths [dim](default: --data)[/dim]")]=None,
     concurrency:Annotated[int, Option(help="Most connections at a time")]=64,
     per_host:Annotated[int|None, Option(
         help="Most connections to one host [dim](default: all for thumbnails, 8 for videos)[/dim]")]=None,
-    max_mb:Annotated[float|None, Option("--max-mb",
+    max_mb:Annotated[float|None, Option(
         help="Largest file, in MB [dim](default: 4 for thumbnails, 200 for videos)[/dim]")]=None,
     retry_dead:Annotated[bool, Option("--retry-dead", help="Retry files found dead or refused by earlier runs")]=False,
     verify:Annotated[bool, Option("--verify", help="Decode the files of earlier runs as a check")]=False,
 ):
-    "Download thumbnails or videos of a table, and list the missing ones with the reason. Run the same command to resume."
+    "Download thumbnails or videos of a table, and list missing ones with the reason. Run the same command to resume."
     from dataclasses import replace
     from popnb.data.table import read_table, write_table
     from popnb.media.download import HOSTS, LIMITS, download
@@ -192,17 +192,16 @@ def download_command(
 @app.command("clean")
 def clean_command(
     data:DataFlag,
-    out:Annotated[Path, Option("--out",
+    out:Annotated[Path, Option(
         help="Table to write, .parquet; the lists of removed and flagged rows are written beside it")],
-    drop:Annotated[list[str]|None, Option("--drop", help="Rule whose rows are dropped; may be repeated")]=None,
-    flag:Annotated[list[str]|None, Option("--flag", help="Rule whose rows are flagged; may be repeated")]=None,
-    off:Annotated[list[str]|None, Option("--off", help="Rule that is not applied; may be repeated")]=None,
-    script:Annotated[list[str]|None, Option("--script", help="Script of titles to keep, e.g. Latin; may be repeated;"
+    drop:Annotated[list[str]|None, Option(help="Rule whose rows are dropped; may be repeated")]=None,
+    flag:Annotated[list[str]|None, Option(help="Rule whose rows are flagged; may be repeated")]=None,
+    off:Annotated[list[str]|None, Option(help="Rule that is not applied; may be repeated")]=None,
+    script:Annotated[list[str]|None, Option(help="Script of titles to keep, e.g. Latin; may be repeated;"
         " others are flagged, with --drop script dropped")]=None,
-    language:Annotated[list[str]|None, Option("--language",
+    language:Annotated[list[str]|None, Option(
         help="Language of titles to keep, e.g. en; a guess on short titles; may be repeated")]=None,
-    per_bin:Annotated[str|None, Option("--per-bin",
-        help="Most rows in a bin of views, a number or [bold]smallest[/bold]")]=None,
+    per_bin:Annotated[str|None, Option(help="Most rows in a bin of views, a number or [bold]smallest[/bold]")]=None,
     z:Annotated[float, Option(help="Threshold of outliers: deviations from the median, on a log scale")]=3.5,
     similarity:Annotated[float, Option(help="Smallest similarity of near-duplicate titles, 0.3 to 1")]=.7,
     seed:SeedFlag=0,

@@ -27,7 +27,7 @@ def value_columns(
     days = [c for c in frame.columns if re.fullmatch(rf"{name}_\d+", str(c))]
     return sorted(days, key=lambda c: int(c.rsplit("_", 1)[1]))
 
-# %% ../../nbs/evaluation/01_prediction_files.ipynb #cbd62307
+# %% ../../nbs/evaluation/01_prediction_files.ipynb #a63b73b5
 def days_of(
     frame:pd.DataFrame, # A prediction frame
 ) -> list[int]|None: # `None` for one number a video
@@ -35,7 +35,7 @@ def days_of(
     columns = value_columns(frame, "prediction")
     return None if columns == ["prediction"] else [int(c.rsplit("_", 1)[1]) for c in columns]
 
-# %% ../../nbs/evaluation/01_prediction_files.ipynb #ef20290b
+# %% ../../nbs/evaluation/01_prediction_files.ipynb #b61344aa
 def _numbers(frame, column, source, missing_ok):
     "A column as floats; raises `InputError` for text, infinite and missing values"
     raw = frame[column]
@@ -48,7 +48,7 @@ def _numbers(frame, column, source, missing_ok):
             raise InputError(f"{source}: {bad.sum()} values of {column} are {problem} (first: row {i+1}, video {frame['video_id'][i]!r}, value {str(frame[column][i])!r}). Every video of the file needs a number.")
     return v
 
-# %% ../../nbs/evaluation/01_prediction_files.ipynb #08818bda
+# %% ../../nbs/evaluation/01_prediction_files.ipynb #f549c0f8
 def _widen(frame, source):
     "One column a day from columns of lists"
     for name in [c for c in ("prediction", "truth") if c in frame]:
@@ -85,7 +85,7 @@ def check_predictions(
     for c in value_columns(out, "truth"): out[c] = _numbers(out, c, source, missing_ok=True)
     return out
 
-# %% ../../nbs/evaluation/01_prediction_files.ipynb #6f109566
+# %% ../../nbs/evaluation/01_prediction_files.ipynb #ddb33813
 TEXT_COLUMNS = ("video_id", "part", "author", "missing")
 
 # %% ../../nbs/evaluation/01_prediction_files.ipynb #7d80ec88
@@ -144,7 +144,7 @@ def guess_task(
     binary = len(t) and t.isin([0, 1]).all() and frame["prediction"].between(0, 1).all()
     return "binary" if binary else "regression"
 
-# %% ../../nbs/evaluation/01_prediction_files.ipynb #a68a31ff
+# %% ../../nbs/evaluation/01_prediction_files.ipynb #c655b7fc
 def arrays(
     frame:pd.DataFrame, # With truth and prediction
 ) -> tuple[np.ndarray,np.ndarray]: # Truth and prediction, `(n,)` or `(n, T)`
@@ -163,13 +163,13 @@ def align(
     if a != b: raise InputError(f"The predictions are of different videos: {len(a & b)} in both, {len(a-b)} only in {names[0]}, {len(b-a)} only in {names[1]}. Compare files of one and the same test set.")
     return other.set_index("video_id").loc[frame["video_id"]].reset_index()
 
-# %% ../../nbs/evaluation/01_prediction_files.ipynb #a0841e77
+# %% ../../nbs/evaluation/01_prediction_files.ipynb #36538678
 def _load_part(predictions, part):
     "Validated rows of one part, of a frame or a file"
     if isinstance(predictions, pd.DataFrame): return rows_of_part(check_predictions(predictions), part)
     return rows_of_part(read_predictions(predictions), part, str(predictions))
 
-# %% ../../nbs/evaluation/01_prediction_files.ipynb #d3d66841
+# %% ../../nbs/evaluation/01_prediction_files.ipynb #0118bdb8
 def _check_same_truth(t, other):
     same = not value_columns(other, "truth") or np.allclose(arrays(other)[0], t, rtol=1e-6, atol=1e-9, equal_nan=True)
     if not same: raise InputError("The two files hold different truths for the same videos: they belong to different labels.")

@@ -18,10 +18,10 @@ def _script(title):
     if not isinstance(title, str) or not title.strip(): return "no title"
     return script_of(title) or "no letters"
 
-# %% ../../nbs/evaluation/02_slices.ipynb #7bfae0ab
+# %% ../../nbs/evaluation/02_slices.ipynb #6103d9cb
 def _short(x): return f"{x:,.0f}" if abs(x) >= 100 else f"{x:.3g}"
 
-# %% ../../nbs/evaluation/02_slices.ipynb #8b97d8f4
+# %% ../../nbs/evaluation/02_slices.ipynb #423af7e4
 def _quarters(v, unit):
     "Name of the quarter of each value; `unknown` if it is missing"
     v = pd.to_numeric(v, errors="coerce").astype(float)
@@ -48,13 +48,13 @@ def slice_columns(
     if size: out[f"creator's {'followers' if size == 'followers' else 'posts'}"] = _quarters(rows[size], "")
     return out
 
-# %% ../../nbs/evaluation/02_slices.ipynb #a7248b0a
+# %% ../../nbs/evaluation/02_slices.ipynb #635ff072
 SLICED = {"regression": ("srocc", "mae"), "binary": ("roc_auc", "accuracy"), "sequence": ("amae", "asrc")}   # metrics by task
 
-# %% ../../nbs/evaluation/02_slices.ipynb #383db1d3
+# %% ../../nbs/evaluation/02_slices.ipynb #5958ff67
 def _level_start(level): return np.inf if level == "unknown" else float(level.split()[0].replace(",", ""))
 
-# %% ../../nbs/evaluation/02_slices.ipynb #ea0b54fd
+# %% ../../nbs/evaluation/02_slices.ipynb #71db2205
 def _missing_levels(preds):
     "Slices by missing input as `(name, level, mask)`"
     if "missing" not in preds: return

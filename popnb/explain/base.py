@@ -19,10 +19,10 @@ from ..media.integrity import MEDIA_SUFFIXES, check_file
 from ..models.predictor import Predictor
 from ..registry import EXPLAINERS
 
-# %% ../../nbs/explain/01_base.ipynb #2b608844
+# %% ../../nbs/explain/01_base.ipynb #e063902f
 def _is_picture(path): return path.suffix.lower().lstrip(".") in MEDIA_SUFFIXES["image"]
 
-# %% ../../nbs/explain/01_base.ipynb #ceade4ee
+# %% ../../nbs/explain/01_base.ipynb #9e176cf3
 def _usable_path(path, media=None):
     "Absolute path as text; raises `PopnbError` for a file that cannot be used"
     path = Path(path)
@@ -33,7 +33,7 @@ def _usable_path(path, media=None):
     if not usable: raise PopnbError(f"{v.path}: {v.status}, {v.kind}: {v.reason}")
     return str(path.absolute())
 
-# %% ../../nbs/explain/01_base.ipynb #685196a9
+# %% ../../nbs/explain/01_base.ipynb #9f1e6f1e
 def _file_row(item, audio_only):
     "A table of one row from a media file"
     path = Path(item)
@@ -41,7 +41,7 @@ def _file_row(item, audio_only):
     media = "sound" if audio_only and column == "video_path" else None
     return conform(pd.DataFrame({"video_id": [str(item)], column: [_usable_path(path, media)]}), "item")
 
-# %% ../../nbs/explain/01_base.ipynb #f334fd71
+# %% ../../nbs/explain/01_base.ipynb #e1347c06
 def _table_row(item, table):
     "The row of a `video_id`; `None` if the table has none"
     row = table[table["video_id"] == str(item)].reset_index(drop=True)
@@ -67,7 +67,7 @@ def item_row(
     given = {"title": title, "description": description, "thumbnail_path": path}
     return row.assign(**{k: [v] for k,v in given.items() if v is not None})
 
-# %% ../../nbs/explain/01_base.ipynb #893b2b95
+# %% ../../nbs/explain/01_base.ipynb #fc44529d
 class OverlayStore:
     "A feature store on top of another: reads from both, keeps new entries in memory, writes nothing to disk"
     def __init__(self,
@@ -122,7 +122,7 @@ class Part:
     data:dict # Numbers for `explanation.json`
     figure:object|None=None # Matplotlib figure
 
-# %% ../../nbs/explain/01_base.ipynb #fc111477
+# %% ../../nbs/explain/01_base.ipynb #827ff34d
 def explainer(
     name:str, # Name in `EXPLAINERS`, as in `popnb explain --part NAME`
     when=None, # Function of an `ExplanationContext`: whether the part applies; `None`: always
@@ -133,7 +133,7 @@ def explainer(
         return EXPLAINERS.register(name, f)
     return deco
 
-# %% ../../nbs/explain/01_base.ipynb #5bf62053
+# %% ../../nbs/explain/01_base.ipynb #76c0818e
 def explainers_of(
     context:ExplanationContext, # Model and row
 ) -> list: # Names in `EXPLAINERS`, in the order of the report
@@ -141,14 +141,14 @@ def explainers_of(
     parts = {k: EXPLAINERS[k] for k in context.model.explainers}
     return [k for k,f in parts.items() if f.when is None or f.when(context)]
 
-# %% ../../nbs/explain/01_base.ipynb #81fabde6
+# %% ../../nbs/explain/01_base.ipynb #c162a512
 def plain_text(
     text:str, # Any text
 ) -> str: # One line
     "Escape Markdown, so that a text is displayed literally"
     return re.sub(r"([\\`*_\[\]<>|#$!])", r"\\\1", " ".join(str(text).split()))
 
-# %% ../../nbs/explain/01_base.ipynb #05c37aab
+# %% ../../nbs/explain/01_base.ipynb #315c2556
 def _table_cell(v):
     if not isinstance(v, float): return plain_text(str(v))
     return "missing" if v != v else f"{v:.3g}"

@@ -20,7 +20,7 @@ from ..metrics.metrics import HEADLINE, METRICS
 from ..models.clip_lgbm.system import CachedEncoder, ClipLgbm, pictures, titles
 from ..models.predictor import Predictor, load, read_config
 
-# %% ../../nbs/explain/08_image_text_alignment.ipynb #071862ad
+# %% ../../nbs/explain/08_image_text_alignment.ipynb #ba756bb8
 def strata(
     values:np.ndarray, # `(n,)` numbers
     bins:int=10, # Number of equal parts, at least 1
@@ -31,7 +31,7 @@ def strata(
     edges = np.unique(np.nanquantile(v, shares)) if np.isfinite(v).any() else []
     return np.where(np.isnan(v), -1, np.searchsorted(edges, v, side="right"))
 
-# %% ../../nbs/explain/08_image_text_alignment.ipynb #001669bf
+# %% ../../nbs/explain/08_image_text_alignment.ipynb #9d479ec9
 def _group_keys(table, within):
     "`(n,)` key of each row"
     if within is None: return np.zeros(len(table))
@@ -82,7 +82,7 @@ class Drop:
             f"({self.low:+.3f} to {self.high:+.3f}; {self.n} rows, {self.models} models, {self.repeats} repeats)")
     __str__ = _repr_markdown_
 
-# %% ../../nbs/explain/08_image_text_alignment.ipynb #6da10dbc
+# %% ../../nbs/explain/08_image_text_alignment.ipynb #c8ffcd1c
 def mean_difference(
     name:str, # What was changed, for tables
     truth:np.ndarray, # `(n,)` labels
@@ -103,7 +103,7 @@ def mean_difference(
     low,high = np.percentile(d[np.isfinite(d)], [2.5, 97.5]) if np.isfinite(d).any() else (np.nan, np.nan)
     return Drop(name, metric, a, b, a-b, float(low), float(high), len(truth), len(before), len(after))
 
-# %% ../../nbs/explain/08_image_text_alignment.ipynb #e2d9891a
+# %% ../../nbs/explain/08_image_text_alignment.ipynb #aa64100c
 def _predictions(model, table): return model.predict(table)["prediction"].to_numpy()
 def _rows(values, has): return None if values is None else np.asarray(values)[has]
 
@@ -114,7 +114,7 @@ def _headline(label, y):
     if len(y) < 10 or len(np.unique(y)) < 2: raise InputError(f"{len(y)} labelled rows with {len(np.unique(y))} different labels are too few for a test.")
     return HEADLINE[label.task]
 
-# %% ../../nbs/explain/08_image_text_alignment.ipynb #2bcd9d19
+# %% ../../nbs/explain/08_image_text_alignment.ipynb #6c82cf68
 def shuffle_test(
     models:Predictor|str|Path|list, # A fitted model, a run folder, or a list of either (seeds of one system)
     table:pd.DataFrame, # Rows that were not used in training
@@ -138,7 +138,7 @@ def shuffle_test(
     before = np.stack([_predictions(m, table)[has] for m in models])
     return mean_difference(name, y[has], before, np.stack(after), metric, _rows(groups, has), n_boot, seed)
 
-# %% ../../nbs/explain/08_image_text_alignment.ipynb #1879a2ca
+# %% ../../nbs/explain/08_image_text_alignment.ipynb #f8e51180
 def _run_options(run):
     "Options of a `clip-lgbm` run"
     config = read_config(run)
@@ -164,7 +164,7 @@ def maker(
         return m.use(encoders[name])
     return make
 
-# %% ../../nbs/explain/08_image_text_alignment.ipynb #7e669a8d
+# %% ../../nbs/explain/08_image_text_alignment.ipynb #3fcb66d4
 ABLATIONS = {   # name -> options of `clip-lgbm`
     "picture": {"features": "image"},
     "title": {"features": "text", "words": False},
@@ -175,7 +175,7 @@ ABLATIONS = {   # name -> options of `clip-lgbm`
     "all": {},
 }
 
-# %% ../../nbs/explain/08_image_text_alignment.ipynb #6900970d
+# %% ../../nbs/explain/08_image_text_alignment.ipynb #15ad45b9
 def _fit_seeds(make, parts, label, seeds, **options):
     "Fitted models, and their predictions `(seeds, n)` of the test rows"
     train,valid,test = parts
@@ -206,14 +206,14 @@ def ablate(
     return pd.DataFrame([{"run": k, "value": d.after, "more": -d.drop, "low": -d.high, "high": -d.low,
         "answer": "" if k == reference else word[d.answer]} for k,d in drops.items()])
 
-# %% ../../nbs/explain/08_image_text_alignment.ipynb #1d2b9c08
+# %% ../../nbs/explain/08_image_text_alignment.ipynb #22de301e
 def _any_title(test):
     "A title of the test rows; raises `InputError` if no row has a title, or no row a thumbnail"
     title = next((t for t in titles(test) if t), None)
     if title is None or not any(pictures(test)): raise InputError(f"A test of pairs needs test rows with thumbnail and title; these {len(test)} have no {'title' if title is None else 'thumbnail'}.")
     return title
 
-# %% ../../nbs/explain/08_image_text_alignment.ipynb #7c22f08b
+# %% ../../nbs/explain/08_image_text_alignment.ipynb #0cd507f0
 def _fit_shuffled(make, parts, label, seeds):
     "Predictions `(seeds, n)` of models that were trained and are tested on permuted pictures"
     shuffled = {s: [shuffle_pairs(p, 100*s+i) for i,p in enumerate(parts)] for s in seeds}
@@ -247,7 +247,7 @@ def pair_tests(
         against("of use: never a true pair", retrained), shuffled("pair: among equal pictures", contribution),
         against("pair: more than a sum", added)]
 
-# %% ../../nbs/explain/08_image_text_alignment.ipynb #e70056ad
+# %% ../../nbs/explain/08_image_text_alignment.ipynb #daa0b620
 def drops_frame(
     drops:list, # `Drop`s
 ) -> pd.DataFrame: # `run value low high answer`, for tables and `plot_forest`

@@ -46,12 +46,12 @@ def explain_contributions(context:ExplanationContext) -> list: # Two parts: inpu
     single = Part("signals", "The largest single columns", columns, {"top": top.to_dict("records")}, c.plot(0, by="signal"))
     return [Part("contributions", "Contributions of the inputs", text, data, c.plot(0)), single]
 
-# %% ../../nbs/explain/04_report.ipynb #7c832aaf
+# %% ../../nbs/explain/04_report.ipynb #c1bf3762
 def _write_png(path, picture):
     from PIL import Image
     Image.fromarray(picture).save(path, compress_level=1)
 
-# %% ../../nbs/explain/04_report.ipynb #9bf7e8e5
+# %% ../../nbs/explain/04_report.ipynb #395b51fe
 def _coordinates(height, width):
     "Image whose red and green are the horizontal and vertical position, 0..255"
     x = np.broadcast_to(np.linspace(0, 255, width), (height, width))
@@ -64,7 +64,7 @@ def _ends(values, n):
     slope,start = np.polyfit(np.arange(len(values))+.5, values*(n-1)+.5, 1)
     return int(np.clip(round(start), 0, n-1)),int(np.clip(round(start + slope*len(values)), 1, n))
 
-# %% ../../nbs/explain/04_report.ipynb #bb111390
+# %% ../../nbs/explain/04_report.ipynb #aee80b9a
 def visible_box(
     picture:np.ndarray, # uint8 `(H, W, 3)`
     encoder=None, # With `crop` and `view`; `None`: all of the content is the input
@@ -80,13 +80,13 @@ def visible_box(
     a,b = _ends(view[..., 1].mean(1), height),_ends(view[..., 0].mean(0), width)
     return Box(box.top+a[0], box.top+a[1], box.left+b[0], box.left+b[1])
 
-# %% ../../nbs/explain/04_report.ipynb #7e2977ee
+# %% ../../nbs/explain/04_report.ipynb #c341c770
 def _tiles(box, n):
     "Rows and columns of about square tiles, `n` along the short side"
     h,w = box.bottom-box.top,box.right-box.left
     return max(1, round(n*h/min(h, w))),max(1, round(n*w/min(h, w)))
 
-# %% ../../nbs/explain/04_report.ipynb #8ba1f91a
+# %% ../../nbs/explain/04_report.ipynb #c0798f30
 def _occlude_thumbnail(context, picture, box):
     "`OcclusionMap` of the whole system"
     with tempfile.TemporaryDirectory() as d:
@@ -105,7 +105,7 @@ def _occlusion_text(o, context):
         f"the tiles change it by less than {np.median(np.abs(o.drop)):.2g} ({context.unit}). A region that resembles "
         f"the fill is not hidden by it; another fill may show more.")
 
-# %% ../../nbs/explain/04_report.ipynb #e4b6925e
+# %% ../../nbs/explain/04_report.ipynb #fafa471a
 @explainer("occlusion", when=lambda c: "thumbnail" in c.model.inputs and c.has("thumbnail_path"))
 def explain_occlusion(context:ExplanationContext) -> Part:
     "Measure the attribution of each region of the thumbnail by occlusion"
@@ -118,7 +118,7 @@ def explain_occlusion(context:ExplanationContext) -> Part:
     data |= {"fill": context.fill, "unit": context.unit}
     return Part("occlusion", "Attribution of thumbnail regions", _occlusion_text(o, context), data, fig)
 
-# %% ../../nbs/explain/04_report.ipynb #6d9bbecc
+# %% ../../nbs/explain/04_report.ipynb #d171b586
 _UNSPACED = re.compile("[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]")   # Thai, Kana, Han
 _MOST_PIECES = 40                                                      # pieces of a text that are left out in turn
 
@@ -131,7 +131,7 @@ def leave_one_out_texts(
     split = [[(i, i+1) for i in range(a, b)] if _UNSPACED.search(text[a:b]) else [(a, b)] for a,b in spans]
     return [(text[a:b], " ".join((text[:a] + text[b:]).split())) for part in split for a,b in part]
 
-# %% ../../nbs/explain/04_report.ipynb #15d15cef
+# %% ../../nbs/explain/04_report.ipynb #0ac6cb30
 def _word_text(context, column, frame, n_pieces, scorings, whole):
     text = (f"Each word was left out and the video scored by the whole system: {scorings} scorings. "
         f"Blue words raise the score, red ones lower it. The attribution of the whole {column}, against no {column} at "
@@ -139,7 +139,7 @@ def _word_text(context, column, frame, n_pieces, scorings, whole):
     if n_pieces > _MOST_PIECES: text += f" Only the first {_MOST_PIECES} of {n_pieces} pieces were tried."
     return text + f"\n\n{markdown_table(frame)}"
 
-# %% ../../nbs/explain/04_report.ipynb #7ec51b65
+# %% ../../nbs/explain/04_report.ipynb #f03e76b2
 def word_occlusion(
     context:ExplanationContext, # With a text in that column
     column:str="title", # `title` or `description`
@@ -158,13 +158,13 @@ def word_occlusion(
     fig = word_strip(words, attribution, f"attribution of a word ({context.unit})", signed=True)
     return Part(name, f"Attribution of the words of the {column}", said, data, fig)
 
-# %% ../../nbs/explain/04_report.ipynb #e81d97c0
+# %% ../../nbs/explain/04_report.ipynb #094dc719
 @explainer("words", when=lambda c: "title" in c.model.inputs and c.has("title"))
 def explain_words(context:ExplanationContext) -> Part:
     "Measure the attribution of each word of the title"
     return word_occlusion(context)
 
-# %% ../../nbs/explain/04_report.ipynb #c6cdaa0c
+# %% ../../nbs/explain/04_report.ipynb #b83dc9ee
 def _rollout_caution(context):
     text = ("Rollout shows which inputs flow into the vector, not which change the score: later layers and the trees "
         "may ignore them. Read it beside occlusion and words.")
@@ -172,7 +172,7 @@ def _rollout_caution(context):
     return text + (" **The encoder of preset tiny has random weights: this map shows the machinery and says nothing "
         "about the video.**")
 
-# %% ../../nbs/explain/04_report.ipynb #e84115be
+# %% ../../nbs/explain/04_report.ipynb #0e18efec
 def _clip_encoder(context):
     "The model's encoder; raises `InputError` if it is not CLIP"
     encoder = context.model.encoder
@@ -184,7 +184,7 @@ def _encodes(context, name, column):
     "Whether an encoder of the model encodes this input, and the row has it"
     return name in context.model.inputs and context.has(column) and getattr(context.model, "encoder", None) is not None
 
-# %% ../../nbs/explain/04_report.ipynb #5231a8b3
+# %% ../../nbs/explain/04_report.ipynb #1bfaa7fd
 @explainer("rollout", when=lambda c: _encodes(c, "thumbnail", "thumbnail_path"))
 def explain_rollout(context:ExplanationContext) -> Part:
     "Compute the attention rollout of the thumbnail"
@@ -199,7 +199,7 @@ def explain_rollout(context:ExplanationContext) -> Part:
     fig = overlay(picture, place_map(heat, box, *picture.shape[:2]))
     return Part("rollout", "Attention in the thumbnail", text, {"heat": heat, "box": list(box)}, fig)
 
-# %% ../../nbs/explain/04_report.ipynb #7b3898cb
+# %% ../../nbs/explain/04_report.ipynb #a93a0b2e
 _TOKENIZER_MARK = re.compile(r"<[^<>\s]+>|\[[A-Z]+\]")   # token for start or end of a text
 
 # %% ../../nbs/explain/04_report.ipynb #3dad7bd9
@@ -213,11 +213,11 @@ def _merge_tokens(words, shares):
     if pending and out: out[-1] = out[-1][0],out[-1][1] + pending
     return [w for w,_ in out],np.array([s for _,s in out])
 
-# %% ../../nbs/explain/04_report.ipynb #ea98e48d
+# %% ../../nbs/explain/04_report.ipynb #c2e57dca
 def _encodes_title(context):
     return _encodes(context, "title", "title") and context.model.options.get("features") != "image"
 
-# %% ../../nbs/explain/04_report.ipynb #f491f5f6
+# %% ../../nbs/explain/04_report.ipynb #3832008b
 @explainer("title_rollout", when=_encodes_title)
 def explain_title_rollout(context:ExplanationContext) -> Part:
     "Compute the attention rollout of the title"
@@ -263,13 +263,13 @@ def to_dict(self:Explanation) -> dict: # For `explanation.json`
     picture = {p.name: {} if p.figure is None else {"picture": f"{p.name}.png"} for p in self.parts}
     return {k: getattr(self, k) for k in keys} | {"parts": {p.name: p.data | picture[p.name] for p in self.parts}}
 
-# %% ../../nbs/explain/04_report.ipynb #d4508dee
+# %% ../../nbs/explain/04_report.ipynb #539b3c41
 def _natural_text(value):
     if value is None: return ""
     number = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
     return f", or {number} before the transformation"
 
-# %% ../../nbs/explain/04_report.ipynb #fb906705
+# %% ../../nbs/explain/04_report.ipynb #c5d3714f
 @patch
 def report(self:Explanation,
     pictures:bool=True, # Link the figure files, as in a saved report
@@ -287,11 +287,11 @@ def report(self:Explanation,
         head.append(p.text)
     return "\n\n".join(head) + "\n"
 
-# %% ../../nbs/explain/04_report.ipynb #951b9585
+# %% ../../nbs/explain/04_report.ipynb #ab47cc46
 @patch
 def _repr_markdown_(self:Explanation): return self.report(pictures=False)
 
-# %% ../../nbs/explain/04_report.ipynb #8b1233e7
+# %% ../../nbs/explain/04_report.ipynb #47a485be
 def _remove_stale_figures(out):
     "Delete the figures of an earlier explanation in the folder"
     old = out/"explanation.json"
@@ -300,7 +300,7 @@ def _remove_stale_figures(out):
     for name in stale:
         if re.fullmatch(r"\w+", name): (out/f"{name}.png").unlink(missing_ok=True)
 
-# %% ../../nbs/explain/04_report.ipynb #48135834
+# %% ../../nbs/explain/04_report.ipynb #f82125fc
 @patch
 def save(self:Explanation,
     out:str|Path, # A folder, created if it does not exist
@@ -315,7 +315,7 @@ def save(self:Explanation,
     write_json(out/"explanation.json", self.to_dict())
     return out
 
-# %% ../../nbs/explain/04_report.ipynb #f258ec4c
+# %% ../../nbs/explain/04_report.ipynb #2f3f0dd5
 def _natural(label, value):
     "The prediction before the label's transformation, `None` where there is none"
     if label.task != "regression": return None
@@ -333,10 +333,10 @@ def _notes(context):
         "and its explanation show the machinery.")
     return out
 
-# %% ../../nbs/explain/04_report.ipynb #bc25bad1
+# %% ../../nbs/explain/04_report.ipynb #94365a7e
 _OLD_NAMES = {"moments": "temporal_occlusion"}   # names of parts in popnb 0.1
 
-# %% ../../nbs/explain/04_report.ipynb #2f59fe2a
+# %% ../../nbs/explain/04_report.ipynb #0c31efd3
 def _chosen_parts(context, parts):
     "Names of the parts to make; raises `InputError` for one that does not exist or does not apply"
     there = explainers_of(context)
@@ -345,7 +345,7 @@ def _chosen_parts(context, parts):
     if lost := [p for p in parts or [] if p not in there]: raise InputError(f"{lost[0]} does not apply to this {context.model.system} run and this video; what does: {', '.join(there)}.")
     return [n for n in there if parts is None or n in parts]
 
-# %% ../../nbs/explain/04_report.ipynb #1be95c7f
+# %% ../../nbs/explain/04_report.ipynb #ad97cd6b
 def _make_parts(context, parts):
     "The parts, and a note for each that could not be made"
     parts = None if parts is None else [_OLD_NAMES.get(p, p) for p in parts]
@@ -358,7 +358,7 @@ def _make_parts(context, parts):
         else: out += made if isinstance(made, list) else [made]
     return out, notes
 
-# %% ../../nbs/explain/04_report.ipynb #536bb4d5
+# %% ../../nbs/explain/04_report.ipynb #7f1edbcf
 @contextmanager
 def _read_only_store(model, store, workers):
     "Give a model workers and a store that is not written to; it gets its own back afterwards"
@@ -370,7 +370,7 @@ def _read_only_store(model, store, workers):
         model.store,model.workers = before
         if opened is not None: opened.close()
 
-# %% ../../nbs/explain/04_report.ipynb #83d12daa
+# %% ../../nbs/explain/04_report.ipynb #c484bab9
 def _predict_one(context):
     "The prediction of the row, as a series; raises an error where there is no single number to explain"
     model,row = context.model,context.row
@@ -380,7 +380,7 @@ def _predict_one(context):
     if "prediction" not in p: raise InputError(f"explain says why one number came out, and this {model.system} run predicts a curve of {len(days_of(p.to_frame().T))} days: there is nothing yet that explains curves.")
     return p
 
-# %% ../../nbs/explain/04_report.ipynb #a401d3a8
+# %% ../../nbs/explain/04_report.ipynb #0f61c67a
 def _check_rollout(options):
     for k in options: one_of("option of rollout", k, ("head_fusion", "residual", "discard"))
 

@@ -21,7 +21,7 @@ from ..models.predictor import Predictor
 from ..models.tabular.system import Tabular
 from ..plots.figures import BLUE, GREY, RED, canvas
 
-# %% ../../nbs/explain/02_shap.ipynb #8342ec30
+# %% ../../nbs/explain/02_shap.ipynb #0f2bd5d5
 def rescale(
     values:np.ndarray, # `(n, d)` contributions whose sum goes into `curve`
     base:np.ndarray, # `(n,)` start of the sum
@@ -33,7 +33,7 @@ def rescale(
     slope = (high-low)/np.where(total == 0, 1, total)
     return values*slope[:, None], low
 
-# %% ../../nbs/explain/02_shap.ipynb #20f87905
+# %% ../../nbs/explain/02_shap.ipynb #8fd62412
 def _sigmoid(x): return 1/(1+np.exp(-x))
 
 # %% ../../nbs/explain/02_shap.ipynb #524cdda2
@@ -57,7 +57,7 @@ def linear_contributions(
     X:np.ndarray, # `(n, d)`
 ) -> tuple: # Contributions `(n, d)` and base `(n,)`; base + contributions = prediction
     "Compute contributions of a standardised linear model; a missing flag counts with its column"
-    s,x,d = line.state,line._x(np.asarray(X, dtype=float)),X.shape[1]
+    s,x,d = line.state,line.standardise(np.asarray(X, dtype=float)),X.shape[1]
     w = np.asarray(s["weights"], dtype=float)
     flags = s["flags"] if "flags" in s else np.flatnonzero(s["some"])
     values = x[:, :d]*w[:d]
@@ -126,7 +126,7 @@ def mixed_contributions(
     signals = pd.concat([R, A[[c for c in A if c not in R]]], axis=1).reset_index(drop=True)[list(out)]
     return Contributions(out, base, prediction, signals, {c: inputs[c] for c in out}, model.label.unit)
 
-# %% ../../nbs/explain/02_shap.ipynb #fb9073a4
+# %% ../../nbs/explain/02_shap.ipynb #df02175a
 @singledispatch
 def contributions(
     model:Predictor, # Fitted
@@ -144,10 +144,10 @@ def _tabular_contributions(model, table):
     kinds = model.importance().set_index("column")["input"].replace("text", "words").to_dict()
     return mixed_contributions(model, R.assign(line=model.line.predict(R.to_numpy())), model.line, R, kinds)
 
-# %% ../../nbs/explain/02_shap.ipynb #59e11aaa
+# %% ../../nbs/explain/02_shap.ipynb #3db70363
 _BLOCK_INPUTS = {"image": "thumbnail", "text": "title"}   # block of columns -> input; other blocks have its name
 
-# %% ../../nbs/explain/02_shap.ipynb #6a0b0e4e
+# %% ../../nbs/explain/02_shap.ipynb #01173fdc
 def _block_names(block, width, model):
     if block == "alignment": return ["alignment"]
     if block == "words": return [f"title_{c}" for c in model.reader.columns]
@@ -179,7 +179,7 @@ _MEANINGS = {   # column, or beginning of a column that ends in `_` -> descripti
     "alignment": "cosine of picture and title",
 }
 
-# %% ../../nbs/explain/02_shap.ipynb #a4966532
+# %% ../../nbs/explain/02_shap.ipynb #ba4d2a19
 def meaning(
     column:str, # Column of a system
 ) -> str: # `""` for an unknown column
@@ -189,7 +189,7 @@ def meaning(
     if column in _MEANINGS: return _MEANINGS[column]
     return next((v for k,v in _MEANINGS.items() if k.endswith("_") and column.startswith(k)), "")
 
-# %% ../../nbs/explain/02_shap.ipynb #2a2f6d37
+# %% ../../nbs/explain/02_shap.ipynb #f5d0679f
 @patch
 def top(self:Contributions,
     row:int=0, # Position of the prediction
@@ -216,11 +216,11 @@ def importance(self:Contributions,
     frame = {"signal": v.index, "input": [self.inputs[o] for o in v.index], "mean_size": v.to_numpy()}
     return by_input, pd.DataFrame(frame)
 
-# %% ../../nbs/explain/02_shap.ipynb #4f22a0a3
+# %% ../../nbs/explain/02_shap.ipynb #27c423f7
 def _end_label(ax, x, text, left):
     ax.text(x, .62, text, fontsize=7.5, ha="right" if left else "left", va="bottom", color=GREY)
 
-# %% ../../nbs/explain/02_shap.ipynb #b6175a56
+# %% ../../nbs/explain/02_shap.ipynb #c1d68053
 def _mark_ends(ax, base, end, digits):
     ax.axvline(base, color=GREY, ls="--", lw=1)
     ax.axvline(end, color=GREY, lw=1)
@@ -254,7 +254,7 @@ def plot_waterfall(
     ax.set_ylim(-len(values)+.4, 1.4)
     return fig
 
-# %% ../../nbs/explain/02_shap.ipynb #a262bb5f
+# %% ../../nbs/explain/02_shap.ipynb #91503824
 def _value_text(value): return "missing" if value != value else f"{value:.3g}"
 
 # %% ../../nbs/explain/02_shap.ipynb #712571cf
@@ -280,7 +280,7 @@ def plot(self:Contributions,
         names,values = [*names, "all others"],np.r_[values, remainder]
     return plot_waterfall(names, values, self.base[row], self.unit, title)
 
-# %% ../../nbs/explain/02_shap.ipynb #c76e5679
+# %% ../../nbs/explain/02_shap.ipynb #f49b00aa
 @patch
 def _repr_markdown_(self:Contributions):
     b = self.by_input()

@@ -46,7 +46,7 @@ def pieces_of(
     starts = np.linspace(0, len(x)-n, rule.pieces).round().astype(int)
     return np.concatenate([x[i:i+n] for i in starts])
 
-# %% ../../nbs/features/11_audio_cache.ipynb #0150d64e
+# %% ../../nbs/features/11_audio_cache.ipynb #3e10ca63
 def _no_sound(*notes):
     "Result of a file without sound"
     return np.zeros(0, np.int16),dict(kind="ok", note="; ".join(notes), times=[0., 0.])
@@ -84,14 +84,11 @@ def _job(path, rule, deadline):
     except (PopnbError, MemoryError) as e: return failure_info(e),b""
     return info | dict(samples=len(x)),x.tobytes()
 
-# %% ../../nbs/features/11_audio_cache.ipynb #bf1b0135
+# %% ../../nbs/features/11_audio_cache.ipynb #afce6778
 class SoundSet(VideoSet):
     "Cached sound of the videos of a table, in its order; made by `sound_set`"
     by_row = (*VideoSet.by_row, "samples")
-    def __init__(self,
-        rule:SoundRule, # Selection of the sound
-        *more, # Arguments of `VideoSet`, from `run_over_videos`
-    ):
+    def __init__(self, rule:SoundRule, *more): # `more` from `run_over_videos`
         super().__init__(*more)
         self.rule,self.samples = rule,[int(o.get("samples", 0)) for o in more[4]]   # samples per row, 0 without sound
 
@@ -106,7 +103,7 @@ class SoundSet(VideoSet):
         if self.ok[i] and not self.samples[i]: return np.zeros(0, np.float32)
         return self.record(i)["x"].astype(np.float32)/32768
 
-# %% ../../nbs/features/11_audio_cache.ipynb #5bc210da
+# %% ../../nbs/features/11_audio_cache.ipynb #97e91aff
 def sound_set(
     table, # Table with `video_path`; rows without a path are counted as such
     rule:SoundRule, # Selection of the sound

@@ -50,11 +50,8 @@ def pick_dtype(
     return "bfloat16" if has_bf16(device) else "float32"
 
 # %% ../../nbs/features/06_encoder.ipynb #39078789
-def _stored(
-    values:np.ndarray, # float32 `(n, d)` from the network
-    half:bool, # Whether the network computed in bfloat16
-) -> np.ndarray: # float16 if that loses nothing, else float32
-    "Round values to the stored format"
+def _stored(values, half):
+    "Round float32 values to the stored format: float16 for a bfloat16 network (`half`) unless they overflow"
     values = np.ascontiguousarray(values, np.float32)
     if not half: return values
     largest = np.abs(values, where=np.isfinite(values), out=np.zeros_like(values)).max(initial=0)
@@ -105,7 +102,7 @@ class _Vectors:
         self.values[self.at[k]] = x
         if note: self.notes[k] = note
 
-# %% ../../nbs/features/06_encoder.ipynb #e52c150b
+# %% ../../nbs/features/06_encoder.ipynb #9d5d28f9
 @patch
 def take(self:_Vectors, keys, out, notes):
     "Accept the vectors of one batch from the network"
@@ -136,7 +133,7 @@ def _batches(pairs, n, failed):
             batch = []
     if batch: yield batch
 
-# %% ../../nbs/features/06_encoder.ipynb #c4a61706
+# %% ../../nbs/features/06_encoder.ipynb #fb57e16d
 def _encode_items(todo, read, network, vectors, batch_size, workers):
     "Send `(key, item)` through the network into `vectors`"
     late = deque()
@@ -249,14 +246,14 @@ class Encoder:
 
     def __repr__(self): return f"{type(self).__name__}({self.describe()})"
 
-# %% ../../nbs/features/06_encoder.ipynb #fa2c6978
+# %% ../../nbs/features/06_encoder.ipynb #bbc0f2b8
 @patch(as_prop=True)
 def identity(self:Encoder): # JSON-able dict
     "Everything that decides the vectors of pictures (`image`) and texts (`text`)"
     both = dict(encoder=self.name, dtype=self.dtype, version=EMBEDDING_VERSION)
     return dict(image=both | dict(crop=self.crop) | self.part_identity("image"), text=both | self.part_identity("text"))
 
-# %% ../../nbs/features/06_encoder.ipynb #e425aceb
+# %% ../../nbs/features/06_encoder.ipynb #d3a6b594
 @patch
 def describe(self:Encoder) -> str: # One line
     "Describe dimensions, weights, crop, number format and device"
@@ -265,7 +262,7 @@ def describe(self:Encoder) -> str: # One line
     return (f"{self.name}: a picture as {self.image_dim} numbers, a text as {self.text_dim}; weights {weights}; "
         f"crop {self.crop}; {self.dtype} on {self.device}")
 
-# %% ../../nbs/features/06_encoder.ipynb #ddb2ac79
+# %% ../../nbs/features/06_encoder.ipynb #08e4f2ad
 def encoder_class(
     name:str, # Name of the encoder, as in `make_encoder(name)`
 ): # A decorator
@@ -283,7 +280,7 @@ def view(self:Encoder,
     "Read a picture, cropped and resized to the network's input; raises `MediaError`"
     return self.resize_picture(crop_picture(read_image(path), self.crop))
 
-# %% ../../nbs/features/06_encoder.ipynb #02f28442
+# %% ../../nbs/features/06_encoder.ipynb #24de98ab
 def _floats(pictures, mean, std, device):
     "List of uint8 `(H, W, 3)` -> normalised float32 `(k, 3, H, W)` on `device`"
     import torch

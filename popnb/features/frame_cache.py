@@ -33,7 +33,7 @@ def _whole(name, o):
     if not isinstance(o, int) or isinstance(o, bool): raise InputError(f"{name} must be a whole number, got {o!r}.")
     in_range(name, o, 1)
 
-# %% ../../nbs/features/10_frame_cache.ipynb #9384882f
+# %% ../../nbs/features/10_frame_cache.ipynb #f11ca2eb
 @dataclass(frozen=True)
 class FrameRule(Settings):
     "Selection and geometry of the frames of a video"
@@ -98,11 +98,8 @@ def decode_frames(
 # %% ../../nbs/features/10_frame_cache.ipynb #554d1ca1
 STRIP_FRAMES = 16 # Frames of one JPEG
 
-def _to_bytes(
-    pixels:np.ndarray, # uint8 `(clips, frames, 3, crop, crop)`
-    quality:int|None, # JPEG quality, 1..100; `None`: raw
-): # `(bytes, list)`: the encoded pixels, and the end of each strip; empty for raw
-    "Encode pixels for the store"
+def _to_bytes(pixels, quality):
+    "Encode pixels as `(bytes, ends of the JPEG strips)`; raw and without ends for `quality=None`"
     if quality is None: return pixels.tobytes(),[]
     from PIL import Image
     ends,data = [],b""
@@ -152,7 +149,7 @@ class VideoJob:
     def head(self, info): return {}     # more values for the small record, which is read when a set is made
     def arrays(self, info, data): return dict(x=np.frombuffer(data, np.uint8), ends=np.array(info["ends"], np.int64))
 
-# %% ../../nbs/features/10_frame_cache.ipynb #827cb1a7
+# %% ../../nbs/features/10_frame_cache.ipynb #9314fea2
 FRAMES_VERSION = 1 # raised when the same rule gives other pixels
 
 def _frames_job(rule, quality, deadline, call=_CALL):
@@ -287,17 +284,9 @@ def run_over_videos(
 
 # %% ../../nbs/features/10_frame_cache.ipynb #05854f81
 class VideoSet:
-    "Status and cached results of the videos of a table, in its order; made from `run_over_videos`"
+    "Status and cached results of the videos of a table, in its order; takes the results of `run_over_videos`"
     by_row = ("paths", "keys", "problems", "notes", "times")   # attributes with one entry per row
-    def __init__(self,
-        job:VideoJob, # Work that gave the results
-        store:Store, # Cache of the results
-        paths:list, # Path of each row, `None` for a row without one
-        keys:list, # Key of each row, `None` for a file without content
-        infos:list, # Record of each row: `kind`, `note`, `times`
-        decoded:int=0, # Files decoded for this set
-        owner=None, # Owner of the temporary store
-    ):
+    def __init__(self, job:VideoJob, store:Store, paths:list, keys:list, infos:list, decoded:int=0, owner=None):
         self.job,self.store,self.owner = job,store,owner
         self.paths,self.keys,self.decoded = paths,keys,decoded
         self.kinds = np.array([o["kind"] for o in infos], dtype=object)   # `ok`, `partial`, `no-path` or a media kind
@@ -319,7 +308,7 @@ class VideoSet:
         n = Counter(self.kinds.tolist())
         return dict(sorted(n.items(), key=lambda o: (o[0] not in USABLE, -o[1])))
 
-# %% ../../nbs/features/10_frame_cache.ipynb #1fda7534
+# %% ../../nbs/features/10_frame_cache.ipynb #8c3b8afd
 @patch
 def _decode_lost(self:VideoSet, i):
     "Decode a video whose record is lost, and store it"
@@ -360,12 +349,7 @@ def subset(self:VideoSet,
 # %% ../../nbs/features/10_frame_cache.ipynb #33b64021
 class FrameSet(VideoSet):
     "Cached frames of the videos of a table, in its order; made by `frame_set`"
-    def __init__(self,
-        rule:FrameRule, # Selection and geometry of the frames
-        quality:int|None, # JPEG quality of the cache; `None`: raw
-        job:VideoJob, # Job that decodes the rule
-        *more, # Further arguments of `VideoSet`
-    ):
+    def __init__(self, rule:FrameRule, quality:int|None, job:VideoJob, *more): # `more` from `run_over_videos`
         self.rule,self.quality = rule,quality
         super().__init__(job, *more)
 

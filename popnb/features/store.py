@@ -54,7 +54,7 @@ def _plain_json(o, where):
         return {k: _plain_json(v, f"{where}[{k!r}]") for k,v in o.items()}
     raise InputError(f"{where}={o!r:.60} cannot be part of a key: give text, finite numbers, true/false, None, lists or dicts with text as names.")
 
-# %% ../../nbs/features/01_store.ipynb #d3554589
+# %% ../../nbs/features/01_store.ipynb #f7619e54
 def _content_hash(p):
     "Hash of a file or of bytes; `None` for an absent file"
     if p is None: return None
@@ -89,11 +89,8 @@ def _array(name, value):
     return np.ascontiguousarray(a).reshape(a.shape)   # ascontiguousarray alone makes a scalar one-dimensional
 
 # %% ../../nbs/features/01_store.ipynb #ac01d94c
-def _pack(
-    key:bytes, # Key of the record
-    values:dict, # Name -> array or text
-) -> bytes: # Length, checksum, safetensors bytes
-    "Serialise a record"
+def _pack(key:bytes, values:dict) -> bytes:
+    "Serialise a record: length, checksum, safetensors bytes"
     from safetensors.numpy import save
     if not values: raise InputError(f"Nothing to store under {key.decode()!r}: give at least one array or text.")
     for k in values:
@@ -103,7 +100,7 @@ def _pack(
     body = save({k: _array(k, v) for k,v in values.items() if k not in text}, metadata=text or None)
     return _HEAD.pack(len(body), zlib.crc32(body, zlib.crc32(key))) + body
 
-# %% ../../nbs/features/01_store.ipynb #dd26efbb
+# %% ../../nbs/features/01_store.ipynb #15417ffe
 def _valid(key, raw):
     "Whether the record is complete and stored under its own key"
     if len(raw) < _HEAD.size: return False
@@ -117,11 +114,8 @@ def _view(raw, offset, dtype, shape, data_offsets):
     return np.ndarray(shape, _DTYPES[dtype], raw, offset)
 
 # %% ../../nbs/features/01_store.ipynb #3cb843db
-def _unpack(
-    key:bytes, # Key under which the record was found
-    raw:bytearray, # Bytes of the record; the arrays returned are views of it
-) -> dict|None: # Name -> array or text; `None` if the checksum does not match
-    "Parse a record; inverse of `_pack`"
+def _unpack(key:bytes, raw:bytearray) -> dict|None:
+    "Parse a record into views of `raw`; inverse of `_pack`; `None` if the checksum does not match"
     if not _valid(key, raw): return None
     start = _HEAD.size + 8 + int.from_bytes(raw[_HEAD.size:_HEAD.size+8], "little")
     spec = json.loads(raw[_HEAD.size+8:start])
@@ -161,7 +155,7 @@ def _length(env): return (env.info()["last_pgno"] + 1) * env.stat()["psize"]
 def _pad(env, data):
     if _length(env) > data.stat().st_size: os.truncate(data, _length(env))
 
-# %% ../../nbs/features/01_store.ipynb #f2390782
+# %% ../../nbs/features/01_store.ipynb #13c67bd6
 def _open(folder):
     "Open the LMDB environment of a store's folder"
     data,lock = folder/"data.mdb",folder/"lock.mdb"
@@ -242,7 +236,7 @@ def _key(key):
     if not 0 < len(k) <= 511: raise InputError(f"A key is a text of 1 to 511 bytes, got {key!r:.60}.")
     return k
 
-# %% ../../nbs/features/01_store.ipynb #295878e6
+# %% ../../nbs/features/01_store.ipynb #e7f385fc
 @patch
 def _drop_corrupt(self:Store, k, raw):
     "Delete a corrupt record that nobody has replaced, and warn"
@@ -271,7 +265,7 @@ def get(self:Store,
     "Read one record"
     return self._read([key])[0]
 
-# %% ../../nbs/features/01_store.ipynb #62ea8397
+# %% ../../nbs/features/01_store.ipynb #96e9a841
 @patch
 def get_many(self:Store,
     keys:list, # Keys in any order, repeated or not
@@ -291,7 +285,7 @@ def put_many(self:Store,
         for k,raw in packed: txn.put(k, raw)
     if packed: self._run(work, write=True)
 
-# %% ../../nbs/features/01_store.ipynb #15e51935
+# %% ../../nbs/features/01_store.ipynb #aa3a4ada
 @patch
 def put(self:Store,
     key:str, # Key from `content_key`
@@ -313,7 +307,7 @@ def missing(self:Store,
 @patch
 def __contains__(self:Store, key): return not self.missing([key])
 
-# %% ../../nbs/features/01_store.ipynb #ebdd0cb4
+# %% ../../nbs/features/01_store.ipynb #4620cca2
 @patch
 def keys(self:Store) -> list: # Every key, sorted
     "List the keys of all records"
@@ -321,17 +315,6 @@ def keys(self:Store) -> list: # Every key, sorted
 
 @patch
 def __len__(self:Store): return self._run(lambda txn: txn.stat()["entries"])
-
-# %% ../../nbs/features/01_store.ipynb #c2a05b81
-@patch
-def get_or_compute(self:Store,
-    key:str, # Key from `content_key`
-    compute, # Function without arguments, called if the record is absent; returns name -> array or text
-) -> dict: # The record
-    "Read a record; compute and store it first if it is absent"
-    value = self.get(key)
-    if value is None: self.put(key, compute())
-    return self.get(key) if value is None else value
 
 # %% ../../nbs/features/01_store.ipynb #876bef41
 @patch
@@ -342,7 +325,7 @@ def drop(self:Store,
     names = [_key(k) for k in keys]
     return self._run(lambda txn: sum(txn.delete(k) for k in names), write=True)
 
-# %% ../../nbs/features/01_store.ipynb #f689be89
+# %% ../../nbs/features/01_store.ipynb #5bc1d9b0
 @patch
 def close(self:Store):
     "Close the files in this process; a later access reopens them"
@@ -367,6 +350,6 @@ def _repr_markdown_(self:Store):
     kind = "Read-only store" if self.readonly else "Store"
     return f"**{kind}** `{s['folder']}`: {s['items']:,} records, {s['bytes']/1e6:,.2f} MB on disk"
 
-# %% ../../nbs/features/01_store.ipynb #de8cc2b9
+# %% ../../nbs/features/01_store.ipynb #1128bf0a
 WRITE_SECONDS = 1.   # seconds between commits of fresh results
 KILL_GRACE = 5.      # seconds after its deadline at which a worker process is killed

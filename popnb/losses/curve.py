@@ -53,13 +53,14 @@ def curve_differences(
         steady = steady[1:] & steady[:-1]
     return curve,known
 
-# %% ../../nbs/losses/01_curve.ipynb #8e07f24d
+# %% ../../nbs/losses/01_curve.ipynb #8ebe9e74
 def _one_hot_peak(curve, known):
     "One-hot vector of the largest known entry of each row, without gradient"
     import torch.nn.functional as F
     top = curve.detach().masked_fill(~known, -math.inf).argmax(1)
     return F.one_hot(top, curve.shape[1]).to(curve.dtype)*known
 
+# %% ../../nbs/losses/01_curve.ipynb #8e07f24d
 def peak_published(
     pred, # `(n, T)` predictions
     target, # `(n, T)` truth; unknown entries may hold anything
@@ -118,13 +119,14 @@ def published(cls:CompositeGradientLoss):
     "The loss as the published codes computed it"
     return cls(beta=1., peak="published", laplacian="sum")
 
-# %% ../../nbs/losses/01_curve.ipynb #bb117f8d
+# %% ../../nbs/losses/01_curve.ipynb #5040f509
 @patch
 def _peak_term(self:CompositeGradientLoss, pred, target, known):
     if self.peak == "none": return pred.new_zeros(())
     if self.peak == "published": return peak_published(pred, target, known)
     return peak_soft(pred, target, known, self.temperature)
 
+# %% ../../nbs/losses/01_curve.ipynb #bb117f8d
 @patch
 def __call__(self:CompositeGradientLoss,
     pred, # `(n, T)` predictions

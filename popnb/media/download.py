@@ -65,7 +65,7 @@ def is_placeholder(
     uniform = (np.abs(x.mean(2) - level) <= 12).mean() >= .75
     return bool(60 < level < 250 and np.percentile(spread, 99) <= 8 and uniform)
 
-# %% ../../nbs/media/09_download.ipynb #b7233958
+# %% ../../nbs/media/09_download.ipynb #407df337
 def _check_jpeg(im):
     "Width and height of a JPEG that decodes: every byte is read, an eighth of the size is decoded"
     w,h = im.size
@@ -73,6 +73,7 @@ def _check_jpeg(im):
     im.load()
     return (h, w) if im.getexif().get(0x112) in (5, 6, 7, 8) else (w, h)
 
+# %% ../../nbs/media/09_download.ipynb #b7233958
 def judge_picture(
     path:str|os.PathLike, # Image file that was fetched
     max_pixels:float=16e6, # Largest accepted image, pixels; checked before decoding
@@ -91,7 +92,7 @@ def judge_picture(
     if is_placeholder(img): raise FetchError("placeholder", "grey, 120x90")
     return img.shape[1], img.shape[0]
 
-# %% ../../nbs/media/09_download.ipynb #17df40d9
+# %% ../../nbs/media/09_download.ipynb #8ee56ec3
 DOWNLOAD_LOG = "downloads.jsonl"
 
 @contextmanager
@@ -104,6 +105,7 @@ def _appending(folder):
             f.flush()
         yield add
 
+# %% ../../nbs/media/09_download.ipynb #17df40d9
 def read_log(
     folder:str|os.PathLike, # Download folder
 ) -> dict: # `(what, video_id)` -> the last row about it
@@ -130,19 +132,21 @@ def _locked(folder):
         for p in Path(folder).glob(".*.part"): p.unlink()
         yield
 
-# %% ../../nbs/media/09_download.ipynb #9a3d78eb
+# %% ../../nbs/media/09_download.ipynb #687f3775
 @dataclass
 class _Job:
     "A video to download"
     video_id:str; what:str; urls:list; key:str=""; own:str=""
     problem:FetchError|None=None   # found before any request
 
+# %% ../../nbs/media/09_download.ipynb #e7f926ac
 def _row(job, status, url="", reason="", detail="", **more):
     "A row of the log"
     row = dict(what=job.what, video_id=job.video_id, key=job.key, url=url, file="", status=status, reason=reason,
                detail=detail, bytes=None, width=None, height=None)
     return row | more
 
+# %% ../../nbs/media/09_download.ipynb #9a3d78eb
 def _failed(job, tried):
     "The row of a video without a usable address: the first refusal is the most specific, else the last answer"
     url,p = next((o for o in tried if o[1].status != "dead"), tried[-1])
@@ -235,12 +239,13 @@ def _in_thread(work):
         if thread.is_alive() and held: held["loop"].call_soon_threadsafe(held["task"].cancel)
         thread.join()
 
-# %% ../../nbs/media/09_download.ipynb #52df46a8
+# %% ../../nbs/media/09_download.ipynb #296520b2
 def _is_case_blind(folder):
     "Whether the file system ignores the case of names"
     (Path(folder)/".Case.part").touch()
     return (Path(folder)/".cASE.part").exists()
 
+# %% ../../nbs/media/09_download.ipynb #52df46a8
 def _urls(video_id, link, what, column, base, prefer):
     "Addresses of one file; raises `FetchError` if there are none"
     if not IDS[what].fullmatch(video_id): raise FetchError("id", repr(video_id)[:60])
@@ -328,7 +333,7 @@ def _result(table, rows, what, folder, path_column):
     paths = f["path"].where(f["status"].isin(["ok", "skipped"]), None).astype(TEXT_DTYPE)
     return Downloads(table.assign(**{path_column: paths}), f, what, str(folder))
 
-# %% ../../nbs/media/09_download.ipynb #c8419bea
+# %% ../../nbs/media/09_download.ipynb #be6dfd24
 PATHS = {"thumbnails": "thumbnail_path", "videos": "video_path"}   # columns of local paths
 LINKS = {"thumbnails": "thumbnail_url", "videos": "link"}          # columns of addresses
 LIMITS = {"thumbnails": Limits(), "videos": Limits(bytes=200_000_000, seconds=300.)}
@@ -343,6 +348,7 @@ def _known_rows(table, what, folder):
                        bytes=os.path.getsize(p))
     return rows
 
+# %% ../../nbs/media/09_download.ipynb #c8419bea
 def _check_with(pool, what):
     "The check of a downloaded file: `(width, height, detail)`, raises `FetchError`"
     def video(path):

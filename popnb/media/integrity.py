@@ -55,7 +55,7 @@ def _decoder_log():
         av.logging.set_level(level)
         av.logging.set_skip_repeated(skip)
 
-# %% ../../nbs/media/07_integrity.ipynb #43cbe6f3
+# %% ../../nbs/media/07_integrity.ipynb #0336798d
 @dataclass
 class _Count:
     "Outcome of decoding a run of packets"
@@ -65,6 +65,7 @@ class _Count:
     said:str = "" # Last error message
     first:object = None # A decoded frame
 
+# %% ../../nbs/media/07_integrity.ipynb #43cbe6f3
 def _decode(clip, start, stop):
     "Decode packets `start` to `stop` and count the results"
     import av
@@ -82,13 +83,14 @@ def _decode(clip, start, stop):
     codec.flush_buffers()
     return c
 
-# %% ../../nbs/media/07_integrity.ipynb #ff8aa5b6
+# %% ../../nbs/media/07_integrity.ipynb #50c0cb15
 def _ends(index, k=10):
     "Runs of packets at the start and from the last key frame on"
     import numpy as np
     n,last = len(index.pts),int(np.flatnonzero(index.keyframe)[-1]) if index.keyframe.any() else 0
     return [(0, min(k, n)), (last, n)] if last > k else [(0, n)]
 
+# %% ../../nbs/media/07_integrity.ipynb #ff8aa5b6
 def _check_frames(clip, full, log):
     "Problems, a decoded frame or None, and the number of frames of an open clip; `log` holds the lines so far"
     index,n,wrong = clip.index,len(clip.index.pts),list(clip.problems)
@@ -161,13 +163,14 @@ def _describe(path):
     text = head and all(b > 31 or b in b"\t\n\r\f" for b in head)
     return found or ("text" if text else "")
 
-# %% ../../nbs/media/07_integrity.ipynb #b4527ca9
+# %% ../../nbs/media/07_integrity.ipynb #5187d866
 def _broken(path, kind, detail="", backend=""):
     "`Verdict` of a file that cannot be used"
     if kind == "not-media" and (looks := _describe(path)): reason = f"it looks like {looks}"
     else: reason = f"{MEDIA_KINDS[kind]}: {' '.join(detail.split())}" if detail else MEDIA_KINDS[kind]
     return Verdict(path, "broken", kind, reason, backend=backend)
 
+# %% ../../nbs/media/07_integrity.ipynb #b4527ca9
 def _check_image(path, full, until):
     h,w,_ = read_image(path).shape
     return Verdict(path, "ok", width=w, height=h, frames=1, backend="pillow")
@@ -242,7 +245,7 @@ class _CheckPool(WorkerPool):
         job = dict(path=path, full=self.full, deadline=self.deadline)
         return _verdict(self.ask(job, _kill_after(self.deadline)), path, self.full, self.deadline)
 
-# %% ../../nbs/media/07_integrity.ipynb #6060bacf
+# %% ../../nbs/media/07_integrity.ipynb #99512134
 def _media_in(folder, found):
     "Add the media files of a folder and its subfolders to `found`, and folders that cannot be read"
     for at,inner,names in os.walk(folder, onerror=lambda e: found.setdefault(e.filename)):
@@ -251,6 +254,7 @@ def _media_in(folder, found):
             known = Path(name).suffix.lower().lstrip(".") in _KIND_OF
             if known and os.path.isfile(f"{at}/{name}"): found[os.path.join(at, name)] = None
 
+# %% ../../nbs/media/07_integrity.ipynb #6060bacf
 def media_files(
     paths, # Path or list of paths of files and folders
 ) -> list: # Paths as text, each once, in the given order; those of a folder sorted

@@ -100,13 +100,14 @@ def _units(data, length):
         if at + 1 >= n: return
         yield at
 
-# %% ../../nbs/media/01_probe.ipynb #70a0001a
+# %% ../../nbs/media/01_probe.ipynb #9b2b9207
 def _disposable_h264(data, length):
     "Whether no slice of the packet is used for reference, and its temporal layer (always 0)"
     units = [data[i] for i in _units(data, length)]
     refs = [o & 0x60 for o in units if 1 <= o & 31 <= 5]
     return bool(refs) and not any(refs) and not any(o & 31 in (7, 8, 13, 15) for o in units), 0
 
+# %% ../../nbs/media/01_probe.ipynb #70a0001a
 def _disposable_hevc(data, length):
     "Whether the picture is not used for reference within its temporal layer, and that layer"
     kinds = [(data[i] >> 1 & 63, data[i+1] & 7) for i in _units(data, length) if data[i] >> 1 & 63 < 35]
@@ -184,7 +185,7 @@ def _compare_with_header(self:VideoIndex, found, end):
     if end and said > 1.02*end + .5:
         self.problems.append(f"the container announces {said:.1f} s, the file ends at {end:.1f} s")
 
-# %% ../../nbs/media/01_probe.ipynb #eb10073a
+# %% ../../nbs/media/01_probe.ipynb #b91db681
 @patch
 def _note_gap(self:VideoIndex, pts, base):
     "Note a long gap between sorted timestamps of a container in which lost packets leave no other trace"
@@ -193,6 +194,7 @@ def _note_gap(self:VideoIndex, pts, base):
     if gap.max()*base > max(8*np.median(gap)*base, .2):
         self.notes.append(f"no picture for {float(gap.max()*base):.1f} s after {float(pts[gap.argmax()]*base):.1f} s")
 
+# %% ../../nbs/media/01_probe.ipynb #eb10073a
 @patch
 def _has_guessed_times(self:VideoIndex, pts):
     "Whether the container is an AVI with reordered frames, whose times are guesses"

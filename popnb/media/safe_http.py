@@ -83,13 +83,14 @@ def is_public(
     if not a.is_global or any(a in o for o in _CLOSED if o.version == a.version): return False
     return a.version == 4 or a in _OPEN6
 
-# %% ../../nbs/media/08_safe_http.ipynb #4862c189
+# %% ../../nbs/media/08_safe_http.ipynb #80c02f4e
 _HOST = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]([a-z0-9-]*[a-z0-9])?")
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 _PORTS = {"https": 443, "http": 80}
 
 def _origin(u): return u.scheme, u.raw_host.decode("ascii"), u.port or _PORTS.get(u.scheme)
 
+# %% ../../nbs/media/08_safe_http.ipynb #4862c189
 def _parse(url):
     "An `httpx.URL`; raises `FetchError` for text that is none"
     httpx = need("httpx", "youtube", "downloads")
@@ -385,12 +386,13 @@ async def _follow(self:Fetcher, u, path):
     except (httpcore.NetworkError, httpcore.ProtocolError) as e:
         raise FetchError("network", f"{type(e).__name__} {e}") from e
 
-# %% ../../nbs/media/08_safe_http.ipynb #4bc6754c
+# %% ../../nbs/media/08_safe_http.ipynb #a1889377
 def _write_and_check(path, data, suffix, done):
     "Write the body and call `done`; runs in a thread"
     if data is not None: Path(path).write_bytes(data)
     return done(path, suffix) if done else None
 
+# %% ../../nbs/media/08_safe_http.ipynb #4bc6754c
 @patch
 async def _attempt(self:Fetcher, u, path, done, k):
     "Attempt number `k` at an admitted address; a failed attempt leaves no file"

@@ -177,13 +177,14 @@ def _read_pyav(clip, wanted, size, threads):
     if collector.damaged: clip.problems.append(f"frames {sorted(collector.damaged)} are damaged")
     return collector.frames,replaced,collector.rotation or 0
 
-# %% ../../nbs/media/03_video.ipynb #ffad6d03
+# %% ../../nbs/media/03_video.ipynb #41917932
 def _decord_misses(clip):
     "Whether frames are reordered in a way that decord does not follow"
     i = clip.index
     key = np.maximum.accumulate(np.where(i.keyframe, i.pts, np.iinfo(np.int64).min))
     return bool((i.pts < key).any() if clip.codec in ("h264", "hevc") else (np.diff(i.pts) < 0).any())
 
+# %% ../../nbs/media/03_video.ipynb #34b55df2
 def _by_decord(path, wanted, threads):
     "Frames and times by decord"
     import decord
@@ -192,6 +193,7 @@ def _by_decord(path, wanted, threads):
         raise ValueError(f"it counts {len(reader)} frames, number {wanted[-1]} was asked for")
     return reader.get_batch(numbers).asnumpy(), reader.get_frame_timestamp(numbers)[:, 0]
 
+# %% ../../nbs/media/03_video.ipynb #ffad6d03
 def _by_torchcodec(path, wanted, threads):
     "Frames and times by torchcodec"
     from torchcodec.decoders import VideoDecoder
@@ -271,7 +273,7 @@ def backends() -> dict[str, str]: # Version of each backend, or `no: ` and the r
     return {o: v if ok else f"no: {v}" for o in ("pyav", *DECODERS) for ok,v in [_works(o)]}
 
 # %% ../../nbs/media/03_video.ipynb #eb7aa50f
-# fastest backend of each codec, from bench/decode.json; codecs that were not measured go to pyav
+# fastest backend of each codec, from bench/results/decode.json; codecs that were not measured go to pyav
 FASTEST_BACKEND = {"h264": "pyav", "hevc": "pyav", "vp9": "pyav", "av1": "pyav"}
 
 def choose_backend(
@@ -333,7 +335,7 @@ def _select_frames(clip, n, policy, window, options):
     keys = np.flatnonzero(clip.index.keyframe[clip.index.order])
     return keys[_nearest(t[keys], t[chosen])] if len(keys) else np.zeros(len(chosen), int)
 
-# %% ../../nbs/media/03_video.ipynb #865c9218
+# %% ../../nbs/media/03_video.ipynb #75536863
 def _check_size(size):
     "Raise `InputError` unless `size` is a short side or `(height, width)` in whole pixels"
     sides = size if isinstance(size, (tuple, list)) else (size,)
@@ -342,6 +344,7 @@ def _check_size(size):
         if not isinstance(o, (int, np.integer)) or isinstance(o, bool): raise InputError(f"size must be whole pixels, got {size!r}.")
         in_range("size", o, 1)
 
+# %% ../../nbs/media/03_video.ipynb #865c9218
 def _check_memory(clip, n, size, max_pixels):
     "Refuse a result that is too large, before anything is decoded"
     cc = clip.stream.codec_context

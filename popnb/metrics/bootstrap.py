@@ -48,7 +48,7 @@ def _ranker(x):
         return ((rank+1)/2)[:,where]
     return f
 
-# %% ../../nbs/metrics/03_bootstrap.ipynb #40eb5a56
+# %% ../../nbs/metrics/03_bootstrap.ipynb #4a75726d
 def _weighted_correlation(W, x, y):
     "Pearson correlation of `(B, n)` values for each row of weights"
     n = W.sum(1)
@@ -58,6 +58,7 @@ def _weighted_correlation(W, x, y):
     ok = (n > 2) & (sx > 1e-9) & (sy > 1e-9)
     return np.divide(sxy, np.sqrt(sx*sy), out=np.full(len(W), np.nan), where=ok)
 
+# %% ../../nbs/metrics/03_bootstrap.ipynb #40eb5a56
 def _spearman(truth, preds):
     rt,rp = _ranker(truth),[_ranker(p) for p in preds]
     def f(W):
@@ -81,7 +82,7 @@ def _pearson(truth, preds):
         return np.divide(tp-mt*mp, np.sqrt(np.abs(vt*vp)), out=np.full(len(W), np.nan), where=ok)
     return lambda W: np.stack([one(W, C) for C in columns])
 
-# %% ../../nbs/metrics/03_bootstrap.ipynb #f13a71be
+# %% ../../nbs/metrics/03_bootstrap.ipynb #a8f939c9
 def _mean_of(rows, use=None, after=lambda m: m):
     "Weighted mean of a value a row; `rows` is `(k, n)`, `use` a mask of the rows that count"
     use = np.ones(rows.shape[1]) if use is None else use.astype(float)
@@ -91,6 +92,7 @@ def _mean_of(rows, use=None, after=lambda m: m):
         return after(np.divide(W@rows, n, out=np.full((len(W), rows.shape[1]), np.nan), where=n > 0).T)
     return f
 
+# %% ../../nbs/metrics/03_bootstrap.ipynb #f13a71be
 def _nmse(truth, preds):
     t,error = _standard(truth),((truth-preds)**2)/(truth.var() or 1.)
     def f(W):
@@ -112,13 +114,14 @@ _REGRESSION = {
     "mape": lambda t,P: _mean_of(100*np.abs(t-P)/np.where(t == 0, 1, np.abs(t)), use=mape_rows(t)),
 }
 
-# %% ../../nbs/metrics/03_bootstrap.ipynb #cc63d33b
+# %% ../../nbs/metrics/03_bootstrap.ipynb #ce9db164
 def _at_threshold(name):
     def prepare(truth, preds):
         kinds = [np.eye(4)[2*truth.astype(int) + (p > .5)] for p in preds]
         return lambda W: np.stack([class_scores((W@k).reshape(-1, 2, 2))[name] for k in kinds])
     return prepare
 
+# %% ../../nbs/metrics/03_bootstrap.ipynb #cc63d33b
 def _auc(truth, preds):
     rankers = [_ranker(p) for p in preds]
     def f(W):
@@ -207,12 +210,13 @@ def _prepare(name, truth, preds, code):
     forms = {"regression": _REGRESSION, "binary": _BINARY, "sequence": _SEQUENCE}[METRICS[name].task]
     return forms[name](truth, preds) if name in forms else _row_by_row(name, truth, preds, code)
 
-# %% ../../nbs/metrics/03_bootstrap.ipynb #e8e972b4
+# %% ../../nbs/metrics/03_bootstrap.ipynb #ef1d67db
 def _checked(truth, pred, task):
     "Truth and prediction of a task as floats; raises `InputError`"
     if task == "binary": return tuple(v.astype(float) for v in _binary(truth, pred, probability=True))
     return check_pair(truth, pred, ndim=1+(task == "sequence"), missing_ok=task == "sequence")
 
+# %% ../../nbs/metrics/03_bootstrap.ipynb #e8e972b4
 def resampled(
     truth:np.ndarray, # `(n,)` or `(n, T)` true values
     preds:np.ndarray, # `(k, n)` or `(k, n, T)`: several predictions for the same rows
@@ -253,13 +257,14 @@ def sample_size(
         return int(c["right"].sum())
     return int((~np.isnan(truth)).any(1).sum()) if truth.ndim == 2 else len(truth)
 
-# %% ../../nbs/metrics/03_bootstrap.ipynb #191f50d7
+# %% ../../nbs/metrics/03_bootstrap.ipynb #9c25154a
 def _interval(values, level=.95):
     "Percentile interval; NaN if more than half of the values are undefined"
     ok = values[~np.isnan(values)]
     if not len(ok) or len(ok) < len(values)/2: return np.nan, np.nan
     return tuple(float(v) for v in np.percentile(ok, [50*(1-level), 50*(1+level)]))
 
+# %% ../../nbs/metrics/03_bootstrap.ipynb #191f50d7
 def bootstrap(
     truth:np.ndarray, # `(n,)` or `(n, T)` true values
     pred:np.ndarray, # Predictions of the same shape
@@ -308,7 +313,7 @@ def paired_all(
     groups:np.ndarray|None=None, # `(n,)` creators, the clusters; `None`: videos are resampled
     n_boot:int=1000, # Number of resamples; slow metrics take fewer (`SLOW_METRICS`)
     seed:int=0, # Seed of the resamples
-) -> list[dict[str,dict]]: # For each other model: metric -> the result of `paired`, with the other's own `b_low` and `b_high`
+) -> list[dict[str,dict]]: # For each other model: metric -> result of `paired`, with the interval `b_low`, `b_high`
     "Compare one model with several others on many metrics, with one set of resamples"
     names = metric_names(metrics, groups)
     sets = [_checked(truth, p, METRICS[names[0]].task) for p in (pred, *others)]

@@ -335,13 +335,14 @@ def per_day(
         rows.append((int(d), len(a), *scores))
     return pd.DataFrame(rows, columns=["day", "n", "mae", "mse", "srocc"])
 
-# %% ../../nbs/metrics/02_metrics.ipynb #0fe1c180
+# %% ../../nbs/metrics/02_metrics.ipynb #96c86865
 def _over_days(truth, pred, days, window, column):
     "Mean of a column of `per_day` over the days with truth"
     table = per_day(truth, pred, days, window)
     known = table[table.n > 0]
     return mean_or_zero(known[column])[0] if len(known) else np.nan
 
+# %% ../../nbs/metrics/02_metrics.ipynb #0fe1c180
 @metric("sequence", "low", "Mean over days of each day's mean absolute error", "label")
 def amae(
     truth:np.ndarray, # `(n, T)` true values, NaN: not known on that day
@@ -392,7 +393,7 @@ def metric_names(
         if METRICS[m].grouped and groups is None: raise InputError(f"{m} needs groups= (the creator of each row).")
     return list(metrics)
 
-# %% ../../nbs/metrics/02_metrics.ipynb #c4becc2f
+# %% ../../nbs/metrics/02_metrics.ipynb #24621904
 def _masked(mask, *arrays):
     "The rows of each array that a mask selects; the third array holds names"
     if mask is None: return arrays
@@ -402,6 +403,7 @@ def _masked(mask, *arrays):
     kinds = [object if i == 2 else None for i in range(len(arrays))]
     return tuple(None if a is None else np.asarray(a, dtype=k)[mask] for a,k in zip(arrays, kinds))
 
+# %% ../../nbs/metrics/02_metrics.ipynb #c4becc2f
 def _value(name, truth, pred, groups=None):
     "Value of the metric called `name`"
     m = METRICS[name]

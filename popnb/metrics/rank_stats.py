@@ -48,7 +48,7 @@ def ranks(
     _,where,count = np.unique(x, return_inverse=True, return_counts=True)
     return (np.cumsum(count) - (count-1)/2)[where]
 
-# %% ../../nbs/metrics/01_rank_stats.ipynb #6458ae96
+# %% ../../nbs/metrics/01_rank_stats.ipynb #1328e46c
 def _unit_vector(v):
     "A vector centred and scaled to length 1; `None` for a constant"
     scale = np.abs(v).max() or 1.
@@ -57,6 +57,7 @@ def _unit_vector(v):
     size = np.linalg.norm(v)
     return v/size if size > 1e-13*np.sqrt(len(v)) else None   # only rounding errors left: a constant
 
+# %% ../../nbs/metrics/01_rank_stats.ipynb #6458ae96
 def correlation(
     x:np.ndarray, # `(n,)` values
     y:np.ndarray, # `(n,)` values
@@ -85,7 +86,7 @@ class LogisticMap(NamedTuple):
         z = (np.asarray(pred, dtype=float)-mp)/sp
         return mt + st * (_basis(z, *self.beta[1:3]) @ self.beta[[0, 3, 4]])
 
-# %% ../../nbs/metrics/01_rank_stats.ipynb #c7db1080
+# %% ../../nbs/metrics/01_rank_stats.ipynb #9d02062d
 def _gain(z, y, b2, b3):
     "Sum of squares that the logistic term explains beyond the line; `z` and `y` standardised"
     h = np.tanh(b2*(z-b3)/2)
@@ -94,6 +95,7 @@ def _gain(z, y, b2, b3):
     size = h@h
     return (h@y)**2/size if size > 1e-8*len(z) else 0.
 
+# %% ../../nbs/metrics/01_rank_stats.ipynb #c7db1080
 def _fit_logistic(z, y):
     "`beta_2` and `beta_3` with the largest gain, and a note"
     from scipy.optimize import minimize

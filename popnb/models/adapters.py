@@ -58,7 +58,7 @@ def target_layers(
         raise InputError(f"targets: no layer outside {', '.join(keep)} is called {lost[0]!r}; there are {words}.")
     return [n for n in layers if any(n in ns for ns in hits.values())]
 
-# %% ../../nbs/models/03_adapters.ipynb #b95f6208
+# %% ../../nbs/models/03_adapters.ipynb #597230ba
 def _quietly(module, why):
     "Import bitsandbytes, or peft which imports it, without their messages about kernels from the hub"
     was = logging.root.manager.disable
@@ -68,6 +68,7 @@ def _quietly(module, why):
 
 def _bnb(): return _quietly("bitsandbytes", "4-bit weights")
 
+# %% ../../nbs/models/03_adapters.ipynb #b95f6208
 def _quantise(bnb, layer):
     "A linear layer in NF4"
     new = bnb.nn.Linear4bit(layer.in_features, layer.out_features, False, compute_dtype=torch.bfloat16,
@@ -126,7 +127,7 @@ def _inject_lora(module, names, r, alpha, dropout, seed, quantised):
     for n,p in module.named_parameters():
         if "lora_" in n: p.data = p.data.float()       # peft takes bfloat16 from the layer, which loses small steps
 
-# %% ../../nbs/models/03_adapters.ipynb #5b316c6c
+# %% ../../nbs/models/03_adapters.ipynb #7fc0341b
 def _check_adapt(module, method, keep, spare):
     "Raise `InputError` for a module that cannot be adapted like this"
     if hasattr(module, "adapted"): raise InputError(f"This module is adapted already (method {module.adapted['method']}): adapt a fresh one.")
@@ -138,6 +139,7 @@ def _check_adapt(module, method, keep, spare):
         tops = ", ".join(n for n in parts if n and "." not in n)
         raise InputError(f"{'keep' if lost[0] in keep else 'spare'} names {lost[0]!r}, but the module has no such part; its parts are {tops}.")
 
+# %% ../../nbs/models/03_adapters.ipynb #5b316c6c
 def _freeze_base(module, method, keep):
     "Let gradients reach adapters and kept parts only, or everything for `full`"
     for n,p in module.named_parameters(): p.requires_grad_(p.is_floating_point() and (method == "full" or "lora_" in n))
@@ -196,7 +198,7 @@ def adapted_state(
     frozen = {n: t for n,t in module.state_dict().items() if n not in live} if whole else {}
     return {n: t.detach().to("cpu", copy=True).contiguous() for n,t in (live | frozen).items()}
 
-# %% ../../nbs/models/03_adapters.ipynb #a4c91ab2
+# %% ../../nbs/models/03_adapters.ipynb #e1603637
 def _set_4bit(module, state):
     "Take the 4-bit weights with their scales out of `state` and put them into the layers"
     bnb = _bnb()
@@ -207,6 +209,7 @@ def _set_4bit(module, state):
         weight = state.pop(f"{name}.weight")
         m.weight = bnb.nn.Params4bit.from_prequantized(weight, scales, device=m.weight.device, module=m)
 
+# %% ../../nbs/models/03_adapters.ipynb #a4c91ab2
 def load_adapted(
     module:nn.Module, # A network, adapted like the saved one
     state:dict, # From `adapted_state`

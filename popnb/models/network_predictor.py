@@ -143,7 +143,7 @@ def forward_rows(self:NetworkPredictor,
     self.extra_outputs = {k: np.concatenate(v)[back] for k,v in out.items()}
     return self.extra_outputs.pop("prediction", np.zeros((0, 1)))
 
-# %% ../../nbs/models/04_network_predictor.ipynb #06d0399d
+# %% ../../nbs/models/04_network_predictor.ipynb #c13c87fb
 @patch
 def _note_bad(self:NetworkPredictor, table, inputs):
     "Remember the videos without frames and their reasons, as `(video_id, reason)`"
@@ -161,6 +161,7 @@ def _predict(self:NetworkPredictor, table):
     missing = np.where(inputs.ok, "", "video")
     return pd.DataFrame({"video_id": table["video_id"].to_numpy(), "prediction": p, "missing": missing})
 
+# %% ../../nbs/models/04_network_predictor.ipynb #06d0399d
 @patch
 def baselines(self:NetworkPredictor,
     table:pd.DataFrame, # Rows to predict
@@ -213,7 +214,7 @@ def _calibrate(self:NetworkPredictor, raw, y):
     f = {c: f1_weighted(y, (p > c).astype(float)) for c in (.5, t)}
     self.notes.append(f"Weighted F1 on the {len(y)} validation videos: {f[.5]:.3f} at probability .5, {f[t]:.3f} at {t:.3f}, the best threshold there.")
 
-# %% ../../nbs/models/04_network_predictor.ipynb #f4f2e1ea
+# %% ../../nbs/models/04_network_predictor.ipynb #775d2992
 @patch
 def _usable(self:NetworkPredictor, table, y, part):
     "Inputs and labels of the rows that have frames; the others are noted"
@@ -225,6 +226,7 @@ def _usable(self:NetworkPredictor, table, y, part):
     if remarks: self.notes.append(f"Used with a remark: {len(remarks)} of {len(table)} {part} videos (first: {remarks[0]}).")
     return inputs.subset(inputs.ok),y[inputs.ok]
 
+# %% ../../nbs/models/04_network_predictor.ipynb #f4f2e1ea
 @patch
 def _weigh(self:NetworkPredictor, y):
     "Give both classes the same total weight; none where `faithful`"
@@ -267,7 +269,7 @@ def _fit(self:NetworkPredictor, train, valid, y, yv):
     self.net.eval()
     if binary: self._calibrate(self.forward_rows(check), yv)
 
-# %% ../../nbs/models/04_network_predictor.ipynb #80856147
+# %% ../../nbs/models/04_network_predictor.ipynb #5ac9e59f
 @patch
 def _save(self:NetworkPredictor, folder):
     from popnb.data.safe_csv import write_sheet
@@ -278,6 +280,7 @@ def _save(self:NetworkPredictor, folder):
     write_sheet(pd.DataFrame(reasons, dtype=object), folder/"no_frames.csv")
     write_json(folder/"video.json", about | {"stats": self.stats})
 
+# %% ../../nbs/models/04_network_predictor.ipynb #80856147
 @patch
 def _load(self:NetworkPredictor, folder):
     about = read_json(Path(folder)/"video.json")

@@ -15,7 +15,7 @@ from torch import nn
 
 from ..core import InputError
 
-# %% ../../nbs/models/02_state_dicts.ipynb #d631deb0
+# %% ../../nbs/models/02_state_dicts.ipynb #37c8d881
 _WRAPPER_KEYS = ("model", "state_dict", "model_state_dict")
 
 def _unwrap(content):
@@ -26,6 +26,7 @@ def _unwrap(content):
         content = content[key]
     return content,beside
 
+# %% ../../nbs/models/02_state_dicts.ipynb #d631deb0
 def _open_safe(path):
     "Tensors and header of a safetensors file"
     from safetensors import SafetensorError, safe_open

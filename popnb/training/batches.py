@@ -157,7 +157,7 @@ def loader(
     return torch.utils.data.DataLoader(feed, batch_sampler=order, collate_fn=as_is, num_workers=workers, pin_memory=pin,
                                        generator=torch.Generator().manual_seed(0))
 
-# %% ../../nbs/training/01_batches.ipynb #9d335a20
+# %% ../../nbs/training/01_batches.ipynb #d19137ab
 def _hash_into(h, o):
     "Add a nested value to a hash"
     if hasattr(o, "keys"):
@@ -175,6 +175,7 @@ def _hash_into(h, o):
     elif isinstance(o, (str, int, float, bool, bytes)) or o is None: h.update(repr(o).encode())
     else: h.update(type(o).__name__.encode())
 
+# %% ../../nbs/training/01_batches.ipynb #9d335a20
 def dataset_fingerprint(
     data, # Map-style data set
     rows:int=16, # Rows that are hashed, if the data set has no method `fingerprint`

@@ -91,7 +91,7 @@ def set_rng_state(
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available(): torch.cuda.set_rng_state(state["cuda"])
 
-# %% ../../nbs/training/02_checkpoints.ipynb #73c809f6
+# %% ../../nbs/training/02_checkpoints.ipynb #08a649b7
 def _flush(path):
     "Flush a file or the entries of a folder to the disk"
     if path.is_dir() and os.name != "posix": return
@@ -102,6 +102,7 @@ def _flush(path):
 def _sum(path):
     with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
 
+# %% ../../nbs/training/02_checkpoints.ipynb #73c809f6
 @contextmanager
 def whole_folder(
     path:str|Path, # Folder to write; an existing one is replaced

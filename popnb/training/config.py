@@ -86,12 +86,13 @@ def pick_precision(
     if wish == "bf16" and not real: raise InputError(f"precision bf16 would be emulated on this {device}, slower than fp32: use precision='auto'.")
     return "bf16" if real else "fp32"
 
-# %% ../../nbs/training/03_config.ipynb #8b140fdb
+# %% ../../nbs/training/03_config.ipynb #3743225f
 def _multiple(name, groups):
     "Multiple of the learning rate for a parameter"
     matches = [k for k in groups if in_part(name, [k])]
     return groups[max(matches, key=len)] if matches else 1.
 
+# %% ../../nbs/training/03_config.ipynb #8b140fdb
 def freeze_parts(
     module, # A torch module
     groups:dict, # Part -> multiple of the learning rate

@@ -39,9 +39,10 @@ def read_outputs(
     if loss.numel() != 1: raise InputError(f"'loss' of {module} must be one number, got the shape {tuple(loss.shape)}.")
     return loss.reshape(()), (real if weight is None or not real else weight), get("prediction")
 
-# %% ../../nbs/training/04_loop.ipynb #13e08be5
+# %% ../../nbs/training/04_loop.ipynb #ddcd6612
 LOG_COLUMNS = ("step", "epoch", "train_loss", "valid_loss", "lr", "seconds", "precision")   # before those of `evaluate`
 
+# %% ../../nbs/training/04_loop.ipynb #13e08be5
 def append_log(
     path:Path, # Path of `log.csv`
     rows:list, # All rows so far, dicts
@@ -82,9 +83,10 @@ def quiet(
             for k in [k for k in os.environ if k.startswith("ACCELERATE_") and k not in env]: del os.environ[k]
             os.environ.update(env)
 
-# %% ../../nbs/training/04_loop.ipynb #9125dcb7
+# %% ../../nbs/training/04_loop.ipynb #6d05f543
 def _new_saved(): return {"rows": [], "sum": [0., 0.], "best": None, "bad": 0, "seconds": 0., "stopped": ""}
 
+# %% ../../nbs/training/04_loop.ipynb #9125dcb7
 @dataclass
 class TrainingState:
     "State of a training that runs"
@@ -130,7 +132,7 @@ class Loop:
         if self.lr_scheduler is None: self.lr_scheduler = make_schedule(self.optimizer, config, num_training_steps)
         return self.lr_scheduler
 
-# %% ../../nbs/training/04_loop.ipynb #b166de0a
+# %% ../../nbs/training/04_loop.ipynb #9541166e
 def make_loop(
     ts:TrainingState, # The training
     args, # `TrainingArguments` of transformers
@@ -158,7 +160,7 @@ def set_progress(
     for m in module.modules():
         if m is module or isinstance(getattr(m, "progress", None), float): m.progress = value
 
-# %% ../../nbs/training/04_loop.ipynb #7b9b1d62
+# %% ../../nbs/training/04_loop.ipynb #258e4b60
 @patch
 def training_step(self:Loop, model, inputs, num_items_in_batch=None):
     ts,(rows,real,batch) = self.training_state,inputs
@@ -187,7 +189,7 @@ def _average(self:Loop):
         if p.grad is not None: p.grad.mul_(scale)
     ts.weight = 0
 
-# %% ../../nbs/training/04_loop.ipynb #b03dceb6
+# %% ../../nbs/training/04_loop.ipynb #711a3d4b
 @patch
 def _check_losses(self:Loop, lag=0):
     "Add up the pending losses; raises `PopnbError` for values that are not finite"
@@ -205,9 +207,10 @@ def _check_losses(self:Loop, lag=0):
 @patch
 def _lag(self:Loop): return 0 if self.args.device.type == "cpu" else 16
 
+# %% ../../nbs/training/04_loop.ipynb #b03dceb6
 def _some(rows): return ", ".join(map(str, rows[:8]))+(f" and {len(rows)-8} more" if len(rows) > 8 else "")
 
-# %% ../../nbs/training/04_loop.ipynb #ee55a408
+# %% ../../nbs/training/04_loop.ipynb #7552366f
 @patch
 def _maybe_log_save_evaluate(self:Loop, tr_loss, grad_norm, *args, learning_rate=None, **kwargs):
     ts,c,step = self.training_state,self.training_state.config,self.state.global_step
@@ -224,6 +227,7 @@ def _maybe_log_save_evaluate(self:Loop, tr_loss, grad_norm, *args, learning_rate
     self.control.should_training_stop |= bool(ts.saved["stopped"])
     if ts.saved["stopped"] or due(c.save_every or every): self._save()
 
+# %% ../../nbs/training/04_loop.ipynb #ee55a408
 @patch
 def _log_step(self:Loop, validate, epoch_end, learning_rate):
     "Validate if it is due, write a log row, keep the weights of the epoch, compare with the best"
@@ -235,12 +239,13 @@ def _log_step(self:Loop, validate, epoch_end, learning_rate):
         self._write(f"epoch-{step:08d}", None, values=json.dumps({"step": step, "epoch": self.state.epoch} | values))
     if validate: self._judge(values)
 
-# %% ../../nbs/training/04_loop.ipynb #3fe6740b
+# %% ../../nbs/training/04_loop.ipynb #776210e6
 @patch
 def _seconds(self:Loop):
     ts = self.training_state
     return ts.saved["seconds"]+time.perf_counter()-ts.began
 
+# %% ../../nbs/training/04_loop.ipynb #65f3b36b
 @patch
 def _log(self:Loop, values, lr):
     "Write a row of the log"
@@ -256,12 +261,13 @@ def _log(self:Loop, values, lr):
     for k,v in row.items():
         if isinstance(v, (int, float)) and k != "step": ts.board.add_scalar(k, v, row["step"])
 
-# %% ../../nbs/training/04_loop.ipynb #03aafabc
+# %% ../../nbs/training/04_loop.ipynb #2191f466
 def _to_array(t, n, wanted):
     "The first `n` values of a tensor as an array, if it is wanted"
     if t is None or not wanted: return None
     return t.detach().to("cpu").float().numpy()[:n] if t.is_floating_point() else t.cpu().numpy()[:n]
 
+# %% ../../nbs/training/04_loop.ipynb #f5f8821d
 @patch
 def _validate(self:Loop):
     "Compute loss and metrics on the validation rows"
@@ -278,6 +284,7 @@ def _validate(self:Loop):
             parts.append((rows[:real], v*float(weight), float(weight), *arrays))
     return _gathered(ts.gather(parts) if ts.world > 1 else parts, ts)
 
+# %% ../../nbs/training/04_loop.ipynb #03aafabc
 def _gathered(parts, ts):
     "Metrics of the validation rows of all processes"
     rows,losses,weights,preds,targets = zip(*parts)
@@ -317,7 +324,7 @@ def prune(
     for _,p in old: p in kept or shutil.rmtree(p)
     for n,p in numbered(folder, "best"): n in best or shutil.rmtree(p)
 
-# %% ../../nbs/training/04_loop.ipynb #0dca6907
+# %% ../../nbs/training/04_loop.ipynb #a870e28e
 @patch
 def _write(self:Loop, name, state, **texts):
     "Write a checkpoint in the first process; the others wait"
@@ -326,6 +333,7 @@ def _write(self:Loop, name, state, **texts):
     if not ts.rank: write_checkpoint(ts.folder/name, weights, state, **texts)
     self.accelerator.wait_for_everyone()
 
+# %% ../../nbs/training/04_loop.ipynb #d06adda1
 @patch
 def _save(self:Loop):
     "Write everything that resuming needs, and remove old checkpoints"

@@ -27,7 +27,8 @@ def nearly_equal(
     b, # The same
 ) -> bool: # Numbers are compared to nine digits, because sums depend on the order of rows
     "Compare nested values, numbers up to rounding"
-    if isinstance(a, dict) and isinstance(b, dict): return a.keys() == b.keys() and all(nearly_equal(a[k], b[k]) for k in a)
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(nearly_equal(a[k], b[k]) for k in a)
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
         return len(a) == len(b) and all(map(nearly_equal, a, b))
     if isinstance(a, float) and isinstance(b, (int, float)): return bool(np.isclose(a, b, rtol=1e-9, equal_nan=True))
@@ -58,7 +59,7 @@ def _check_disjoint(m):
     split = m["config"]["split"]
     if shared := set(split["ids"]["valid"]) & set(split["ids"]["test"]): raise InputError(f"{m['run']} chose on rows that it reports ({len(shared)} videos are validation and test; split {split.get('how')}): weights fitted there would flatter the ensemble. Train the members with three separate parts.")
 
-# %% ../../../nbs/models/ensemble/02_system.ipynb #0cc5ba0d
+# %% ../../../nbs/models/ensemble/02_system.ipynb #b5f693d8
 def _read_member(run):
     c = read_config(run)
     if c["system"] == "ensemble": raise InputError(f"{run} is an ensemble itself: give its members instead ({', '.join(map(str, c['options'].get('members') or []))}).")
@@ -117,14 +118,15 @@ class Ensemble(Predictor):
         stacker:str="ridge", # Model of `stack`: `ridge` or `lightgbm`
         ridge:float=10., # L2 penalty of `nnls`, as a number of rows
         folds:int=5, # Cross-validation folds of whole creators, in order of time
-        refit:int=0, # Trainings of each member for out-of-fold predictions of the training rows; 0: validation rows alone
+        refit:int=0, # Trainings of each member for out-of-fold training rows; 0: use validation rows alone
         copy:bool=True, # Store copies of the members; `False`: their paths
         together:bool=True, # Keep all members in memory; `False`: load one at a time
     ):
         Blend(how, "regression", ridge, stacker)
         for k,v in {"copy": copy, "together": together}.items(): one_of(k, v, (True, False))
         if in_range("refit", refit, 0) == 1: raise InputError("refit is a number of folds: 0, or at least 2.")
-        if refit and how not in ("nnls", "stack"): raise InputError(f"how={how} fits no weights: refit={refit} does not apply.")
+        if refit and how not in ("nnls", "stack"):
+            raise InputError(f"how={how} fits no weights: refit={refit} does not apply.")
         members = [members] if isinstance(members, (str, Path)) else list(members)
         super().__init__(preset, seed, members=[str(m) for m in members], how=how, stacker=stacker, ridge=float(ridge),
             folds=int(in_range("folds", folds, 2)), refit=int(refit), copy=copy, together=together)
@@ -152,8 +154,8 @@ def _load_member(self:Ensemble, m):
     return model
 
 def _days_in(frame):
-    days = sorted(int(c.removeprefix("prediction_")) for c in frame if str(c).startswith("prediction_") and c[11:].isdigit())
-    return days or None
+    names = (c for c in frame if str(c).startswith("prediction_") and c[11:].isdigit())
+    return sorted(int(c.removeprefix("prediction_")) for c in names) or None
 
 def _days_text(days): return "none" if days is None else f"{days[0]} to {days[-1]}"
 
@@ -162,7 +164,7 @@ def _table_key(table):
     rows = pd.util.hash_pandas_object(table.astype(str), index=False).to_numpy().tobytes()
     return hashlib.sha256(rows + "|".join(map(str, table)).encode()).hexdigest()
 
-# %% ../../../nbs/models/ensemble/02_system.ipynb #77c85843
+# %% ../../../nbs/models/ensemble/02_system.ipynb #b422d34c
 def lacks_all_inputs(
     model:Predictor, # A member
     missing:list, # Its `missing`, a text per row
@@ -185,7 +187,7 @@ def _predict_member(self:Ensemble, m, model, table, lost):
     P = frame[["prediction"] if days is None else [f"prediction_{k}" for k in days]].to_numpy(float)
     return P,~(lacks_all_inputs(model, texts) | table["video_id"].isin(model.unusable).to_numpy())
 
-# %% ../../../nbs/models/ensemble/02_system.ipynb #126e35bc
+# %% ../../../nbs/models/ensemble/02_system.ipynb #853e908b
 @patch
 def member_predictions(self:Ensemble,
     table:pd.DataFrame, # Any rows with `video_id`
@@ -283,7 +285,7 @@ def headline_score(
     f = METRICS[HEADLINE[task]].function
     return float(f(truth, pred) if task == "sequence" else f(truth[:, 0], pred[:, 0]))
 
-# %% ../../../nbs/models/ensemble/02_system.ipynb #d5bd9f87
+# %% ../../../nbs/models/ensemble/02_system.ipynb #9d7b78b0
 @patch
 def _evaluate(self:Ensemble, P, Y, C):
     "Scores of members and blend on the validation rows, and the best member"
@@ -337,7 +339,7 @@ def predict(self:Ensemble,
     out = Predictor.predict(self, table)
     return out if self.days is None else out.drop(columns="prediction")
 
-# %% ../../../nbs/models/ensemble/02_system.ipynb #9ac3c606
+# %% ../../../nbs/models/ensemble/02_system.ipynb #a3652e1d
 @patch
 def baselines(self:Ensemble,
     table:pd.DataFrame, # Any rows
@@ -353,7 +355,7 @@ def baselines(self:Ensemble,
 def contributions(self:Ensemble,
     table:pd.DataFrame, # Any rows
 ) -> pd.DataFrame: # A row per video and member: `video_id member system says weight contribution base prediction`
-    "Attribute each prediction to the members, from the base at which every member predicts its average; of a curve the last day"
+    "Attribute each prediction, of a curve the last day, to the members; at the base every member predicts its average"
     P,usable,_ = self.member_predictions(table)
     base,parts = self.blend.attributions(P, usable)
     m,n = usable.shape

@@ -140,9 +140,10 @@ def video_family(
     "Find a family by name; raises `InputError` that lists the known ones"
     return SYSTEMS[one_of("network", name, _families())].video_family
 
-# %% ../../../nbs/models/video/01_networks.ipynb #ad8c8d5f
+# %% ../../../nbs/models/video/01_networks.ipynb #9e0f2441
 VIDEO_LOSSES = (*ROW_LOSSES, "score")          # `score`: squared error after a sigmoid
 
+# %% ../../../nbs/models/video/01_networks.ipynb #ad8c8d5f
 class FrameNet(nn.Module):
     "A backbone on normalised clips with a head"
     def __init__(self,
@@ -184,7 +185,7 @@ class FrameNet(nn.Module):
         y = y.view(*pixels.shape[:2], -1).mean(1)
         return {"prediction": y} if target is None else {"prediction": y} | self.cost(y, target, weight)
 
-# %% ../../../nbs/models/video/01_networks.ipynb #c9cc68d5
+# %% ../../../nbs/models/video/01_networks.ipynb #3c5f2a91
 @patch
 def _check_pixels(self:FrameNet, pixels):
     "Raise `InputError` for anything but bytes in the shape that the network takes"
@@ -194,6 +195,7 @@ def _check_pixels(self:FrameNet, pixels):
     if self.frames and frames != self.frames: raise InputError(f"{self.name} was made for clips of {self.frames} frames, got {frames}: say frames={frames} when it is made.")
     if self.size and (height, width) != (self.size, self.size): raise InputError(f"{self.name} was made for frames of {self.size} x {self.size}, got {height} x {width}: say size={height} when it is made.")
 
+# %% ../../../nbs/models/video/01_networks.ipynb #c9cc68d5
 @patch
 def normalise(self:FrameNet,
     pixels:torch.Tensor, # `(videos, clips, frames, 3, height, width)` uint8
@@ -268,7 +270,7 @@ def gradient_checkpointing_disable(self:FrameNet):
     "Store activations"
     self.gradient_checkpointing_enable(False)
 
-# %% ../../../nbs/models/video/01_networks.ipynb #ccb9b63d
+# %% ../../../nbs/models/video/01_networks.ipynb #3e23d588
 def _random_weights(module, seed):
     "Draw weights by name; position and time embeddings get a standard deviation of 1"
     if any(p.is_meta for p in module.parameters()): return module
@@ -277,6 +279,7 @@ def _random_weights(module, seed):
             if p.ndim == 3 and p.shape[0] == 1 and p.shape[1] > 1: p.div_(p.std())
     return module.requires_grad_(True)
 
+# %% ../../../nbs/models/video/01_networks.ipynb #ccb9b63d
 def _assemble(r, backbone=None, norm=None):
     "Join a backbone, by default an untrained one, and a new head as the recipe says"
     family = video_family(r["name"])

@@ -67,7 +67,7 @@ def read_state(
         state = {k.removeprefix(f"{min(first)}."): v for k,v in state.items()}
     return state
 
-# %% ../../../nbs/models/video/03_r2plus1d.ipynb #c9545caa
+# %% ../../../nbs/models/video/03_r2plus1d.ipynb #26fa2946
 def _resnet_shape(state, path="The network"):
     "Arguments of `video_resnet`, from a state dict; raises `InputError` for other networks"
     w = state.get("stem.3.weight")
@@ -83,6 +83,7 @@ def _fill(net, state, path):
 
 KINETICS_FILES = "r2plus1d_18.safetensors or torchvision's r2plus1d_18-91a641e6.pth"
 
+# %% ../../../nbs/models/video/03_r2plus1d.ipynb #f0edddd5
 def _torchvision_state():
     "torchvision's weights, from its cache or its server"
     info = need("torchvision", "torch", "R(2+1)D").models.video.R2Plus1D_18_Weights.KINETICS400_V1
@@ -91,6 +92,7 @@ def _torchvision_state():
         if not online and not file.is_file(): raise FileNotFoundError(file)
         return info.get_state_dict(check_hash=True, weights_only=True)
 
+# %% ../../../nbs/models/video/03_r2plus1d.ipynb #c9545caa
 def _kinetics_state(model_id):
     "State dict of torchvision's weights, or of a file or folder with them, without the last layer"
     if model_id is None: state = _torchvision_state()
@@ -146,7 +148,7 @@ def resize_rule(self:R2Plus1DFamily, rule, size):
     sides = tuple(math.ceil(v*size/112) for v in (128, 171))
     return dict(resize=size if isinstance(rule["resize"], int) else sides, crop=size)
 
-# %% ../../../nbs/models/video/03_r2plus1d.ipynb #f0e1e603
+# %% ../../../nbs/models/video/03_r2plus1d.ipynb #afe237d1
 @contextmanager
 def _keep_statistics(block):
     "Keep the batch statistics of a block"
@@ -157,6 +159,7 @@ def _keep_statistics(block):
     finally:
         for m,momentum,n in norms: m.momentum,m.num_batches_tracked = momentum,n
 
+# %% ../../../nbs/models/video/03_r2plus1d.ipynb #f0e1e603
 def _checkpointed(net, x):
     "Forward pass that stores the activations between blocks alone"
     x = net.stem(x)

@@ -97,7 +97,7 @@ def video_system(
         "explainers": family.explainers, "protocol": family.protocol})
     return system(name)(cls)
 
-# %% ../../../nbs/models/video/02_system.ipynb #9f7a228c
+# %% ../../../nbs/models/video/02_system.ipynb #4971d5fd
 @patch
 def _rule(self:FrameModel, net):
     "Frame rule of a run"
@@ -109,6 +109,7 @@ def _rule(self:FrameModel, net):
     if o["size"] and not family.fixed_shape: rule |= family.resize_rule(rule, o["size"])
     return FrameRule(**rule)
 
+# %% ../../../nbs/models/video/02_system.ipynb #9f7a228c
 @patch
 def load_inputs(self:FrameModel, table, max_bad=1.):
     "Load the frames of a table; without the column `video_path` no row has frames"

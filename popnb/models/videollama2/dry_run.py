@@ -53,7 +53,7 @@ class AllocationMeter(TorchDispatchMode):
             if isinstance(t, torch.Tensor): self._count(t)
         return out
 
-# %% ../../../nbs/models/videollama2/08_dry_run.ipynb #925f25ad
+# %% ../../../nbs/models/videollama2/08_dry_run.ipynb #fe5dcb96
 @contextmanager
 def dry_run_on_meta():
     "Context in which tensors have no data; gives the `AllocationMeter`"
@@ -83,7 +83,7 @@ def _fake_4bit(layer):
     layer.weight.numbers = n                       # weights stored in it
     layer.forward = _forward_4bit(layer, shape, dtype)
 
-# %% ../../../nbs/models/videollama2/08_dry_run.ipynb #95a2a370
+# %% ../../../nbs/models/videollama2/08_dry_run.ipynb #62956485
 def to_fake_tensors(
     net:nn.Module, # On the meta device, changed in place; within `dry_run_on_meta`
 ) -> nn.Module: # The same, on fake CPU tensors
@@ -112,8 +112,9 @@ class _FusedAttention(torch.autograd.Function):
         return out
     @staticmethod
     def backward(ctx, g):
-        grads = [torch.empty_like(o) for o in ctx.saved_tensors[:3]]
-        return *grads,torch.empty_like(ctx.saved_tensors[3]) if ctx.needs_input_grad[3] else None
+        q,k,v,mask,*_ = ctx.saved_tensors      # unpacked once, as activation checkpointing requires
+        grads = [torch.empty_like(o) for o in (q, k, v)]
+        return *grads,torch.empty_like(mask) if ctx.needs_input_grad[3] else None
 
 def _attention(q, k, v, attn_mask=None, *args, **kwargs):
     given = [q, k, v, attn_mask]
@@ -124,7 +125,7 @@ def _attention(q, k, v, attn_mask=None, *args, **kwargs):
 def _dropout(x, p=.5, training=True, inplace=False):
     return torch.native_dropout(x, p, True)[0] if training and p else x
 
-# %% ../../../nbs/models/videollama2/08_dry_run.ipynb #f9c9a6db
+# %% ../../../nbs/models/videollama2/08_dry_run.ipynb #533a7174
 @contextmanager
 def gpu_kernels():
     "Context in which attention and dropout store what they store on a GPU; within `dry_run_on_meta` only"

@@ -72,7 +72,7 @@ def _tiny_tokenizer(family):
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(_tiny_bpe()), eos_token=end, pad_token=pad,
         additional_special_tokens=others)
 
-# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #d4fd4a25
+# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #94feba9a
 def _tiny_family(family):
     "Entry of a family; raises `InputError` if it says nothing about tiny models"
     entry = VLM_FAMILIES[family]
@@ -83,7 +83,7 @@ def _tiny_family(family):
 TINY_FRAME_SIDE = 64 # Side of a frame of the tiny SmolVLM2, pixels
 TINY_BUDGET = Budget(frames=8, pixels=6144, least=784, title=24, description=24, total=512)
 
-# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #f9ae720d
+# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #bcff3915
 def with_sentinel(
     processor, # Processor of transformers
 ): # `processor`
@@ -100,7 +100,7 @@ def _template(entry):
         "{%- else -%}{{ part['text'] }}{%- endif -%}{%- endfor -%}" + end +
         "{%- endfor -%}{%- if add_generation_prompt -%}" + reply + "{%- endif -%}")
 
-# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #cc1a37ba
+# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #7727d451
 def tiny_processor(
     family:str, # Name in `VLM_FAMILIES`
     side:int=TINY_FRAME_SIDE, # Side of a frame, pixels; for families with square frames
@@ -112,7 +112,7 @@ def tiny_processor(
     if entry.requires: need(*entry.requires)
     return with_sentinel(entry.processor(_tiny_tokenizer(family), _template(entry), side, pixels, least))
 
-# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #9ffdfb34
+# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #96710dcc
 def sentinel_id(
     processor, # From `load_processor` or `tiny_processor`
 ) -> int: # Id after all ids that the model knows
@@ -129,7 +129,7 @@ TINY_SIZES = dict(
     depth=2, # Its layers
 )
 
-# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #6a867964
+# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #f59d5ae6
 def tiny_config(
     family:str, # Name in `VLM_FAMILIES`
     side:int=TINY_FRAME_SIDE, # Side of a frame, pixels; for families with square frames
@@ -181,7 +181,7 @@ def _loaded(source, what, load):
     folder,name = _folder(source),source["model_id"]
     with local(what, folder) if folder else published(name, _FILES): return load(str(folder or name))
 
-# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #a1ca80ae
+# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #d12efdbc
 def load_config(
     source:dict, # From `model_source`
 ): # Configuration of transformers
@@ -196,7 +196,7 @@ def load_config(
         raise InputError(f"{source['model_id']} is a {config.model_type} model, which does not read pictures and text: give a vision-language model, such as {some}.")
     return config
 
-# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #f6625e0e
+# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #f8377f6a
 def media_of(
     processor, # From `load_processor`
 ) -> str: # `video`, or `images` for a model without video input
@@ -207,7 +207,7 @@ def media_of(
 def _pixel_processor(processor):
     return processor.video_processor if media_of(processor) == "video" else processor.image_processor
 
-# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #ca6e90fa
+# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #1c769723
 def _fixed_size(p):
     "Height and width that an image or video processor resizes every frame to; an empty list: unknown"
     size = dict(getattr(p, "max_image_size", None) or getattr(p, "crop_size", None) or p.size)
@@ -223,7 +223,7 @@ def pixel_limits(
     "Convert the budget to options of a processor; raises `InputError` if its fixed frame size is larger"
     p = _pixel_processor(processor)
     if hasattr(p, "merge_size") and {"shortest_edge", "longest_edge"} <= set(dict(p.size)):
-        joint = {"Glm4vVideoProcessor", *(f.joint_limits for f in VLM_FAMILIES.values())}
+        joint = {"Glm4vVideoProcessor", *(f.joint_limits for f in VLM_FAMILIES.parts.values())}
         n = frames if type(p).__name__ in joint else 1
         more = dict(cap_pixels_per_frame=False) if media_of(processor) == "video" else {}
         return dict(size=dict(shortest_edge=budget.least*n, longest_edge=budget.pixels*n), **more)
@@ -254,7 +254,7 @@ def load_processor(
     if size: _pixel_processor(p).size = size
     return p
 
-# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #9200f18b
+# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #04a00892
 def is_pixels(
     name:str, # Key of the output of a processor
 ) -> bool: # Whether the array holds pixels
@@ -293,7 +293,7 @@ def normalise_pixels(
     x = pixels.view(len(pixels), 3, -1).float()
     return ((x - mean[:, None])/std[:, None]).view(pixels.shape)
 
-# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #9076c556
+# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #f69c77ef
 def pixel_stats(
     processor, # From `load_processor`
 ) -> dict: # `mean` and `std` of each colour, and `scale`

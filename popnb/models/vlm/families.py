@@ -6,7 +6,7 @@
 __all__ = ['READOUTS', 'LLM_LORA_TARGETS', 'VLM_FAMILIES', 'BUILT_IN_FAMILIES', 'LayerStack', 'VlmLayout', 'VlmFamily',
            'family_of', 'shape_config']
 
-# %% ../../../nbs/models/vlm/02_families.ipynb #7dbfc909
+# %% ../../../nbs/models/vlm/02_families.ipynb #cf7d0a12
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -14,11 +14,11 @@ from ...core import one_of
 from .prompt import Prompt
 from ...registry import Registry
 
-# %% ../../../nbs/models/vlm/02_families.ipynb #114955b4
+# %% ../../../nbs/models/vlm/02_families.ipynb #e8824281
 READOUTS = ("head", "mean", "token", "logits")
 LLM_LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
-# %% ../../../nbs/models/vlm/02_families.ipynb #c30c4bcc
+# %% ../../../nbs/models/vlm/02_families.ipynb #cb294126
 @dataclass(frozen=True)
 class LayerStack:
     "Shape of a stack of equal transformer layers"
@@ -37,7 +37,7 @@ class LayerStack:
     half:bool=False      # Whether the residual stream is bfloat16 under mixed precision
     full:int=0           # Layers with attention over the whole group; 0: all layers
 
-# %% ../../../nbs/models/vlm/02_families.ipynb #3fe81868
+# %% ../../../nbs/models/vlm/02_families.ipynb #5abc40c1
 @dataclass(frozen=True)
 class VlmLayout:
     "Shape of a vision-language model, as far as memory and arithmetic depend on it"
@@ -58,7 +58,7 @@ class VlmLayout:
     def cell(self): # Side of the square of a frame behind one visual token, pixels
         return self.patch*self.merge
 
-# %% ../../../nbs/models/vlm/02_families.ipynb #387771f9
+# %% ../../../nbs/models/vlm/02_families.ipynb #2e614eda
 @dataclass(frozen=True)
 class VlmFamily:
     "Description of a family of vision-language models"
@@ -79,10 +79,10 @@ class VlmFamily:
     shapes:dict=field(default_factory=dict) # Size -> arguments of `shape_config`
     layout:Callable|None=None # Configuration -> `VlmLayout`
 
-# %% ../../../nbs/models/vlm/02_families.ipynb #e3e3dea1
+# %% ../../../nbs/models/vlm/02_families.ipynb #4a9e7bbb
 VLM_FAMILIES = Registry("family", group="popnb.vlm_families")
 
-# %% ../../../nbs/models/vlm/02_families.ipynb #32a146ca
+# %% ../../../nbs/models/vlm/02_families.ipynb #0d4d989b
 def _smolvlm2_config(text, vision, ids, head=None, scale=4, side=512, patch=16, tied=False):
     "Configuration of SmolVLM2; `scale`: patches along each side of a visual token"
     import transformers as t
@@ -98,7 +98,7 @@ def _smolvlm2_processor(tokenizer, template, side, pixels, least):
     video = t.SmolVLMVideoProcessor(**size, num_frames=8, fps=1)
     return t.SmolVLMProcessor(image, tokenizer, video, image_seq_len=(side//16//2)**2, chat_template=template)
 
-# %% ../../../nbs/models/vlm/02_families.ipynb #621ee61a
+# %% ../../../nbs/models/vlm/02_families.ipynb #db7bd6b2
 def _text_stack(config, **more):
     t = config.text_config
     head = getattr(t, "head_dim", None) or t.hidden_size//t.num_attention_heads
@@ -113,7 +113,7 @@ def _smolvlm2_layout(config):
     return VlmLayout(vision, _text_stack(config), v.patch_size, config.scale_factor, side=v.image_size,
         marks=13, mlp=False, batch_positions=False, cast_pixels=True)
 
-# %% ../../../nbs/models/vlm/02_families.ipynb #dbbcd09c
+# %% ../../../nbs/models/vlm/02_families.ipynb #0c0ac7c9
 _SIGLIP = (768, 12, 12, 3072)
 
 VLM_FAMILIES.register("smolvlm2", VlmFamily(
@@ -142,7 +142,7 @@ VLM_FAMILIES.register("smolvlm2", VlmFamily(
         "2.2b": dict(text=(2048, 24, 32, 32, 8192, 49_280), vision=(1152, 27, 16, 4304), side=384, patch=14, scale=3)},
     layout=_smolvlm2_layout))
 
-# %% ../../../nbs/models/vlm/02_families.ipynb #62973b48
+# %% ../../../nbs/models/vlm/02_families.ipynb #ea486d12
 def _qwen_text(text, head):
     "Text options with rotary embeddings over time, height and width; `head`: width of a head"
     third = 3*(head//2)//8
@@ -155,7 +155,7 @@ def _qwen_common(text, vision, ids, tied):
     ids = dict(zip(("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"), ids))
     return dict(zip(names, vision), out_hidden_size=text["hidden_size"]),dict(ids, tie_word_embeddings=tied)
 
-# %% ../../../nbs/models/vlm/02_families.ipynb #549fb213
+# %% ../../../nbs/models/vlm/02_families.ipynb #df81d4d8
 def _qwen25_config(text, vision, ids, head=None, side=None, tied=False):
     import transformers as t
     tower,options = _qwen_common(text, vision, ids, tied)
@@ -173,7 +173,7 @@ def _qwen3_config(text, vision, ids, head=None, side=None, tied=False, deep=(), 
     tower |= dict(deepstack_visual_indexes=list(deep), **tower_options)
     return t.Qwen3VLConfig(text_config=text, vision_config=tower, **options)
 
-# %% ../../../nbs/models/vlm/02_families.ipynb #c5947a03
+# %% ../../../nbs/models/vlm/02_families.ipynb #0bd5fa96
 def _qwen_processor(processor, video, patch, stats, tokenizer, template, pixels, least):
     import transformers as t
     size = dict(shortest_edge=least, longest_edge=pixels)
@@ -188,7 +188,7 @@ def _qwen3_processor(tokenizer, template, side, pixels, least):
     stats = dict(image_mean=[.5]*3, image_std=[.5]*3)
     return _qwen_processor("Qwen3VLProcessor", "Qwen3VLVideoProcessor", 16, stats, tokenizer, template, pixels, least)
 
-# %% ../../../nbs/models/vlm/02_families.ipynb #921314d9
+# %% ../../../nbs/models/vlm/02_families.ipynb #ae63bcb3
 def _qwen_layout(config, text, names, norm="rms", full=0, **more):
     v = config.vision_config
     vision = LayerStack(v.depth, v.hidden_size, v.intermediate_size, v.num_heads, v.num_heads,
@@ -206,7 +206,7 @@ def _qwen3_layout(config):
     text = _text_stack(config, qk_norm=True)
     return _qwen_layout(config, text, names, norm="layer", marks=10, connectors=connectors)
 
-# %% ../../../nbs/models/vlm/02_families.ipynb #f5abf9b1
+# %% ../../../nbs/models/vlm/02_families.ipynb #0f2411e9
 _QWEN_VIDEO = ("<|vision_start|>", "<|vision_end|>")
 
 _QWEN25 = VlmFamily(
@@ -234,7 +234,7 @@ _QWEN25 = VlmFamily(
 
 VLM_FAMILIES.register("qwen2.5-vl", _QWEN25)
 
-# %% ../../../nbs/models/vlm/02_families.ipynb #87dd772c
+# %% ../../../nbs/models/vlm/02_families.ipynb #1f613d14
 VLM_FAMILIES.register("qwen3-vl", VlmFamily(
     model_type="qwen3_vl",
     checkpoints={
@@ -257,15 +257,17 @@ VLM_FAMILIES.register("qwen3-vl", VlmFamily(
 
 BUILT_IN_FAMILIES = tuple(VLM_FAMILIES.parts)
 
-# %% ../../../nbs/models/vlm/02_families.ipynb #89083c5a
+# %% ../../../nbs/models/vlm/02_families.ipynb #5d84db3b
 def family_of(
     config, # Configuration of transformers, or its `model_type`
 ) -> VlmFamily|None: # The first entry of this `model_type`; `None`: unknown
     "Find the family of a configuration"
     kind = config if isinstance(config, str) else getattr(config, "model_type", type(config).__name__)
+    known = [*VLM_FAMILIES.parts.values()]                     # those in memory first: a search for others takes time
+    if found := next((f for f in known if f.model_type == kind), None): return found
     return next((f for f in VLM_FAMILIES.values() if f.model_type == kind), None)
 
-# %% ../../../nbs/models/vlm/02_families.ipynb #2b06a02c
+# %% ../../../nbs/models/vlm/02_families.ipynb #06a8c5a6
 def shape_config(
     family:str, # Name in `VLM_FAMILIES`
     text:tuple, # Width, layers, heads, key-value heads, inner width, vocabulary
