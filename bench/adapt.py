@@ -2,21 +2,23 @@
 
     python bench/adapt.py [--rounds 7] [--seeds 3] [--epochs 10] [--peak-tflops 989] [--out bench/results/adapt.json]
 
-1. The wrapper. `FrameNet` on bytes against the bare backbone and head on normalised clips, the same weights, evaluation
-   mode, float32: the small networks (8 videos of one clip) and two published ones at full size with random weights (one
-   clip). The wrapper's time includes the conversion and the normalisation of the bytes. Rounds alternate.
-2. Fine-tuning on the CPU. A small TimeSformer (width 128, four layers, 8 frames of 64 x 64) is trained on 160 videos of a
-   drifting square, whose label is the velocity to the right. Every method fine-tunes this network for a second task, the
-   speed without its direction: 64 videos to train on, 64 to select one of three learning rates (on the first seed), 160
-   for the score, a few seeds of data and adapters. Then steps of 16 videos (forward, backward, AdamW) of all methods in
-   alternating rounds; "recompute" means activation checkpointing, which changes no score. Memory is weights, the state
-   of the optimiser, and the peak of torch's allocator beyond them within a step (its own record, not the process size).
-3. Prediction with 4-bit weights on the CPU: bitsandbytes repacks its weights in evaluation mode; `to_nf4` disables that,
-   because repacked weights cannot be trained through.
-4. Only with CUDA: TimeSformer-base and R(2+1)D-18 at full size with random weights, a training step in bfloat16 by each
-   method: frames per second, peak memory, share of the chip's peak. The work of a forward pass is 392 and 81 GFLOP a clip,
-   of a full step three times that, of a step with frozen weights two times; `--peak-tflops` is the chip's dense bfloat16
-   peak.
+1. The wrapper. `FrameNet` on bytes against the bare backbone and head on normalised clips, the same weights,
+   evaluation mode, float32: the small networks (8 videos of one clip) and two published ones at full size with random
+   weights (one clip). The wrapper's time includes the conversion and the normalisation of the bytes. Rounds
+   alternate.
+2. Fine-tuning on the CPU. A small TimeSformer (width 128, four layers, 8 frames of 64 x 64) is trained on 160 videos
+   of a drifting square, whose label is the velocity to the right. Every method fine-tunes this network for a second
+   task, the speed without its direction: 64 videos to train on, 64 to select one of three learning rates (on the
+   first seed), 160 for the score, a few seeds of data and adapters. Then steps of 16 videos (forward, backward,
+   AdamW) of all methods in alternating rounds; "recompute" means activation checkpointing, which changes no score.
+   Memory is weights, the state of the optimiser, and the peak of torch's allocator beyond them within a step (its own
+   record, not the process size).
+3. Prediction with 4-bit weights on the CPU: bitsandbytes repacks its weights in evaluation mode; `to_nf4` disables
+   that, because repacked weights cannot be trained through.
+4. Only with CUDA: TimeSformer-base and R(2+1)D-18 at full size with random weights, a training step in bfloat16 by
+   each method: frames per second, peak memory, share of the chip's peak. The work of a forward pass is 392 and 81
+   GFLOP a clip, of a full step three times that, of a step with frozen weights two times; `--peak-tflops` is the
+   chip's dense bfloat16 peak.
 
 Processor times (process time) of one thread; medians, ratios and every single time go into the JSON.
 """

@@ -5,8 +5,8 @@
 
 Every method opens the file, decodes 8 frames (segment centres) and closes it. Methods alternate within one process
 (ABAB), so that a busy machine slows all of them alike; figures are medians, ratios are of medians with a bootstrap
-interval of 90 %. Processor time is reported beside wall time: it hardly depends on the machine's other work. Pixels are compared
-before anything is timed. Memory is the peak of a new process beyond its peak after the imports.
+interval of 90 %. Processor time is reported beside wall time: it hardly depends on the machine's other work. Pixels are
+compared before anything is timed. Memory is the peak of a new process beyond its peak after the imports.
 """
 import argparse
 import importlib.metadata

@@ -13,8 +13,8 @@
 Networks have their published sizes and random weights: neither speed nor rounding depends on the trained values, and
 nothing is downloaded. Ways alternate within one process (A B A B ...), so that a busy machine slows all alike; ratios
 are of medians, the interval (90 %) is from a bootstrap over rounds. Processor time is reported beside wall time: it
-hardly depends on the machine's other work, and shows what the pipeline costs in addition to the network. --quick uses only two
-pictures for ViT-L/14.
+hardly depends on the machine's other work, and shows what the pipeline costs in addition to the network. --quick uses
+only two pictures for ViT-L/14.
 """
 import argparse
 import logging

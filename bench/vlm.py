@@ -1,315 +1,384 @@
-"""Vision-language networks: what they need against the plan, and what the ways to a score cost
+"""Vision-language networks: planned against measured memory, and the cost of the read-outs
 
-    python bench/vlm.py [--parts memory,readouts,wrapper,cache,gpu] [--rounds 5] [--only NAME] [--more] [--out bench/results/vlm.json]
+    python bench/vlm.py [--parts memory,readouts,wrapper,cache,gpu] [--rounds 5] [--only NAME] [--more]
+                        [--out bench/results/vlm.json]
 
-1. memory. `popnb.models.vlm.memory_plan` against the process: each case in a process of its own, networks of at least 200 million
-   weights with random numbers (the true configuration of SmolVLM2-256M; Qwen2.5-VL with 12 narrower layers in the text
-   tower and 16 in the vision tower). What is measured is the growth of the resident memory (VmHWM of /proc/self/status,
-   which is set back by /proc/self/clear_refs) beyond a process that has imported everything and has trained a tiny
-   network of the same family: while the network is loaded, in a training step as the engine makes it (autocast,
-   backward, clipping, AdamW, gradients set to nothing; two steps where everything is trained, because the optimiser's state
-   comes with the first), and in a prediction in a further process. malloc is told to hand
-   memory back (MALLOC_TRIM_THRESHOLD_, MALLOC_MMAP_THRESHOLD_), so that the peak is that of the work.
-2. readouts. A score from the last token, from level words, and written as a number, by the same backbone, weights and batch.
-3. wrapper. `VlmNet` on bytes against the bare backbone and head on pixels that are normalised already.
-4. cache. What the network is shown, from the store against decoded and processed anew.
-5. gpu, only where CUDA is: the true sizes with random weights, QLoRA on SmolVLM2-500M and Qwen2.5-VL-7B, made layer by layer
-   so that no more than one of them is ever in float32: peak of the allocator, clips a second in training and prediction,
-   and the plan's error.
+1. memory. `popnb.models.vlm.memory_plan` against the process: each case in a process of its own, networks of at least
+   200 million random weights (the true configuration of SmolVLM2-256M; Qwen2.5-VL with 12 narrower layers in the
+   language model and 16 in the vision encoder). Measured is the growth of the resident memory (VmHWM of
+   /proc/self/status, set back by /proc/self/clear_refs) beyond a process that has imported everything and has trained
+   a tiny network of the same family: while the network is loaded, in a training step as the engine makes it (autocast,
+   backward, clipping, AdamW, gradients set to None; two steps where everything is trained, because the first one
+   allocates the optimiser's state), and in a prediction in a further process. malloc returns freed memory to the system
+   (MALLOC_TRIM_THRESHOLD_, MALLOC_MMAP_THRESHOLD_), so that the peak is that of the work.
+2. readouts. A score from the last token, from level words, and written as a number, by the same backbone, weights and
+   batch.
+3. wrapper. `VlmNet` on bytes against the bare backbone and head on normalised pixels.
+4. cache. The inputs of the network read from the store, against decoding and processing the videos.
+5. gpu, only with CUDA: the true sizes with random weights, QLoRA on SmolVLM2-500M and Qwen2.5-VL-7B, built layer by
+   layer so that no more than one layer is in float32 at a time: peak of the allocator, clips per second in training and
+   prediction, and the error of the plan.
 
-Parts 2 to 4: processor time of one thread, rounds that take turns; medians, ratios and every single time go into the JSON.
+Parts 2 to 4: processor time of one thread, alternating rounds; medians, ratios and every single time go into the JSON.
 """
 import argparse
 import gc
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from timing import keeper, rounds, table
+from process_memory import compare, process_bytes, reset_peak, run_cases, train_step
+from timing import result_writer, rounds, table
 from popnb.core import read_json
 from popnb.models.adapters import adapt, sizes
-from popnb.models.vlm.memory_plan import measure_rate, plan_memory
-from popnb.models.vlm.architectures import Tokens, count_tokens, find_config, shape_config
-from popnb.models.vlm.network import vlm_net
+from popnb.models.vlm.architectures import count_tokens, find_config
 from popnb.models.vlm.checkpoints import model_source
+from popnb.models.vlm.families import VLM_FAMILIES, shape_config
+from popnb.models.vlm.memory_plan import measure_rate, plan_memory
+from popnb.models.vlm.network import vlm_net
 
 warnings.filterwarnings("ignore")
 
-CONFIGS = {"smolvlm2": lambda: find_config("smolvlm2 256m"), "qwen2.5-vl": lambda: shape_config("qwen2.5-vl", (1024, 12, 8, 2, 4096, 32_000), (640, 16, 10, 1728))}
+FAMILY = {"smolvlm": "smolvlm2", "qwen2_5_vl": "qwen2.5-vl"}     # model_type -> name of the family
+
+
+def case_config(family):
+    "Configuration of the measured network"
+    if family == "smolvlm2": return find_config("smolvlm2 256m")
+    return shape_config(family, (1024, 12, 8, 2, 4096, 32_000), (640, 16, 10, 1728))
+
+
+def warmup_config(family):
+    "Configuration of a tiny network of the family"
+    shape = dict(side=32, patch=16, scale=2) if family == "smolvlm2" else {}
+    return shape_config(family, (64, 1, 4, 2, 128, 300), (64, 1, 4, 128), **shape)
+
+
 VIDEO = {"smolvlm2": dict(frames=2, size=(640, 360)), "qwen2.5-vl": dict(frames=4, size=(640, 360))}
-CASES = {f"{f}, {name}": dict(family=f, **c) for f in CONFIGS for name,c in {
-    "full, bf16": dict(method="full"), "full, again": dict(method="full", recompute=True),
-    "lora": dict(method="lora"), "lora, bf16 weights, 2 videos": dict(method="lora", base=2, batch=2),
-    "qlora": dict(method="qlora"), "qlora, again": dict(method="qlora", recompute=True), "head": dict(method="head"), "predict": dict(method="full", train=False), "predict, qlora": dict(method="qlora", train=False)}.items()}
+METHOD_CASES = {
+    "full, bf16": dict(method="full"),
+    "full, recompute": dict(method="full", recompute=True),
+    "lora": dict(method="lora"),
+    "lora, bf16 weights, 2 videos": dict(method="lora", base=2, batch=2),
+    "qlora": dict(method="qlora"),
+    "qlora, recompute": dict(method="qlora", recompute=True),
+    "head": dict(method="head"),
+    "predict": dict(method="full", train=False),
+    "predict, qlora": dict(method="qlora", train=False)}
+CASES = {f"{family}, {k}": dict(family=family, **c) for family in VIDEO for k,c in METHOD_CASES.items()}
+
+
+def placeholder_id(config):
+    "Token id of a visual token"
+    return config.image_token_id if config.model_type == "smolvlm" else config.video_token_id
 
 
 def inputs(config, tokens, batch, seed=0):
-    "Random bytes and ids of the shape that the family wants; of two videos the second has 20 tokens less"
-    v,kind,g = config.vision_config,config.model_type,torch.Generator().manual_seed(seed)
+    "Random bytes and ids in the shape of the family; in a batch of two the second text is 20 tokens shorter"
+    g = torch.Generator().manual_seed(seed)
+    def random_bytes(*shape): return torch.randint(0, 256, shape, dtype=torch.uint8, generator=g)
     h,w = tokens.size
-    byte = lambda *s: torch.randint(0, 256, s, dtype=torch.uint8, generator=g)
-    slot = config.image_token_id if kind == "smolvlm" else config.video_token_id
     ids = torch.randint(3, config.text_config.vocab_size-8, (batch, tokens.total), generator=g)
-    ids[:, 1:1+tokens.visual] = slot
+    ids[:, 1:1+tokens.visual] = placeholder_id(config)
     mask = torch.ones_like(ids)
     mask[1:, -20:] = 0
-    if kind == "smolvlm": return dict(input_ids=ids, attention_mask=mask, pixel_values=byte(batch, tokens.frames, 3, h, w))
-    grid = (tokens.patches//tokens.group, h//v.patch_size, w//v.patch_size)
-    return dict(input_ids=ids, attention_mask=mask, pixel_values_videos=byte(batch*tokens.patches, tokens.pixels//tokens.patches), video_grid_thw=torch.tensor([grid]*batch), mm_token_type_ids=2*(ids == slot).long())
+    out = dict(input_ids=ids, attention_mask=mask)
+    if config.model_type == "smolvlm": return out | dict(pixel_values=random_bytes(batch, tokens.frames, 3, h, w))
+    patch = config.vision_config.patch_size
+    grid = tokens.patches//tokens.group,h//patch,w//patch
+    return out | dict(
+        pixel_values_videos=random_bytes(batch*tokens.patches, tokens.pixels//tokens.patches),
+        video_grid_thw=torch.tensor([grid]*batch),
+        mm_token_type_ids=2*(ids == placeholder_id(config)).long())
 
 
 def network(config, method, base=4, recompute=False, readout="head"):
-    "The wrapper around random weights, adapted"
+    "A `VlmNet` with random weights, adapted for a fine-tuning method"
     from transformers import AutoModelForImageTextToText
-    family = {"smolvlm": "smolvlm2", "qwen2_5_vl": "qwen2.5-vl"}[config.model_type]
     torch.manual_seed(0)
-    net = vlm_net(model_source(family), readout, method=method, backbone=AutoModelForImageTextToText.from_config(config, dtype=torch.float32 if base == 4 else torch.bfloat16))
+    dtype = torch.float32 if base == 4 else torch.bfloat16
+    backbone = AutoModelForImageTextToText.from_config(config, dtype=dtype)
+    net = vlm_net(model_source(FAMILY[config.model_type]), readout, method=method, backbone=backbone)
     adapt(net, method, r=8, alpha=16, dropout=0)
     if recompute: net.gradient_checkpointing_enable()
     return net
 
 
-def train_step(net, opt, batch, half, device="cpu"):
-    with torch.autocast(device, torch.bfloat16, enabled=half): loss = net(**batch)["loss"]
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_([p for p in net.parameters() if p.requires_grad], 1.)
-    opt.step()
-    opt.zero_grad(set_to_none=True)
-
-
-def status(name): return 1024*int(next(l.split()[1] for l in open("/proc/self/status") if l.startswith(name)))
-
-
-def settle():
-    "Hand back what is free; the peak counts from here"
-    import ctypes
-    gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    return status("VmRSS")
-
+# --- 1. memory
 
 def case(family, method, half=True, recompute=False, base=4, batch=1, train=True, text=200):
-    "One case, in this process: measured and planned, bytes"
-    tiny = shape_config(family, (64, 1, 4, 2, 128, 300), (64, 1, 4, 128, 32, 16) if family == "smolvlm2" else (64, 1, 4, 128), scale=2) if family == "smolvlm2" else shape_config(family, (64, 1, 4, 2, 128, 300), (64, 1, 4, 128))
-    for_step = lambda net: torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=1e-5)
+    "Measured and planned bytes of one case, in this process"
     def work(config, tokens, steps):
         net,b = network(config, method, base, recompute),inputs(config, tokens, batch)
-        loaded = status("VmHWM")
-        gc.collect()
-        weights = settle()
+        loaded = process_bytes("VmHWM")
+        weights = reset_peak()
         if train:
             net.train()
-            opt = for_step(net)
+            opt = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=1e-5)
             for _ in range(steps):
                 start = time.process_time()
                 train_step(net, opt, b | {"target": torch.linspace(0, 1, batch)}, half)
         else:
             start = time.process_time()
             with torch.no_grad(): net.eval()(**b)
-        return net,loaded,weights,status("VmHWM"),time.process_time()-start
-    warm = count_tokens(tiny, 2, (64, 64), 30, 64*64)
-    work(tiny, Tokens(**warm.__dict__ | {"around": 0}), 2)
-    before = settle()
-    config = CONFIGS[family]()
+        return net,loaded,weights,process_bytes("VmHWM"),time.process_time()-start
+    tiny = warmup_config(family)
+    work(tiny, replace(count_tokens(tiny, 2, (64, 64), 30, 64*64), around=0), 2)
+    before = reset_peak()
+    config = case_config(family)
     tokens = count_tokens(config, **VIDEO[family], text=text)
     net,loaded,weights,peak,seconds = work(config, tokens, 2 if method == "full" else 1)
-    p = plan_memory(config, **VIDEO[family], text=text, batch=batch, method=method, recompute=recompute, half=half, base=base, device="cpu")
+    p = plan_memory(config, **VIDEO[family], text=text, batch=batch, method=method, recompute=recompute, half=half,
+        base=base, device="cpu")
     size,rate = sizes(net),measure_rate("cpu", half and train, 1.)
-    at = {k: sum(o.values()) for k,o in p.moments.items()}
-    busiest = max((k for k in at if k not in ("loading", "predicting")), key=at.get) if train else "predicting"
-    want = {"loading": at["loading"], "weights": p.moments["step"]["weights"], "work": at[busiest]}
-    got = {"loading": loaded-before, "weights": weights-before, "work": peak-before}
-    return dict(parameters=size["parameters"], trained=size["trained"], tokens=tokens.total, patches=tokens.patches, batch=batch, at=busiest, moments=p.moments, seconds=seconds, rate=rate, share_of_rate=batch*(p.step if train else p.forward)/seconds/rate,
-                **{k: dict(measured=got[k], planned=want[k], planned_over_measured=want[k]/got[k]) for k in got})
+    share = batch*(p.step if train else p.forward)/seconds/rate
+    about = dict(parameters=size["parameters"], trained=size["trained"], tokens=tokens.total, patches=tokens.patches,
+        batch=batch, seconds=seconds, rate=rate, share_of_rate=share)
+    return about | compare(p, train, loaded-before, weights-before, peak-before)
 
 
-def memory(only, done, keep):
-    "Each case in a process of its own, one after the other; what is done is kept after each"
-    env,out = dict(os.environ, MALLOC_TRIM_THRESHOLD_="0", MALLOC_MMAP_THRESHOLD_="262144", MALLOC_ARENA_MAX="2", OMP_NUM_THREADS=str(torch.get_num_threads())),done
-    for name,c in CASES.items():
-        if only and only not in name or name in out: continue
-        got = subprocess.run([sys.executable, __file__, "--case", json.dumps(c)], capture_output=True, text=True, env=env)
-        if got.returncode: raise SystemExit(got.stderr[-3000:])
-        o = out[name] = json.loads(got.stdout.splitlines()[-1])
-        w,g = o["work"],lambda b: f"{b/1e9:6.2f} GB"
-        print(f"{name:32}{o['parameters']/1e6:6.0f} M  weights {g(o['weights']['measured'])} plan {g(o['weights']['planned'])}   peak {g(w['measured'])} plan {g(w['planned'])}  ratio {w['planned_over_measured']:.3f} ({o['at']})   loading {o['loading']['planned_over_measured']:.3f}   {o['seconds']:5.1f} s, {o['share_of_rate']:.2f} of the rate", flush=True)
-        keep("memory", out)
+# --- 2. readouts
 
-
-# --- the ways to a score
-
-def drawn(family, readout="head", side=64, **shape):
-    "The wrapper around a tiny network with other sizes; its tokenizer is that of `tiny_processor`"
+def random_net(family, readout="head", side=64, **shape):
+    "A `VlmNet` with the tokenizer of `tiny_processor` and a backbone of other sizes; its configuration"
     from popnb.models.vlm.checkpoints import tiny_config
     from transformers import AutoModelForImageTextToText
     config = tiny_config(family, side=side, **shape)
     torch.manual_seed(0)
-    return vlm_net(model_source(family), readout, backbone=AutoModelForImageTextToText.from_config(config)).eval(),config
+    backbone = AutoModelForImageTextToText.from_config(config)
+    return vlm_net(model_source(family), readout, backbone=backbone).eval(),config
 
 
-def words(config, tokens, batch):
+def text_inputs(config, tokens, batch):
     "As `inputs`, with ids of ordinary text only"
-    from popnb.models.vlm.prompt import plain_ids
     from popnb.models.vlm.checkpoints import load_processor
-    family = {"smolvlm": "smolvlm2", "qwen2_5_vl": "qwen2.5-vl"}[config.model_type]
+    from popnb.models.vlm.prompt import plain_ids
     b = inputs(config, tokens, batch)
-    text = torch.tensor(plain_ids(load_processor(model_source(family)).tokenizer, "secret kitten at home "*tokens.total)[0][:tokens.total])
-    slot = config.image_token_id if family == "smolvlm2" else config.video_token_id
+    tokenizer = load_processor(model_source(FAMILY[config.model_type])).tokenizer
+    text = torch.tensor(plain_ids(tokenizer, "secret kitten at home "*tokens.total)[0][:tokens.total])
+    slot = placeholder_id(config)
     return b | {"input_ids": torch.where(b["input_ids"] == slot, slot, text)}
 
 
-def writes(net, number="57.29"):
-    "A network that writes this number: one with random weights would end anywhere"
-    choose,ids = net.numbers.choose,{t: i for i,t in net.numbers.words.items()}
-    def told(scores, texts, used):
+def always_write(net, number="57.29"):
+    "Make the network write this number; with random weights the length of a number would be arbitrary"
+    choose,ids = net.numbers.choose,{t: i for i,t in net.numbers.tokens.items()}
+    def choose_digit(scores, texts, used):
         for row,text in zip(scores, texts): row[ids[number[min(len(text), len(number)-1)]]] = 1e4
         return choose(scores, texts, used)
-    net.numbers.choose = told
+    net.numbers.choose = choose_digit
     return net
 
 
+def time_readouts(name, side, frames, batch, n_rounds):
+    "Time the read-outs on one input size"
+    shape = dict(hidden=256, layers=12, heads=8, kv_heads=4, vision=128, depth=4)
+    nets = {k: random_net("smolvlm2", k, side, **shape)[0] for k in ("head", "logits", "token")}
+    config = random_net("smolvlm2", "head", side, **shape)[1]
+    t = count_tokens(config, frames, (side, side), 62)
+    b = text_inputs(config, replace(t, around=0), batch)
+    calls,token = [],always_write(nets["token"])
+    token.body.register_forward_hook(lambda *a: calls.append(1))
+    def run(net):
+        with torch.no_grad(): return net(**b)
+    def generate():
+        ready = {k: token._normalise(k, v, {}) if k == "pixel_values" else v for k,v in b.items()}
+        options = dict(max_new_tokens=19, min_new_tokens=19, do_sample=False, pad_token_id=0)
+        with torch.no_grad(): return token.backbone.generate(**ready, **options)
+    out = run(token)
+    passes = len(calls)
+    assert (out["prediction"] == torch.tensor(57.29)).all()
+    ways = {k: (lambda net=net: run(net)) for k,net in nets.items()} | {"token, as published (19 tokens)": generate}
+    times = table(f"{name}, {passes} passes for a number", rounds(ways, n_rounds))
+    return dict(forward_passes_of_token=passes, fallbacks=float(out["fallback"].mean()),
+        parameters=sizes(nets["head"])["parameters"], tokens=t.visual+t.text, ways=times)
+
+
 def readouts(n_rounds):
-    "Head, level words, a number of five characters under the constraint, and one of nineteen tokens, which is what the published labels look like as text"
-    out = {}
-    for name,side,frames,batch in (("94 tokens, 1 video", 64, 8, 1), ("94 tokens, 8 videos", 64, 8, 8), ("574 tokens, 1 video", 256, 8, 1)):
-        shape = dict(hidden=256, layers=12, heads=8, kv_heads=4, vision=128, depth=4)
-        nets = {k: drawn("smolvlm2", k, side, **shape)[0] for k in ("head", "logits", "token")}
-        config = drawn("smolvlm2", "head", side, **shape)[1]
-        t = count_tokens(config, frames, (side, side), 62)
-        b = words(config, Tokens(**t.__dict__ | {"around": 0}), batch)
-        calls,token = [],writes(nets["token"])
-        token.body.register_forward_hook(lambda *a: calls.append(1))
-        def run(net):
-            with torch.no_grad(): return net(**b)
-        def free():
-            with torch.no_grad(): return token.backbone.generate(**{k: token._pixels(k, v, {}) if k == "pixel_values" else v for k,v in b.items()}, max_new_tokens=19, min_new_tokens=19, do_sample=False, pad_token_id=0)
-        got = run(token)
-        passes = len(calls)
-        assert (got["prediction"] == torch.tensor(57.29)).all()
-        ways = {k: (lambda net=net: run(net)) for k,net in nets.items()} | {"token, as published (19 tokens)": free}
-        out[name] = dict(forward_passes_of_token=passes, fallbacks=float(got["fallback"].mean()), parameters=sizes(nets["head"])["parameters"], tokens=t.visual+t.text, ways=table(f"{name}, {passes} passes for a number", rounds(ways, n_rounds)))
-    return out
+    "Head, level words, a number of five tokens under the constraint, and one of nineteen tokens as in published labels"
+    cases = {"94 tokens, 1 video": (64, 8, 1), "94 tokens, 8 videos": (64, 8, 8), "574 tokens, 1 video": (256, 8, 1)}
+    return {name: time_readouts(name, *c, n_rounds) for name,c in cases.items()}
+
+
+# --- 3. wrapper
+
+def time_wrapper(family, readout, shape, size, n_rounds):
+    "Time `VlmNet` on bytes and its backbone and head on normalised pixels"
+    net,config = random_net(family, readout, **shape)
+    t = count_tokens(config, 8, size, 60, pixels=size[0]*size[1])
+    b = text_inputs(config, replace(t, around=0), 2)
+    ready = {k: net._normalise(k, v, {}) if v.dtype == torch.uint8 else v for k,v in b.items()}
+    mask = b["attention_mask"]
+    last = mask.sum(1)-1
+    def bare():
+        with torch.no_grad():
+            hidden,m = net.backbone(**ready, use_cache=False).last_hidden_state,mask.unsqueeze(-1)
+            if readout == "head": return net.head(hidden[torch.arange(2), last])
+            return net.head((hidden*m).sum(1)/m.sum(1))
+    def whole():
+        with torch.no_grad(): return net(**b)["prediction"]
+    assert torch.allclose(bare(), whole(), atol=1e-4)
+    n = t.visual+t.text
+    times = rounds({"bare network": bare, "VlmNet": whole}, n_rounds)
+    return dict(tokens=n, ways=table(f"{family}, {readout}, 2 videos of {n} tokens", times))
 
 
 def wrapper(n_rounds):
-    "VlmNet on bytes against its parts on normalised pixels"
-    out = {}
-    for family,shape,size in (("smolvlm2", dict(hidden=256, layers=6, heads=8, kv_heads=4, vision=256, depth=4, side=128), (128, 128)), ("qwen2.5-vl", dict(hidden=256, layers=6, heads=8, kv_heads=4, vision=256, depth=4), (168, 112))):
-        for readout in ("head", "mean"):
-            net,config = drawn(family, readout, **shape)
-            t = count_tokens(config, 8, size, 60, pixels=size[0]*size[1])
-            b = words(config, Tokens(**t.__dict__ | {"around": 0}), 2)
-            ready = {k: net._pixels(k, v, {}) if v.dtype == torch.uint8 else v for k,v in b.items()}
-            last = b["attention_mask"].sum(1)-1
-            def bare():
-                with torch.no_grad():
-                    seen,m = net.backbone(**ready, use_cache=False).last_hidden_state,b["attention_mask"].unsqueeze(-1)
-                    return net.head(seen[torch.arange(2), last] if readout == "head" else (seen*m).sum(1)/m.sum(1))
-            def whole():
-                with torch.no_grad(): return net(**b)["prediction"]
-            assert torch.allclose(bare(), whole(), atol=1e-4)
-            out[f"{family}, {readout}"] = dict(tokens=t.visual+t.text, ways=table(f"{family}, {readout}, 2 videos of {t.visual+t.text} tokens", rounds({"bare network": bare, "VlmNet": whole}, n_rounds)))
-    return out
+    "`VlmNet` on bytes against its parts on normalised pixels"
+    shape = dict(hidden=256, layers=6, heads=8, kv_heads=4, vision=256, depth=4)
+    families = {"smolvlm2": (shape | dict(side=128), (128, 128)), "qwen2.5-vl": (shape, (168, 112))}
+    return {f"{family}, {readout}": time_wrapper(family, readout, *c, n_rounds)
+            for family,c in families.items() for readout in ("head", "mean")}
+
+
+# --- 4. cache
+
+def time_cache(family, pixels, rows, store, n_rounds):
+    "Time the inputs of all videos from the store and computed from the files"
+    from popnb.models.vlm.checkpoints import load_processor
+    from popnb.models.vlm.inputs import FrameSelection, encode_videos, frame_input_set
+    from popnb.models.vlm.prompt import Budget
+    source,prompt,selection = model_source(family),VLM_FAMILIES[family].prompt,FrameSelection("endpoints", 8)
+    budget = Budget(frames=8, pixels=pixels, least=784, title=24, description=24, total=4096)
+    paths = rows["video_path"]
+    def cache(): return frame_input_set(rows, source, prompt, selection, budget, store, workers=1)
+    start = time.perf_counter()
+    cache()
+    first,start = time.perf_counter()-start,time.perf_counter()
+    cached = cache()
+    second = time.perf_counter()-start
+    processor = load_processor(source, budget)
+    def encode(path): return encode_videos(path, processor, prompt, selection, budget)
+    stored,computed = cached.read(0)["pixels"],encode(paths[0])[0]
+    assert all((v == computed[k]).all() for k,v in stored.items())
+    ways = {
+        "anew": lambda: [encode(p) for p in paths],
+        "from the store": lambda: [cached.read(i) for i in range(len(paths))]}
+    times = table(f"{family}, {len(paths)} videos", rounds(ways, n_rounds))
+    return dict(videos=len(paths), bytes_a_video=sum(v.nbytes for v in stored.values()), first_s=first, second_s=second,
+        ways=times)
 
 
 def cached(n_rounds, n=2):
-    "What a network is shown, from the store against anew; clips of 720 x 1280 with a key frame a second"
+    "Inputs from the store against computed inputs; clips of 720 x 1280 with a key frame a second"
     import pandas as pd
     from popnb.simulation.clips import ClipSpec, write_clip
-    from popnb.models.vlm.prompt import PROMPTS, Budget
-    from popnb.models.vlm.inputs import FrameSelection, frame_input_set, encode_videos
-    from popnb.models.vlm.checkpoints import load_processor
-    out = {}
     with tempfile.TemporaryDirectory() as d:
         d = Path(d)
-        for i in range(n): write_clip(ClipSpec(seed=i, frames=150, fps=30, size=(1280, 720)), d/f"{i}.mp4")
-        rows = pd.DataFrame({"video_id": [str(i) for i in range(n)], "video_path": [str(d/f"{i}.mp4") for i in range(n)]})
-        for family,pixels in (("smolvlm2", 64*64), ("qwen2.5-vl", 256*28*28)):
-            source,budget,look = model_source(family),Budget(frames=8, pixels=pixels, least=784, title=24, description=24, total=4096),FrameSelection("endpoints", 8)
-            start = time.perf_counter()
-            frame_input_set(rows, source, PROMPTS[family], look, budget, d/family, workers=1)
-            first,start = time.perf_counter()-start,time.perf_counter()
-            kept = frame_input_set(rows, source, PROMPTS[family], look, budget, d/family, workers=1)
-            second,p = time.perf_counter()-start,load_processor(source, budget)
-            ways = {"anew": lambda: [encode_videos(f, p, PROMPTS[family], look, budget) for f in rows["video_path"]], "from the store": lambda: [kept.read(i) for i in range(n)]}
-            fresh = encode_videos(rows["video_path"][0], p, PROMPTS[family], look, budget)[0]
-            assert all((kept.read(0)["pixels"][k] == fresh[k]).all() for k in kept.read(0)["pixels"])
-            out[family] = dict(videos=n, bytes_a_video=sum(v.nbytes for v in kept.read(0)["pixels"].values()), first_s=first, second_s=second, ways=table(f"{family}, {n} videos", rounds(ways, n_rounds)))
+        clips = [write_clip(ClipSpec(seed=i, frames=150, fps=30, size=(1280, 720)), d/f"{i}.mp4") for i in range(n)]
+        rows = pd.DataFrame({"video_id": [str(i) for i in range(n)], "video_path": [str(p) for p in clips]})
+        pixels = {"smolvlm2": 64*64, "qwen2.5-vl": 256*28*28}
+        return {family: time_cache(family, k, rows, d/family, n_rounds) for family,k in pixels.items()}
+
+
+# --- 5. true sizes on a GPU
+
+def free_gpu():
+    "Free unused memory and reset the peak of the allocator"
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+
+
+def synchronised(f):
+    "`f` followed by a wait for the GPU"
+    def run():
+        f()
+        torch.cuda.synchronize()
+    return run
+
+
+def gpu_network(model, readout="head", method="qlora"):
+    "A network of true size with random weights in bfloat16 on the GPU, and its configuration"
+    from transformers import AutoModelForImageTextToText
+    config = find_config(model)
+    with torch.device("cuda"): backbone = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
+    return vlm_net(model_source(model.split()[0]), readout, method=method, backbone=backbone).cuda(),config
+
+
+def gpu_case(title, f, batch, planned, ops, weights, n_rounds):
+    "Time, peak memory and arithmetic of one pass on the GPU, and the error of the plan"
+    f()
+    free_gpu()
+    t = table(title, rounds({title: f}, n_rounds, time.perf_counter))[title]
+    peak,seconds = torch.cuda.max_memory_allocated(),t["median_s"]
+    print(f"  {batch/seconds:8.2f} clips/s   peak {peak/1e9:6.2f} GB   plan {planned/1e9:6.2f} GB"
+          f"   ratio {planned/peak:.3f}", flush=True)
+    return t | dict(clips_per_s=batch/seconds, peak_gb=peak/1e9, planned_gb=planned/1e9,
+        planned_over_measured=planned/peak, weights_gb=weights/1e9, tflops=batch*ops/seconds/1e12)
+
+
+def qlora_cases(model, batches, n_rounds):
+    "Training and prediction of one model with QLoRA"
+    net,config = gpu_network(model)
+    adapt(net, "qlora", r=8, alpha=16, dropout=0)
+    net.gradient_checkpointing_enable()
+    opt = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=1e-5)
+    tokens,out = count_tokens(config),{}
+    for batch in batches:
+        b = {k: v.cuda() for k,v in inputs(config, tokens, batch).items()}
+        target = torch.linspace(0, 1, batch, device="cuda")
+        p = plan_memory(model, batch=batch, method="qlora", recompute=True, memory=1000)
+        def train(): train_step(net.train(), opt, b | {"target": target}, True, "cuda")
+        def predict():
+            with torch.no_grad(): net.eval()(**b)
+        passes = ("training", train, p.total, p.step),("prediction", predict, p.predicting, p.forward)
+        for name,f,planned,ops in passes:
+            title = f"{model}, batch {batch}, {name}"
+            out[title] = gpu_case(title, synchronised(f), batch, planned, ops, sizes(net)["bytes"], n_rounds)
     return out
 
 
-# --- true sizes, where there is a GPU
-
-def on_gpu(n_rounds):
-    "QLoRA at true size with random weights: memory, clips a second, and the plan's error"
+def gpu_readouts(model, n_rounds):
+    "A single forward pass against writing a number"
+    net,config = gpu_network(model, "token", None)
+    always_write(net.eval())
     out = {}
-    for model,batches in (("smolvlm2 500m", (1, 8)), ("qwen2.5-vl 7b", (1, 2))):
-        from transformers import AutoModelForImageTextToText
-        config,family = find_config(model),model.split()[0]
-        with torch.device("cuda"): backbone = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
-        net = vlm_net(model_source(family), method="qlora", backbone=backbone).cuda()
-        del backbone
-        adapt(net, "qlora", r=8, alpha=16, dropout=0)
-        net.gradient_checkpointing_enable()
-        opt = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=1e-5)
-        tokens = count_tokens(config)
-        for batch in batches:
-            b = {k: v.cuda() for k,v in inputs(config, tokens, batch).items()}
-            target,what = torch.linspace(0, 1, batch, device="cuda"),dict(batch=batch, method="qlora", recompute=True, memory=1000)
-            def train():
-                train_step(net.train(), opt, b | {"target": target}, True, "cuda")
-                torch.cuda.synchronize()
-            def predict():
-                with torch.no_grad(): net.eval()(**b)
-                torch.cuda.synchronize()
-            p = plan_memory(model, **what)
-            for name,f,planned in (("training", train, p.total), ("prediction", predict, p.predicting)):
-                f()
-                gc.collect()
-                torch.cuda.empty_cache()
-                torch.cuda.reset_peak_memory_stats()
-                t = table(f"{model}, batch {batch}, {name}", rounds({name: f}, n_rounds, time.perf_counter))[name]
-                peak = torch.cuda.max_memory_allocated()
-                out[f"{model}, batch {batch}, {name}"] = t | dict(clips_per_s=batch/t["median_s"], peak_gb=peak/1e9, planned_gb=planned/1e9, planned_over_measured=planned/peak, weights_gb=sizes(net)["bytes"]/1e9, tflops=batch*(p.step if name == "training" else p.forward)/t["median_s"]/1e12)
-                print(f"  {batch/t['median_s']:8.2f} clips/s   peak {peak/1e9:6.2f} GB   plan {planned/1e9:6.2f} GB   ratio {planned/peak:.3f}", flush=True)
-        net = opt = None
-        gc.collect()
-        torch.cuda.empty_cache()
-    with torch.device("cuda"): backbone = AutoModelForImageTextToText.from_config(find_config("smolvlm2 500m"), dtype=torch.bfloat16)
-    net,config = writes(vlm_net(model_source("smolvlm2"), "token", backbone=backbone).cuda().eval()),find_config("smolvlm2 500m")
     for batch in (1, 8):
         b = {k: v.cuda() for k,v in inputs(config, count_tokens(config), batch).items()}
-        def once():
-            with torch.no_grad(): net.see(**b)
-            torch.cuda.synchronize()
-        def written():
+        def encode():
+            with torch.no_grad(): net.encode(**b)
+        def write():
             with torch.no_grad(): net(**b)
-            torch.cuda.synchronize()
-        out[f"smolvlm2 500m, bfloat16, batch {batch}, read-outs"] = table(f"smolvlm2 500m in bfloat16, {batch} videos", rounds({"one pass, as a head needs": once, "token": written}, n_rounds, time.perf_counter))
-    return dict(device=torch.cuda.get_device_name(), cases=out)
+        ways = {"one pass, as a head needs": synchronised(encode), "token": synchronised(write)}
+        times = rounds(ways, n_rounds, time.perf_counter)
+        out[f"{model}, bfloat16, batch {batch}, read-outs"] = table(f"{model} in bfloat16, {batch} videos", times)
+    return out
 
 
-if __name__ == "__main__":
+def on_gpu(n_rounds):
+    "Models of true size with random weights"
+    out = {}
+    for model,batches in (("smolvlm2 500m", (1, 8)), ("qwen2.5-vl 7b", (1, 2))):
+        out |= qlora_cases(model, batches, n_rounds)
+        free_gpu()
+    return dict(device=torch.cuda.get_device_name(), cases=out | gpu_readouts("smolvlm2 500m", n_rounds))
+
+
+def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--parts", default="memory,readouts,wrapper,cache,gpu", help="which of them")
-    p.add_argument("--rounds", type=int, default=5, help="repetitions of parts 2 to 4")
-    p.add_argument("--only", help="cases of part 1 with this in their name")
-    p.add_argument("--more", action="store_true", help="only cases of part 1 that the JSON has not")
+    p.add_argument("--parts", default="memory,readouts,wrapper,cache,gpu", help="parts to run")
+    p.add_argument("--rounds", type=int, default=5, help="repetitions of parts 2 to 5")
+    p.add_argument("--only", help="cases of part 1 whose name contains this")
+    p.add_argument("--more", action="store_true", help="only cases of part 1 that the JSON lacks")
     p.add_argument("--case", help=argparse.SUPPRESS)
-    p.add_argument("--out", default="bench/results/vlm.json", help="where the JSON goes; parts that are not run stay in it")
+    p.add_argument("--out", default="bench/results/vlm.json", help="JSON file; parts that are not run stay in it")
     a = p.parse_args()
     torch.set_num_threads(1)
-    if a.case: print(json.dumps(case(**json.loads(a.case)))); sys.exit()
-    keep = keeper(a.out, ("torch", "transformers", "peft", "bitsandbytes"))
-    if "memory" in a.parts: memory(a.only, read_json(a.out).get("memory", {}) if a.more and Path(a.out).exists() else {}, keep)
+    if a.case: return print(json.dumps(case(**json.loads(a.case))))
+    write = result_writer(a.out, ("torch", "transformers", "peft", "bitsandbytes"))
+    if "memory" in a.parts:
+        done = read_json(a.out).get("memory", {}) if a.more and Path(a.out).exists() else {}
+        run_cases(__file__, CASES, a.only, done, write)
     for name,f in (("readouts", readouts), ("wrapper", wrapper), ("cache", cached)):
-        if name in a.parts: keep(name, f(a.rounds))
-    if "gpu" in a.parts and torch.cuda.is_available(): keep("gpu", on_gpu(a.rounds))
+        if name in a.parts: write(name, f(a.rounds))
+    if "gpu" in a.parts and torch.cuda.is_available(): write("gpu", on_gpu(a.rounds))
+
+
+if __name__ == "__main__": sys.exit(main())

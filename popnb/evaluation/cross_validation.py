@@ -21,7 +21,7 @@ from ..metrics.metrics import METRICS
 from .prediction_files import arrays, days_of
 from .day_windows import SETUPS, select_days, window_of
 
-# %% ../../nbs/evaluation/06_cross_validation.ipynb #9814a6f9
+# %% ../../nbs/evaluation/06_cross_validation.ipynb #2e6be342
 def fold_of(
     config:dict, # `config.json` of a run
 ) -> int|None: # `None` for a run without folds
@@ -30,16 +30,17 @@ def fold_of(
     if split.get("how") not in ("protocol:smtpd", "kfold"): return None
     return int((split.get("options") or {}).get("fold", 0))
 
-# %% ../../nbs/evaluation/06_cross_validation.ipynb #5012cd42
+# %% ../../nbs/evaluation/06_cross_validation.ipynb #4eb391af
 def _made(config):
     "Settings of a run, without the fold and without what was fitted"
     label,split = config.get("label") or {},config.get("split") or {}
     options = {k: v for k,v in (split.get("options") or {}).items() if k != "fold"}
-    return {k: config.get(k) for k in ("system", "preset", "seed")} | {k: config.get(k) or {} for k in ("options", "training")} | {
+    made = {k: config.get(k) for k in ("system", "preset", "seed")}
+    return made | {k: config.get(k) or {} for k in ("options", "training")} | {
         "label": {"name": label.get("name"), "options": label.get("options") or {}},
         "split": {"how": split.get("how"), "seed": split.get("seed"), "options": options}}
 
-# %% ../../nbs/evaluation/06_cross_validation.ipynb #6f400e70
+# %% ../../nbs/evaluation/06_cross_validation.ipynb #f32ea122
 def _check_folds(g):
     "Raise `InputError` for a fold that comes twice and for folds that share videos"
     for a,b in zip(g, g[1:]):
@@ -55,37 +56,39 @@ def group_runs(
     runs:list, # Run folders
     part:str="test", # Part that is scored
 ) -> list: # Lists of runs from `read_run`, with `fold`, by fold
-    "Group runs that differ in nothing but the fold; raises `InputError` for a repeated fold and for folds that share videos"
+    "Group runs that differ only in the fold; raises `InputError` for repeated folds and folds that share videos"
     groups = []
     for r in [read_run(p, part) for p in dict.fromkeys(Path(o) for o in runs)]:
         r["fold"],made,group = fold_of(r["config"]),_made(r["config"]),None
-        if r["fold"] is not None: group = next((g for g in groups if not dict_differences(_made(g[0]["config"]), made)), None)
+        same = lambda g: not dict_differences(_made(g[0]["config"]), made)
+        if r["fold"] is not None: group = next(filter(same, groups), None)
         if group is None: groups.append([r])
         else: group.append(r)
     groups = [sorted(g, key=lambda r: r["fold"] or 0) for g in groups]
     for g in groups: _check_folds(g)
     return groups
 
-# %% ../../nbs/evaluation/06_cross_validation.ipynb #f395dfb7
+# %% ../../nbs/evaluation/06_cross_validation.ipynb #e66de965
 def _n_folds(g):
     "Number of folds of the split"
     split = g[0]["config"].get("split") or {}
     return 5 if split.get("how") == "protocol:smtpd" else int((split.get("options") or {}).get("folds", 5))
 
-# %% ../../nbs/evaluation/06_cross_validation.ipynb #8740eb8e
+# %% ../../nbs/evaluation/06_cross_validation.ipynb #e1fc9da0
 def _name(g):
     "Name of a group: system, input days, preset"
     c = g[0]["config"]
     o = c.get("options") or {}
     marks = [k for k in ("faithful",) if o.get(k)] + ([f"ep={o['ep']}"] if o.get("ep") else [])
-    return f"{c.get('system')}" + (f" ({', '.join([*marks, str(c.get('preset'))])})" if marks or c.get("preset") else "")
+    about = ", ".join([*marks, str(c.get("preset"))])
+    return f"{c.get('system')}" + (f" ({about})" if marks or c.get("preset") else "")
 
-# %% ../../nbs/evaluation/06_cross_validation.ipynb #7de9cbea
+# %% ../../nbs/evaluation/06_cross_validation.ipynb #2d2d17ea
 def _mean_sd(values):
     v = np.asarray(values, dtype=float)
     return float(np.mean(v)),float(np.std(v, ddof=1)) if len(v) > 1 else np.nan
 
-# %% ../../nbs/evaluation/06_cross_validation.ipynb #8832dd8f
+# %% ../../nbs/evaluation/06_cross_validation.ipynb #eaa8441f
 def _fold_notes(g):
     "Missing folds, and the note of the split"
     gone = sorted(set(range(_n_folds(g))) - {r["fold"] for r in g})
@@ -98,16 +101,16 @@ def _stored_metrics(r):
     path = r["path"]/"metrics.json"
     return read_json(path) if path.is_file() else {}
 
-# %% ../../nbs/evaluation/06_cross_validation.ipynb #b36708bc
+# %% ../../nbs/evaluation/06_cross_validation.ipynb #cd9b1275
 def _write(frame, out, name, text):
     with atomic_path(out/f"{name}.csv") as p: frame.to_csv(p, index=False)
     with atomic_path(out/f"{name}.md") as p: p.write_text(text, encoding="utf-8")
 
-# %% ../../nbs/evaluation/06_cross_validation.ipynb #83e3843a
+# %% ../../nbs/evaluation/06_cross_validation.ipynb #99fd6fc6
 def _pm(mean, sd): return md_cell(float(mean)) + ("" if np.isnan(sd) else f" ± {md_cell(float(sd))}")
 def _bullets(notes): return "\n".join(f"- {md_cell(n)}" for n in notes)
 
-# %% ../../nbs/evaluation/06_cross_validation.ipynb #8ff477bb
+# %% ../../nbs/evaluation/06_cross_validation.ipynb #7e814251
 def _group_rows(g):
     "Rows of `fold_summary`: the model and the baselines that all folds have, for two metrics"
     stored = [_stored_metrics(r) for r in g]
@@ -121,11 +124,11 @@ def _group_rows(g):
             folds = {f"fold {r['fold']}": v for r,v in zip(g, values)}
             yield {"group": about["group"], "model": model, "metric": m} | about | {"mean": mean, "sd": sd} | folds
 
-# %% ../../nbs/evaluation/06_cross_validation.ipynb #cc58f5f5
+# %% ../../nbs/evaluation/06_cross_validation.ipynb #b187f8db
 def fold_summary(
     runs:list, # Run folders, one a fold
     out:str|os.PathLike|None=None, # Folder for `folds.csv` and `folds.md`; `None`: nothing is written
-) -> pd.DataFrame: # One row a group, model (the run's own, then its baselines) and metric: `group model metric folds of n mean sd`, and one column a fold
+) -> pd.DataFrame: # `group model metric folds of n mean sd`, and one column a fold; a group's model, then its baselines
     "Compute mean and standard deviation over folds; raises `InputError` if no run is a fold"
     groups = [g for g in group_runs(runs) if g[0]["fold"] is not None]
     if not groups: raise InputError(f"None of the {len(runs)} runs is a fold: make them with --protocol paper (smtpd) or --split kfold, and --split-option fold=0 to 4.")
@@ -148,10 +151,10 @@ def folds_markdown(
         parts += [md_table(["", "mean ± sd", *folds], lines)]
     return "\n\n".join([*parts, _bullets(found.attrs.get("notes", []))]) + "\n"
 
-# %% ../../nbs/evaluation/06_cross_validation.ipynb #79bd1233
+# %% ../../nbs/evaluation/06_cross_validation.ipynb #9582a095
 def _ep(g): return (g[0]["config"].get("options") or {}).get("ep")
 
-# %% ../../nbs/evaluation/06_cross_validation.ipynb #f2f00873
+# %% ../../nbs/evaluation/06_cross_validation.ipynb #455ad6c0
 def _setup_scores(g, ep, setup):
     "Mean and standard deviation over the folds of a group, or the problem"
     try: windows = [window_of(days_of(r["frame"]), ep, setup=setup) for r in g]
@@ -160,14 +163,15 @@ def _setup_scores(g, ep, setup):
     for m in ("amae", "asrc"): out[m],out[f"{m}_sd"] = _mean_sd([METRICS[m].function(*o) for o in pairs])
     return out | {"problem": ""}
 
-# %% ../../nbs/evaluation/06_cross_validation.ipynb #7815b07d
+# %% ../../nbs/evaluation/06_cross_validation.ipynb #a2b63680
 def _setup_row(g, ep, setup):
     a,b = SETUPS[setup]["days"]
     row = {"setup": setup, "group": _name(g), "seen": "day 1" if ep else "no "
         "day", "days": f"{a}-{b}" if a < b else str(a), "folds": len(g)}
-    return row | _setup_scores(g, ep, setup) | dict(zip(("published_amae", "published_asrc"), SETUPS[setup]["published"][ep]))
+    published = dict(zip(("published_amae", "published_asrc"), SETUPS[setup]["published"][ep]))
+    return row | _setup_scores(g, ep, setup) | published
 
-# %% ../../nbs/evaluation/06_cross_validation.ipynb #eb71035b
+# %% ../../nbs/evaluation/06_cross_validation.ipynb #e9514a10
 def _group_notes(g):
     if g[0]["fold"] is not None: return [*_fold_notes(g)]
     return [f"{_name(g)}: one run, no folds ({(g[0]['config'].get('split') or {}).get('how')} split)."]
@@ -190,10 +194,11 @@ def setup_table(
     if out is not None: _write(found, Path(out), "setups", setups_markdown(found))
     return found
 
-# %% ../../nbs/evaluation/06_cross_validation.ipynb #86386a14
+# %% ../../nbs/evaluation/06_cross_validation.ipynb #7f8a8875
 def _setup_line(r):
     scores = [r["problem"], ""] if r["problem"] else [_pm(r["amae"], r["amae_sd"]), _pm(r["asrc"], r["asrc_sd"])]
-    return [r["setup"], r["group"], r["days"], r["folds"], *scores, f"{r['published_amae']:.3f}", f"{r['published_asrc']:.3f}"]
+    published = [f"{r[k]:.3f}" for k in ("published_amae", "published_asrc")]
+    return [r["setup"], r["group"], r["days"], r["folds"], *scores, *published]
 
 # %% ../../nbs/evaluation/06_cross_validation.ipynb #2d4717d1
 def setups_markdown(
@@ -203,5 +208,6 @@ def setups_markdown(
     header = ["set-up", "model", "days", "folds", "AMAE", "ASRC", "published AMAE", "published ASRC"]
     lines = [_setup_line(r) for r in found.to_dict("records")]
     table = md_table(header, lines) if lines else "None of the published set-ups."
-    source = "Published: arXiv 2503.04446, mean of five folds on 282,000 videos, the epoch chosen on the test fold. Other data, other sizes and other rules give other numbers."
+    source = ("Published: arXiv 2503.04446, mean of five folds on 282,000 videos, the epoch chosen on the test fold. "
+        "Other data, other sizes and other rules give other numbers.")
     return "\n\n".join(["# Set-ups", table, _bullets([source, *found.attrs.get("notes", [])])]) + "\n"

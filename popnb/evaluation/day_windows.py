@@ -14,7 +14,7 @@ import pandas as pd
 from ..core import InputError, one_of
 from .prediction_files import days_of, value_columns
 
-# %% ../../nbs/evaluation/03_day_windows.ipynb #972bfeac
+# %% ../../nbs/evaluation/03_day_windows.ipynb #32a42ff4
 SETUPS = {  # name -> days that are an input, window in days, published (AMAE, ASRC) by that day
     "without-1-30": {"ep": (None,), "days": (1, 30), "published": {None: (1.562, .856)}},
     "without-2-30": {"ep": (None,), "days": (2, 30), "published": {None: (1.630, .849)}},
@@ -22,7 +22,7 @@ SETUPS = {  # name -> days that are an input, window in days, published (AMAE, A
     "day-30": {"ep": (None, 1), "days": (30, 30), "published": {None: (1.530, .850), 1: (.732, .959)}},
 }
 
-# %% ../../nbs/evaluation/03_day_windows.ipynb #b5b43354
+# %% ../../nbs/evaluation/03_day_windows.ipynb #3131173d
 def _is_int(v): return isinstance(v, (int, np.integer)) and not isinstance(v, bool)
 
 # %% ../../nbs/evaluation/03_day_windows.ipynb #0cf1bb90
@@ -31,14 +31,16 @@ def parse_days(
 ) -> tuple: # First and last day
     "Parse a window of days; raises `InputError` for anything else"
     if _is_int(days): return int(days),int(days)
-    if isinstance(days, str) and (m := re.fullmatch(r"\s*(\d+)\s*(?:[-–:]\s*(\d+)\s*)?", days)): return int(m[1]),int(m[2] or m[1])
+    if isinstance(days, str) and (m := re.fullmatch(r"\s*(\d+)\s*(?:[-–:]\s*(\d+)\s*)?", days)):
+        return int(m[1]),int(m[2] or m[1])
     if isinstance(days, (list, tuple)) and len(days) == 2 and all(map(_is_int, days)): return int(days[0]),int(days[1])
     raise InputError(f"days must be a first and a last day such as 2-30, or one day such as 30; got {days!r}.")
 
-# %% ../../nbs/evaluation/03_day_windows.ipynb #e7731ab6
-def _days_text(ep, one=" is", more=" are"): return "no day" if not ep else f"day 1{one}" if ep == 1 else f"days 1 to {ep}{more}"
+# %% ../../nbs/evaluation/03_day_windows.ipynb #d4255c0c
+def _days_text(ep, one=" is", more=" are"):
+    return "no day" if not ep else f"day 1{one}" if ep == 1 else f"days 1 to {ep}{more}"
 
-# %% ../../nbs/evaluation/03_day_windows.ipynb #8894c35e
+# %% ../../nbs/evaluation/03_day_windows.ipynb #f0391e03
 def _setup_days(setup, ep):
     "First and last day of a set-up; raises `InputError` for a run with other input days"
     s,ep = SETUPS[one_of("setup", setup, SETUPS)],ep or None
@@ -78,7 +80,7 @@ def select_days(
     columns = [c for k in ("prediction", "truth") for c in value_columns(preds, k)]
     return preds.drop(columns=[c for c in columns if not a <= int(c.rsplit("_", 1)[1]) <= b])
 
-# %% ../../nbs/evaluation/03_day_windows.ipynb #775f3c1c
+# %% ../../nbs/evaluation/03_day_windows.ipynb #477188e9
 def _utc_times(published, n):
     if published is None: return pd.Series(pd.NaT, range(n), dtype="datetime64[us, UTC]")
     return pd.Series(pd.to_datetime(np.asarray(published, dtype=object), utc=True)).astype("datetime64[us, UTC]")

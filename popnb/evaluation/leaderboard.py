@@ -17,16 +17,17 @@ from ..metrics.metrics import HEADLINE, METRICS
 from ..plots.figures import plot_forest, png
 from .prediction_files import arrays, guess_task, read_predictions, rows_of_part, value_columns
 
-# %% ../../nbs/evaluation/05_leaderboard.ipynb #5615d277
+# %% ../../nbs/evaluation/05_leaderboard.ipynb #43da58de
 _FIELDS = ("value", "low", "high", "n")      # of a metric's entry
 
-# %% ../../nbs/evaluation/05_leaderboard.ipynb #22a2df42
-def _creators(frame): return frame["author"].to_numpy(object) if "author" in frame and (frame["author"] != "").any() else None
+# %% ../../nbs/evaluation/05_leaderboard.ipynb #dac4a6ab
+def _creators(frame):
+    return frame["author"].to_numpy(object) if "author" in frame and (frame["author"] != "").any() else None
 
-# %% ../../nbs/evaluation/05_leaderboard.ipynb #a4f6b0b4
-def _is_entry(e): return isinstance(e, dict) and all(e.get(w) is None or isinstance(e.get(w), (int, float)) for w in _FIELDS)
+# %% ../../nbs/evaluation/05_leaderboard.ipynb #e6fd1bc7
+def _is_entry(e): return isinstance(e, dict) and all(isinstance(e.get(w), (int, float, type(None))) for w in _FIELDS)
 
-# %% ../../nbs/evaluation/05_leaderboard.ipynb #30e9c019
+# %% ../../nbs/evaluation/05_leaderboard.ipynb #aa889aeb
 def _why_unusable(stored, about, part, metrics):
     "Why stored scores cannot be used; empty if they can"
     if stored is None: return "there is no metrics.json"
@@ -43,7 +44,8 @@ def _entries(frame, task, stored, about, part):
     entries = {k: {w: np.nan if stored[k].get(w) is None else stored[k][w] for w in _FIELDS} for k in metrics}
     then,now = entries[head]["value"],METRICS[head].function(t, p)
     if np.isclose(then, now, atol=1e-6, equal_nan=True): return entries,[]
-    note = f"metrics.json does not follow from predictions.csv ({head} {md_cell(then)} stored, {md_cell(now)} computed); computed scores shown"
+    note = (f"metrics.json does not follow from predictions.csv ({head} {md_cell(then)} stored, {md_cell(now)} "
+        f"computed); computed scores shown")
     return bootstrap(t, p, metrics, _creators(frame)), [note]
 
 # %% ../../nbs/evaluation/05_leaderboard.ipynb #a63f2984
@@ -56,7 +58,7 @@ def _protocol(config):
     if split.get("note"): out.append(str(split["note"]))
     return out
 
-# %% ../../nbs/evaluation/05_leaderboard.ipynb #83143def
+# %% ../../nbs/evaluation/05_leaderboard.ipynb #229b644b
 def _scored_rows(path, part):
     "Rows of a part that have a truth, by id"
     file = path/"predictions.csv"
@@ -82,9 +84,10 @@ def read_run(
     about = stored.get("about") if isinstance(stored, dict) and isinstance(stored.get("about"), dict) else {}
     task = about.get("task") if about.get("task") in HEADLINE else guess_task(frame)
     entries,notes = _entries(frame, task, stored, about, part)
-    return dict(run=path.name, path=path, config=config, frame=frame, task=task, entries=entries, notes=_protocol(config) + notes)
+    notes = _protocol(config) + notes
+    return dict(run=path.name, path=path, config=config, frame=frame, task=task, entries=entries, notes=notes)
 
-# %% ../../nbs/evaluation/05_leaderboard.ipynb #e7863d4a
+# %% ../../nbs/evaluation/05_leaderboard.ipynb #6845aad4
 def _same_test(a, b):
     if a["task"] != b["task"] or list(a["frame"]["video_id"]) != list(b["frame"]["video_id"]): return False
     t,u = arrays(a["frame"])[0],arrays(b["frame"])[0]
@@ -100,7 +103,7 @@ def _blocks(runs):
         else: block.append(r)
     return sorted(out, key=len, reverse=True)
 
-# %% ../../nbs/evaluation/05_leaderboard.ipynb #95835353
+# %% ../../nbs/evaluation/05_leaderboard.ipynb #2455d3cc
 def _label_text(config):
     label = config.get("label")
     if not isinstance(label, dict): return str(label or "")
@@ -108,13 +111,13 @@ def _label_text(config):
     options = ", ".join(f"{k}={v}" for k,v in given.items())
     return str(label.get("name", "")) + (f" ({options})" if options else "")
 
-# %% ../../nbs/evaluation/05_leaderboard.ipynb #b5991160
+# %% ../../nbs/evaluation/05_leaderboard.ipynb #e141fd9c
 def _facts(r):
     c = r["config"]
     text = {k: str(c.get(k) or "") for k in ("system", "preset")}
     return dict(run=r["run"], label=_label_text(c), n=len(r["frame"]), task=r["task"], **text)
 
-# %% ../../nbs/evaluation/05_leaderboard.ipynb #96c15bd5
+# %% ../../nbs/evaluation/05_leaderboard.ipynb #4e957db8
 def _gap_to_best(d):
     "Difference of a run to the best, from that of the best to the run"
     if d is None: return dict.fromkeys(("difference", "difference_low", "difference_high", "p"), np.nan)
@@ -130,7 +133,8 @@ def _rank(block, sort, n_boot, seed):
     block = sorted(block, key=value, reverse=True)
     t,p = arrays(block[0]["frame"])
     g = next((c for r in block if (c := _creators(r["frame"])) is not None), None)
-    leads = paired_all(t, p, [arrays(r["frame"])[1] for r in block[1:]], [sort], g, n_boot, seed) if len(block) > 1 else []
+    others = [arrays(r["frame"])[1] for r in block[1:]]
+    leads = paired_all(t, p, others, [sort], g, n_boot, seed) if others else []
     rows,ends = [],{"": "value", "_low": "low", "_high": "high"}
     for i,r in enumerate(block):
         values = {f"{k}{e}": r["entries"][k][w] for k in metrics for e,w in ends.items()}
@@ -138,10 +142,10 @@ def _rank(block, sort, n_boot, seed):
         rows.append(dict(rank=i+1, **_facts(r), sorted_by=sort, **gap, **values, notes="; ".join(r["notes"])))
     return rows
 
-# %% ../../nbs/evaluation/05_leaderboard.ipynb #5b557656
+# %% ../../nbs/evaluation/05_leaderboard.ipynb #9e564feb
 def _letter(i): return chr(65+i) if i < 26 else f"{chr(64+i//26)}{chr(65+i%26)}"
 
-# %% ../../nbs/evaluation/05_leaderboard.ipynb #ec2c7388
+# %% ../../nbs/evaluation/05_leaderboard.ipynb #c1eedada
 def _unique_names(runs):
     "Prefix runs with the same folder name by the folder above"
     names = [r["run"] for r in runs]
@@ -161,7 +165,7 @@ def _as_board(rows):
     for c in ("rank", "n"): board[c] = board[c].astype("Int64")
     return board
 
-# %% ../../nbs/evaluation/05_leaderboard.ipynb #e2b9e11c
+# %% ../../nbs/evaluation/05_leaderboard.ipynb #c4e15092
 def _read_runs(runs, part):
     "Runs that can be compared, and the problem of each other one"
     good,bad = [],[]
@@ -174,12 +178,12 @@ def _read_runs(runs, part):
 # %% ../../nbs/evaluation/05_leaderboard.ipynb #3a4b0bcd
 def leaderboard(
     runs:list, # Run folders
-    out:str|os.PathLike|None=None, # Folder for `leaderboard.csv`, `leaderboard.md` and `forest.png`; `None`: nothing is written
+    out:str|os.PathLike|None=None, # Folder for `leaderboard.csv`, `leaderboard.md` and `forest.png`; `None`: none
     part:str="test", # Part that is scored
     sort:str|None=None, # Metric of the ranking; `None`: the headline metric of each block's task
     n_boot:int=1000, # Resamples behind the differences; 0: none
     seed:int=0, # Of the resamples
-) -> pd.DataFrame: # One row a run: block, rank, run, system, label, preset, n, metrics with intervals, difference to the best of the block, notes, problem
+) -> pd.DataFrame: # One row a run, with its block, rank, metrics and difference to the best of the block
     "Compare runs; raises `InputError` only for a wrong call, a broken run becomes a row with its problem"
     in_range("n_boot", n_boot, 0)
     runs = [runs] if isinstance(runs, (str, os.PathLike)) else list(runs)
@@ -194,22 +198,23 @@ def leaderboard(
     if out is not None: _write(board, Path(out), part)
     return board
 
-# %% ../../nbs/evaluation/05_leaderboard.ipynb #a4736953
+# %% ../../nbs/evaluation/05_leaderboard.ipynb #7ee34d46
 def _gap_text(r):
     if r["rank"] == 1: return "best"
     if np.isnan(r["difference"]): return None
     return f"{r['difference']:+.3f} ({interval_text(r, 'difference_low', 'difference_high')})"
 
-# %% ../../nbs/evaluation/05_leaderboard.ipynb #338b862b
+# %% ../../nbs/evaluation/05_leaderboard.ipynb #96fe3c71
 def _verdict(rows):
     "One sentence: which runs the best one beats beyond chance"
     others = rows.iloc[1:]
     if not len(others): return "A single run: nothing to compare."
     clear = (others["difference_low"]*others["difference_high"] > 0)
     if clear.all(): return "The best run's lead over every other is larger than chance explains."
-    return f"Not significantly worse than the best on these videos: {', '.join(md_cell(r) for r in others['run'][~clear])}."
+    return (f"Not significantly worse than the best on these videos: "
+        f"{', '.join(md_cell(r) for r in others['run'][~clear])}.")
 
-# %% ../../nbs/evaluation/05_leaderboard.ipynb #8f27f9c7
+# %% ../../nbs/evaluation/05_leaderboard.ipynb #4d533752
 def _block_table(rows):
     task,sort = rows["task"].iloc[0],rows["sorted_by"].iloc[0]
     more = [k for k in REPORT_METRICS[task] if k != sort]
@@ -250,10 +255,10 @@ def forest(
     frame = pd.DataFrame(dict(run=rows["run"], block=rows["block"], **values))
     return plot_forest(frame, " / ".join(dict.fromkeys(rows["sorted_by"])))
 
-# %% ../../nbs/evaluation/05_leaderboard.ipynb #f921015c
+# %% ../../nbs/evaluation/05_leaderboard.ipynb #b6cf42ad
 def _safe(v): return "'" + v if isinstance(v, str) and v[:1] in "=+-@\t\r" and v else v
 
-# %% ../../nbs/evaluation/05_leaderboard.ipynb #aa9086a1
+# %% ../../nbs/evaluation/05_leaderboard.ipynb #934c4ca6
 def _write(board, out, part):
     fig,text = forest(board),board_markdown(board, part)
     if fig is not None:

@@ -27,7 +27,7 @@ def value_columns(
     days = [c for c in frame.columns if re.fullmatch(rf"{name}_\d+", str(c))]
     return sorted(days, key=lambda c: int(c.rsplit("_", 1)[1]))
 
-# %% ../../nbs/evaluation/01_prediction_files.ipynb #a63b73b5
+# %% ../../nbs/evaluation/01_prediction_files.ipynb #ab414dc5
 def days_of(
     frame:pd.DataFrame, # A prediction frame
 ) -> list[int]|None: # `None` for one number a video
@@ -35,20 +35,21 @@ def days_of(
     columns = value_columns(frame, "prediction")
     return None if columns == ["prediction"] else [int(c.rsplit("_", 1)[1]) for c in columns]
 
-# %% ../../nbs/evaluation/01_prediction_files.ipynb #b61344aa
+# %% ../../nbs/evaluation/01_prediction_files.ipynb #9846916b
 def _numbers(frame, column, source, missing_ok):
     "A column as floats; raises `InputError` for text, infinite and missing values"
     raw = frame[column]
     if raw.dtype == object or pd.api.types.is_string_dtype(raw): raw = raw.where(raw.notna() & (raw != ""), None)
     v = pd.to_numeric(raw, errors="coerce").astype(float)
-    checks = {"no number": v.isna() & raw.notna(), "infinite": np.isinf(v)} | ({} if missing_ok else {"missing": v.isna()})
+    checks = {"no number": v.isna() & raw.notna(), "infinite": np.isinf(v)}
+    if not missing_ok: checks["missing"] = v.isna()
     for problem,bad in checks.items():
         if bad.any():
             i = int(bad.argmax())
             raise InputError(f"{source}: {bad.sum()} values of {column} are {problem} (first: row {i+1}, video {frame['video_id'][i]!r}, value {str(frame[column][i])!r}). Every video of the file needs a number.")
     return v
 
-# %% ../../nbs/evaluation/01_prediction_files.ipynb #f549c0f8
+# %% ../../nbs/evaluation/01_prediction_files.ipynb #afe21108
 def _widen(frame, source):
     "One column a day from columns of lists"
     for name in [c for c in ("prediction", "truth") if c in frame]:
@@ -85,7 +86,7 @@ def check_predictions(
     for c in value_columns(out, "truth"): out[c] = _numbers(out, c, source, missing_ok=True)
     return out
 
-# %% ../../nbs/evaluation/01_prediction_files.ipynb #ddb33813
+# %% ../../nbs/evaluation/01_prediction_files.ipynb #b8577664
 TEXT_COLUMNS = ("video_id", "part", "author", "missing")
 
 # %% ../../nbs/evaluation/01_prediction_files.ipynb #7d80ec88
@@ -144,7 +145,7 @@ def guess_task(
     binary = len(t) and t.isin([0, 1]).all() and frame["prediction"].between(0, 1).all()
     return "binary" if binary else "regression"
 
-# %% ../../nbs/evaluation/01_prediction_files.ipynb #c655b7fc
+# %% ../../nbs/evaluation/01_prediction_files.ipynb #2dbc50a7
 def arrays(
     frame:pd.DataFrame, # With truth and prediction
 ) -> tuple[np.ndarray,np.ndarray]: # Truth and prediction, `(n,)` or `(n, T)`
@@ -163,13 +164,13 @@ def align(
     if a != b: raise InputError(f"The predictions are of different videos: {len(a & b)} in both, {len(a-b)} only in {names[0]}, {len(b-a)} only in {names[1]}. Compare files of one and the same test set.")
     return other.set_index("video_id").loc[frame["video_id"]].reset_index()
 
-# %% ../../nbs/evaluation/01_prediction_files.ipynb #36538678
+# %% ../../nbs/evaluation/01_prediction_files.ipynb #39548468
 def _load_part(predictions, part):
     "Validated rows of one part, of a frame or a file"
     if isinstance(predictions, pd.DataFrame): return rows_of_part(check_predictions(predictions), part)
     return rows_of_part(read_predictions(predictions), part, str(predictions))
 
-# %% ../../nbs/evaluation/01_prediction_files.ipynb #0118bdb8
+# %% ../../nbs/evaluation/01_prediction_files.ipynb #0cf26922
 def _check_same_truth(t, other):
     same = not value_columns(other, "truth") or np.allclose(arrays(other)[0], t, rtol=1e-6, atol=1e-9, equal_nan=True)
     if not same: raise InputError("The two files hold different truths for the same videos: they belong to different labels.")

@@ -18,8 +18,9 @@ from ..metrics.bootstrap import SLOW_METRICS, bootstrap, cluster_codes, paired_a
 from ..data.safe_csv import guard
 from ..plots.curves import plot_day_calibration
 from ..media.preview import report_image
-from ..plots.figures import (plot_calibration, plot_confusion, plot_curves, plot_days, plot_learning, plot_percentiles, plot_pr,
-    plot_residual_trend, plot_residuals, plot_roc, plot_slices, plot_strip, plot_thresholds, plot_truth, png)
+from ..plots.figures import plot_calibration, plot_confusion, plot_curves, plot_days, plot_learning, plot_percentiles
+from ..plots.figures import plot_pr, plot_residual_trend, plot_residuals, plot_roc, plot_slices, plot_strip
+from ..plots.figures import plot_thresholds, plot_truth, png
 from .slices import SLICED, score_slices
 from .prediction_files import align, arrays, check_predictions, days_of, guess_task, read_predictions
 from .prediction_files import rows_of_part, value_columns, write_predictions
@@ -61,12 +62,13 @@ def md_cell(
 ) -> str: # One line of Markdown; `–` for `None` and NaN
     "Format a value for a Markdown table; text is escaped"
     if v is None or (isinstance(v, float) and np.isnan(v)): return "–"
-    if isinstance(v, (float, np.floating)): return f"{v:,.0f}" if abs(v) >= 1e5 else f"{v:.3f}" if abs(v) < 1000 else f"{v:,.1f}"
+    if isinstance(v, (float, np.floating)):
+        return f"{v:,.0f}" if abs(v) >= 1e5 else f"{v:.3f}" if abs(v) < 1000 else f"{v:,.1f}"
     text = " ".join(str(v).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     for c in "\\|`*_[]": text = text.replace(c, "\\"+c)
     return text
 
-# %% ../../nbs/evaluation/04_report.ipynb #a366cffc
+# %% ../../nbs/evaluation/04_report.ipynb #6f1b9889
 def md_table(
     header:list, # Column names, not escaped
     rows:list, # Lists of values
@@ -75,7 +77,7 @@ def md_table(
     lines = [header, ["---"]*len(header), *[[md_cell(v) for v in r] for r in rows]]
     return "\n".join("| " + " | ".join(map(str, l)) + " |" for l in lines)
 
-# %% ../../nbs/evaluation/04_report.ipynb #65175244
+# %% ../../nbs/evaluation/04_report.ipynb #43284b82
 def interval_text(
     e:dict, # With the ends of an interval
     low:str="low", # Key of the lower end
@@ -84,7 +86,7 @@ def interval_text(
     "Format an interval"
     return "–" if np.isnan(e[low]) else f"{md_cell(float(e[low]))} to {md_cell(float(e[high]))}"
 
-# %% ../../nbs/evaluation/04_report.ipynb #f6af1797
+# %% ../../nbs/evaluation/04_report.ipynb #7e0ae847
 REPORT_METRICS = {   # task -> metrics of the first table
     "regression": ["srocc", "plcc", "final", "r2", "rmse", "mae"],
     "binary": ["roc_auc", "ap", "f1_weighted", "accuracy"],
@@ -106,17 +108,18 @@ class Scores:
     rows: pd.DataFrame|None = None # The table's rows of the predictions
     days: dict = field(default_factory=dict) # For a sequence: name of a model -> `per_day` frame
 
-# %% ../../nbs/evaluation/04_report.ipynb #8d096d2c
+# %% ../../nbs/evaluation/04_report.ipynb #4a3de6b8
 @patch
 def __repr__(self:Scores):
     k = HEADLINE[self.task]
     e,n = self.metrics[k],self.about["n"]
-    return f"Scores({k} {md_cell(e['value'])}, 95 % {interval_text(e)}, {n} videos, {len(self.baselines)} baselines, {len(self.slices)} slices)"
+    return (f"Scores({k} {md_cell(e['value'])}, 95 % {interval_text(e)}, {n} videos, {len(self.baselines)} baselines, "
+        f"{len(self.slices)} slices)")
 
-# %% ../../nbs/evaluation/04_report.ipynb #bb3bc778
+# %% ../../nbs/evaluation/04_report.ipynb #273898b6
 def _has_truth(preds): return preds[value_columns(preds, "truth")].notna().any(axis=1)
 
-# %% ../../nbs/evaluation/04_report.ipynb #23780d89
+# %% ../../nbs/evaluation/04_report.ipynb #184940de
 @patch(as_prop=True)
 def scored(self:Scores) -> pd.DataFrame: # Predictions with a truth
     "Rows that the scores are computed from"
@@ -128,7 +131,7 @@ def unlabeled(self:Scores) -> pd.DataFrame: # Predictions without truth
     "Rows that are not scored"
     return self.predictions[~_has_truth(self.predictions)].reset_index(drop=True)
 
-# %% ../../nbs/evaluation/04_report.ipynb #68734c25
+# %% ../../nbs/evaluation/04_report.ipynb #a7fab315
 def _errors(t, p):
     "Error, truth and prediction of each video; means over the days of a sequence"
     if t.ndim == 1: return np.abs(t-p),t,p
@@ -149,7 +152,7 @@ def cases(self:Scores,
     return pd.DataFrame({"case": ["best"]*k + ["worst"]*k, "video_id": frame["video_id"].to_numpy()[rows],
         "truth": t[rows], "prediction": p[rows], "error": e[rows]})
 
-# %% ../../nbs/evaluation/04_report.ipynb #3e282edc
+# %% ../../nbs/evaluation/04_report.ipynb #92b9f862
 def _natural(label, t, p):
     "Truth and prediction in the natural unit, `None` if there is none or it is the same"
     if label is None or t.ndim != 1 or not hasattr(label, "inverse"): return None
@@ -165,11 +168,11 @@ def _score_all(t, p, task, groups, label, n_boot, seed):
         out |= {f"{k}_natural": v for k,v in more.items()}
     return out
 
-# %% ../../nbs/evaluation/04_report.ipynb #96e0c02e
+# %% ../../nbs/evaluation/04_report.ipynb #108630a1
 def _frame(preds, source):
     return check_predictions(preds, source) if isinstance(preds, pd.DataFrame) else read_predictions(preds)
 
-# %% ../../nbs/evaluation/04_report.ipynb #25c33ee2
+# %% ../../nbs/evaluation/04_report.ipynb #910ed584
 def _baseline_values(frame, b, name, part, window):
     "Predictions of a baseline in the order of `frame`, `(n,)` or `(n, T)`"
     b = select_days(rows_of_part(_frame(b, f"baseline {name}"), part, f"baseline {name}"), window)
@@ -177,7 +180,7 @@ def _baseline_values(frame, b, name, part, window):
     b = align(frame, b, ("the model's", f"those of baseline {name}"))
     return b[value_columns(b, "prediction")].to_numpy(float)
 
-# %% ../../nbs/evaluation/04_report.ipynb #573743c2
+# %% ../../nbs/evaluation/04_report.ipynb #7ead6529
 def _baseline_entry(d):
     difference = dict(value=d["difference"], low=d["low"], high=d["high"], p=d["p"])
     return dict(value=d["b"], low=d["b_low"], high=d["b_high"], n=d["n"], difference=difference)
@@ -193,25 +196,27 @@ def _score_baselines(frame, baselines, part, task, groups, n_boot, seed, window=
     found = paired_all(t, p, list(others.values()), quick, groups, n_boot, seed)
     return {name: {k: _baseline_entry(d) for k,d in f.items()} for name,f in zip(others, found)},others
 
-# %% ../../nbs/evaluation/04_report.ipynb #aaae78dc
+# %% ../../nbs/evaluation/04_report.ipynb #6b0f6d30
 def _with_authors(frame, rows, groups):
     "The creator column under the name `author`, from the predictions or the table; none if no creator is known"
     source = next((s[groups] for s in (frame, rows) if s is not None and groups in s), None) if groups else None
     if source is None: return frame
     names = source.astype(object).where(source.notna(), "")
-    return frame.assign(author=names.to_numpy()) if (names != "").any() else frame.drop(columns="author", errors="ignore")
+    if (names == "").all(): return frame.drop(columns="author", errors="ignore")
+    return frame.assign(author=names.to_numpy())
 
 # %% ../../nbs/evaluation/04_report.ipynb #5b40df4b
 def _creators(g): return int(cluster_codes(len(g), g).max()+1)
 
-# %% ../../nbs/evaluation/04_report.ipynb #a1f6b009
+# %% ../../nbs/evaluation/04_report.ipynb #1efe5a03
 def _threshold_note(t, p, threshold):
     c = class_scores(confusion(t, p, threshold))
     values = ", ".join(f"{name} {c[k]:.3f}" for k,name in (("accuracy", "accuracy"), ("f1_weighted", "weighted "
         "F1"), ("precision", "precision"), ("recall", "recall")))
-    return f"Called 1 above {threshold:.3f}, the threshold with the best weighted F1 on validation rows: {values}. The tables call at .5."
+    return (f"Called 1 above {threshold:.3f}, the threshold with the best weighted F1 on validation rows: {values}. "
+        f"The tables call at .5.")
 
-# %% ../../nbs/evaluation/04_report.ipynb #37ac2884
+# %% ../../nbs/evaluation/04_report.ipynb #8c9846ff
 def _extremes_note(s, label, n):
     "Scores of a label of extremes on all videos with a value, the middle included"
     v,a = label.column_values(s.rows),s.about
@@ -233,32 +238,36 @@ def _class_notes(s, label, threshold, t, p):
     extremes = s.about["label"] == "extremes" and s.rows is not None and hasattr(label, "column_values")
     return out + (_extremes_note(s, label, len(t)) if extremes else [])
 
-# %% ../../nbs/evaluation/04_report.ipynb #a2d77b75
+# %% ../../nbs/evaluation/04_report.ipynb #212aaacf
 def _few(ids, k=5): return ", ".join(map(str, ids[:k])) + (" …" if len(ids) > k else "")
 
-# %% ../../nbs/evaluation/04_report.ipynb #7bd455f7
+# %% ../../nbs/evaluation/04_report.ipynb #26683f67
 def _row_notes(s, table):
     "Notes on days and rows"
     a,n = s.about,len(s.predictions)
     if "days" in a:
         first,last = a["days"]
         yield f"Days {first} to {last} after publication count." if first < last else f"Only day {first} counts."
-    if a["unlabeled"]: yield f"{a['unlabeled']} of {n} predicted videos have no truth and are not scored: {_few(s.unlabeled['video_id'])}."
+    if a["unlabeled"]:
+        yield (f"{a['unlabeled']} of {n} predicted videos have no truth and are not scored: "
+            f"{_few(s.unlabeled['video_id'])}.")
     if table is not None and "part" not in s.predictions and n < len(table):
         yield f"The predictions cover {n} of the {len(table)} videos of the table."
 
-# %% ../../nbs/evaluation/04_report.ipynb #5bcb3d30
+# %% ../../nbs/evaluation/04_report.ipynb #ea5bea7c
 def _interval_notes(s, g):
     "Notes on resamples"
     a = s.about
     if not a["n_boot"]: yield "No intervals were computed (n_boot=0)."
-    elif g is None: yield f"Intervals: 95 %, {a['n_boot']} resamples of videos. No creators are known; if creators repeat, the intervals are too narrow."
+    elif g is None:
+        yield (f"Intervals: 95 %, {a['n_boot']} resamples of videos. No creators are known; if creators repeat, the "
+            f"intervals are too narrow.")
     else: yield f"Intervals: 95 %, {a['n_boot']} resamples of {a['creators']} creators" + (", few enough for the "
         "intervals themselves to be rough." if a["creators"] < 20 else ".")
     fewer = [f"{k} {n}" for k,n in SLOW_METRICS.items() if k in s.metrics and n < a["n_boot"]]
     if fewer: yield f"Fewer resamples for slow metrics: {', '.join(fewer)}."
 
-# %% ../../nbs/evaluation/04_report.ipynb #bb1d7127
+# %% ../../nbs/evaluation/04_report.ipynb #f2edd39b
 def _metric_notes(s, g, t, p):
     "Notes on single metrics"
     undefined = [k for k,v in s.metrics.items() if np.isnan(v["value"])]
@@ -279,7 +288,7 @@ def _notes(s, table, label, small, g, t, p):
         "where the truth varies less.")
     return out
 
-# %% ../../nbs/evaluation/04_report.ipynb #72ecc59f
+# %% ../../nbs/evaluation/04_report.ipynb #0f600403
 def _load_rows(preds, table, label, part, groups, days):
     "Predictions with truth and creators, and their rows of the table"
     frame = select_days(rows_of_part(_frame(preds, "predictions"), part).reset_index(drop=True), days)
@@ -288,7 +297,7 @@ def _load_rows(preds, table, label, part, groups, days):
     if not _has_truth(frame).any(): raise InputError(f"None of the {len(frame)} predicted videos has a truth: there is nothing to score.")
     return frame,rows
 
-# %% ../../nbs/evaluation/04_report.ipynb #90fe7ef9
+# %% ../../nbs/evaluation/04_report.ipynb #761cbe84
 def _describe(task, label, frame, g, ceiling, show_frames, **more):
     "Facts for `Scores.about`, as `metrics.json` stores them"
     ok = _has_truth(frame)
@@ -302,7 +311,7 @@ def _describe(task, label, frame, g, ceiling, show_frames, **more):
 
 # %% ../../nbs/evaluation/04_report.ipynb #377e4a49
 def evaluate(
-    preds:pd.DataFrame|str|os.PathLike, # `video_id`, `prediction` (or one column a day), perhaps `truth part author missing`; or a file
+    preds:pd.DataFrame|str|os.PathLike, # `video_id`, `prediction`, perhaps `truth part author missing`; or a file
     table:pd.DataFrame|None=None, # The videos; needed for a truth by label, for slices and pictures
     label=None, # A fitted `Label`; needed if the predictions contain no truth
     out:str|os.PathLike|None=None, # Folder to write the report to; `None`: nothing is written
@@ -316,7 +325,7 @@ def evaluate(
     notes:list|tuple=(), # Sentences for the report, e.g. on the protocol
     days:tuple|str|None=None, # First and last true day of a sequence, e.g. `(2, 30)` or `"2-30"`; `None`: all
     show_frames:bool=False, # Show the best and worst cases by frames of their videos, not by their thumbnails
-    threshold:float|None=None, # Probability above which class 1 is predicted, chosen on validation rows; noted beside the scores at .5
+    threshold:float|None=None, # Probability above which class 1 is predicted, from validation rows; noted beside .5
 ) -> Scores: # Also written to `out`
     "Score predictions; raises `InputError` for data that cannot be scored"
     in_range("n_boot", n_boot, 0)
@@ -333,18 +342,19 @@ def evaluate(
     slices,small = score_slices(known, known_rows, task, g, min(n_boot, 300), seed)
     about = _describe(task, label, frame, g, ceiling, show_frames, part=part, n_boot=n_boot, seed=seed)
     scores = Scores(task, metrics, frame, base, slices, [], about, title or "Evaluation", rows)
-    scores.notes = [*notes, *_class_notes(scores, label, threshold, t, p), *_notes(scores, table, label, small, g, t, p)]
+    scores.notes = [*notes, *_class_notes(scores, label, threshold, t, p)]
+    scores.notes += _notes(scores, table, label, small, g, t, p)
     if task == "sequence": scores.days = {k: per_day(t, q, days_of(known)) for k,q in ({"model": p} | others).items()}
     if out is not None: scores.save(out)
     return scores
 
-# %% ../../nbs/evaluation/04_report.ipynb #0e33a987
+# %% ../../nbs/evaluation/04_report.ipynb #8fe53ab7
 def _reached(k, value, best):
     "Share of the ceiling; empty without a ceiling, `–` for an error metric"
     if best is None: return ""
     return f"{value/best:.0%}" if best and METRICS[k].better == "high" and value == value else "–"
 
-# %% ../../nbs/evaluation/04_report.ipynb #d231529b
+# %% ../../nbs/evaluation/04_report.ipynb #b83169f2
 def _headline(s):
     "Table of the main metrics"
     top = s.about["ceiling"] or {}
@@ -355,7 +365,7 @@ def _headline(s):
         rows.append([k, e["value"], interval_text(e), e["n"], *ceiling, METRICS[k].meaning])
     return md_table(header, rows)
 
-# %% ../../nbs/evaluation/04_report.ipynb #61d23e7f
+# %% ../../nbs/evaluation/04_report.ipynb #392b4874
 def _against(s):
     "Table of the model beside its baselines"
     columns,head = REPORT_METRICS[s.task][:4],HEADLINE[s.task]
@@ -374,10 +384,11 @@ def _slice_table(s):
     x,y = s.metrics[a],s.metrics[b]
     rows = [["all", "", s.about["n"], x["value"], interval_text(x), y["value"], interval_text(y)]]
     span = lambda r, k: interval_text(r, f"{k}_low", f"{k}_high")
-    for r in s.slices.to_dict("records"): rows.append([r["slice"], r["level"], r["n"], r[a], span(r, a), r[b], span(r, b)])
+    for r in s.slices.to_dict("records"):
+        rows.append([r["slice"], r["level"], r["n"], r[a], span(r, a), r[b], span(r, b)])
     return md_table(["slice", "", "n", a, "interval", b, "interval"], rows)
 
-# %% ../../nbs/evaluation/04_report.ipynb #e7619660
+# %% ../../nbs/evaluation/04_report.ipynb #96c2a587
 def _subject(s):
     a = s.about
     part = f" of part {a['part']}" if a["part"] and "part" in s.predictions else ""
@@ -392,7 +403,7 @@ def _repr_markdown_(self:Scores) -> str:
     if self.baselines: parts.append(_against(self))
     return "\n\n".join(parts + ["\n".join(f"- {md_cell(n)}" for n in self.notes)])
 
-# %% ../../nbs/evaluation/04_report.ipynb #71ac964d
+# %% ../../nbs/evaluation/04_report.ipynb #e96dc258
 def _case_image(paths, kinds):
     "The first readable picture of a case, `None` if there is none"
     images = (report_image(path, k == "video_path") for k,path in zip(kinds, paths) if isinstance(path, str))
@@ -414,26 +425,28 @@ def _strips(s):
     if lost and note not in s.notes: s.notes.append(note)
     return out
 
-# %% ../../nbs/evaluation/04_report.ipynb #0a176e1e
+# %% ../../nbs/evaluation/04_report.ipynb #d0795644
 _CLASSES = {"extremes": ("low", "high"), "above": ("below", "above")}
 
-# %% ../../nbs/evaluation/04_report.ipynb #30907637
+# %% ../../nbs/evaluation/04_report.ipynb #ae0e4ce3
 def _regression_figures(s, t, p, unit):
     return dict(truth=plot_truth(t, p, unit), residuals=plot_residuals(t, p, unit),
         residual_trend=plot_residual_trend(t, p, unit), percentiles=plot_percentiles(t, p))
 
-# %% ../../nbs/evaluation/04_report.ipynb #c103328f
+# %% ../../nbs/evaluation/04_report.ipynb #d4515fba
 def _binary_figures(s, t, p, unit):
     curves = dict(roc=plot_roc(t, p), pr=plot_pr(t, p)) if 0 < t.sum() < len(t) else {}
     names = _CLASSES.get(s.about["label"], ("0", "1"))
-    return curves | dict(confusion=plot_confusion(t, p, names), thresholds=plot_thresholds(t, p), calibration=plot_calibration(t, p))
+    return curves | dict(confusion=plot_confusion(t, p, names), thresholds=plot_thresholds(t, p),
+        calibration=plot_calibration(t, p))
 
-# %% ../../nbs/evaluation/04_report.ipynb #4babab4f
+# %% ../../nbs/evaluation/04_report.ipynb #31156ceb
 def _sequence_figures(s, t, p, unit):
     days = days_of(s.scored)
-    return dict(days=plot_days(s.days, unit), curves=plot_curves(t, p, days, unit), day_calibration=plot_day_calibration(t, p, days, unit))
+    return dict(days=plot_days(s.days, unit), curves=plot_curves(t, p, days, unit),
+        day_calibration=plot_day_calibration(t, p, days, unit))
 
-# %% ../../nbs/evaluation/04_report.ipynb #8891b1da
+# %% ../../nbs/evaluation/04_report.ipynb #65b4ae0c
 _FIGURES = {"regression": _regression_figures, "binary": _binary_figures, "sequence": _sequence_figures}
 
 # %% ../../nbs/evaluation/04_report.ipynb #0309773f
@@ -447,7 +460,7 @@ def figures(self:Scores) -> dict: # File name -> figure
     if len(slices): out["slices"] = plot_slices(slices.rename(columns=columns).head(30), a, self.metrics[a]["value"])
     return out | _strips(self)
 
-# %% ../../nbs/evaluation/04_report.ipynb #3cdc9613
+# %% ../../nbs/evaluation/04_report.ipynb #72fc9f51
 _CAPTIONS = dict(   # file name of a figure -> caption
     truth="Truth against prediction", residuals="Residuals", residual_trend="Residual against prediction",
     percentiles="Percentiles", slices="Slices", roc="ROC curve", pr="Precision and recall", confusion="Confusion "
@@ -456,13 +469,13 @@ _CAPTIONS = dict(   # file name of a figure -> caption
     day_calibration="Calibration over days", learning="Learning curve", cases_best="Best cases", cases_worst="Worst "
         "cases")
 
-# %% ../../nbs/evaluation/04_report.ipynb #6014b2b6
+# %% ../../nbs/evaluation/04_report.ipynb #472f9aa5
 def _metric_row(k, e):
     m = METRICS[k.removesuffix("_natural")]
     return [k, e["value"], interval_text(e), e["n"], m.better, m.meaning + (" (natural "
         "unit)" if k.endswith("_natural") else "")]
 
-# %% ../../nbs/evaluation/04_report.ipynb #881c26e4
+# %% ../../nbs/evaluation/04_report.ipynb #8ae56ae5
 def _day_table(frame):
     rows = frame.astype({"day": int, "n": int}).astype(object).values.tolist()
     return md_table(["day", "n", "MAE", "MSE", "Spearman"], rows)
@@ -493,41 +506,43 @@ def to_dict(self:Scores) -> dict: # JSON values
     "Collect the content of `metrics.json`: every metric by name, then `baselines`, `about` and `notes`"
     return self.metrics | {"baselines": self.baselines, "about": self.about, "notes": self.notes}
 
-# %% ../../nbs/evaluation/04_report.ipynb #e252528c
+# %% ../../nbs/evaluation/04_report.ipynb #e55860e0
 def _write_dated(frame, rows, path):
     "One row a video and day, with the date"
     long = dated(frame, None if rows is None or "published_at" not in rows else rows["published_at"])
     for c in ("video_id", "part"): long[c] = long[c].astype(object).map(guard)
     long.to_csv(path, index=False, float_format="%.6g", encoding="utf-8")
 
-# %% ../../nbs/evaluation/04_report.ipynb #cd690e81
+# %% ../../nbs/evaluation/04_report.ipynb #545755ae
 def _write_files(s, work, log):
     figures = s.figures()
     if log.is_file():
         try: figures["learning"] = plot_learning(log)
         except (InputError, pd.errors.EmptyDataError, pd.errors.ParserError) as e: s.notes.append(f"log.csv could not be drawn: {e}")
     (work/"plots").mkdir()
-    for k,f in figures.items(): (work/"plots"/f"{k}.png").write_bytes(png(f, colours=0 if k.startswith("cases") else 80))
+    for k,f in figures.items():
+        (work/"plots"/f"{k}.png").write_bytes(png(f, colours=0 if k.startswith("cases") else 80))
     frame = s.predictions if "part" in s.predictions else s.predictions.assign(part=s.about["part"] or "")
     write_predictions(frame, work/"predictions.csv")
     if s.task == "sequence": _write_dated(frame, s.rows, work/"curves.csv")
     (work/"report.md").write_text(s.report(list(figures)), encoding="utf-8")
     write_json(work/"metrics.json", s.to_dict())
 
-# %% ../../nbs/evaluation/04_report.ipynb #c45a34be
+# %% ../../nbs/evaluation/04_report.ipynb #ddc14d78
 def _move(work, out):
     "Move finished files into the target, `metrics.json` last"
     (out/"plots").mkdir(parents=True, exist_ok=True)
     (out/"metrics.json").unlink(missing_ok=True)
     last = [work/k for k in ("predictions.csv", "report.md", "metrics.json")]
-    for f in [*sorted((work/"plots").iterdir()), *work.glob("curves.csv"), *last]: os.replace(f, out/f.relative_to(work))
+    files = [*sorted((work/"plots").iterdir()), *work.glob("curves.csv"), *last]
+    for f in files: os.replace(f, out/f.relative_to(work))
 
 # %% ../../nbs/evaluation/04_report.ipynb #681b1df2
 @patch
 def save(self:Scores,
     out:str|os.PathLike, # Folder, created if it does not exist; other files in it stay
 ) -> Path: # The folder
-    "Write `plots/*.png`, `predictions.csv`, for a sequence `curves.csv`, `report.md` and `metrics.json`; raises `PopnbError` on failure"
+    "Write figures, `predictions.csv`, `curves.csv` (sequence), `report.md` and `metrics.json`; raises `PopnbError`"
     out = Path(out)
     with work_folder(out) as work:
         try:

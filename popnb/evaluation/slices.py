@@ -18,10 +18,10 @@ def _script(title):
     if not isinstance(title, str) or not title.strip(): return "no title"
     return script_of(title) or "no letters"
 
-# %% ../../nbs/evaluation/02_slices.ipynb #6103d9cb
+# %% ../../nbs/evaluation/02_slices.ipynb #063fc0ba
 def _short(x): return f"{x:,.0f}" if abs(x) >= 100 else f"{x:.3g}"
 
-# %% ../../nbs/evaluation/02_slices.ipynb #423af7e4
+# %% ../../nbs/evaluation/02_slices.ipynb #0ed309dc
 def _quarters(v, unit):
     "Name of the quarter of each value; `unknown` if it is missing"
     v = pd.to_numeric(v, errors="coerce").astype(float)
@@ -48,13 +48,17 @@ def slice_columns(
     if size: out[f"creator's {'followers' if size == 'followers' else 'posts'}"] = _quarters(rows[size], "")
     return out
 
-# %% ../../nbs/evaluation/02_slices.ipynb #635ff072
-SLICED = {"regression": ("srocc", "mae"), "binary": ("roc_auc", "accuracy"), "sequence": ("amae", "asrc")}   # metrics by task
+# %% ../../nbs/evaluation/02_slices.ipynb #6beb6730
+SLICED = {   # task -> two metrics
+    "regression": ("srocc", "mae"),
+    "binary": ("roc_auc", "accuracy"),
+    "sequence": ("amae", "asrc"),
+}
 
-# %% ../../nbs/evaluation/02_slices.ipynb #5958ff67
+# %% ../../nbs/evaluation/02_slices.ipynb #ba60842b
 def _level_start(level): return np.inf if level == "unknown" else float(level.split()[0].replace(",", ""))
 
-# %% ../../nbs/evaluation/02_slices.ipynb #71db2205
+# %% ../../nbs/evaluation/02_slices.ipynb #94834b9a
 def _missing_levels(preds):
     "Slices by missing input as `(name, level, mask)`"
     if "missing" not in preds: return
@@ -82,7 +86,7 @@ def score_slices(
     n_boot:int=300, # Number of bootstrap resamples
     seed:int=0, # Of the resamples
     least:int=10, # Smallest number of videos of a slice
-) -> tuple[pd.DataFrame,int]: # One row a slice: `slice level n` and value, low, high of two metrics; number of slices left out
+) -> tuple[pd.DataFrame,int]: # `slice level n` and two metrics with intervals; number of slices left out
     "Compute two metrics with intervals in every slice"
     t,p = arrays(preds)
     out,small,ends = [],0,{"": "value", "_low": "low", "_high": "high"}

@@ -19,7 +19,7 @@ from ..core import InputError, in_range, one_of
 from ..media.image import Box
 from ..plots.figures import BLUE, GREY, ORANGE, RED, canvas, png
 
-# %% ../../nbs/explain/03_attention.ipynb #2973a828
+# %% ../../nbs/explain/03_attention.ipynb #c77a8c11
 FUSIONS = {"mean": np.mean, "max": np.max, "min": np.min}
 
 # %% ../../nbs/explain/03_attention.ipynb #6fe8457c
@@ -36,7 +36,7 @@ def _fuse_heads(A, how, discard, i):
     total = A.sum(1, keepdims=True)
     return np.where(total > 0, A/np.where(total > 0, total, 1), np.eye(len(A)))
 
-# %% ../../nbs/explain/03_attention.ipynb #9fb4e052
+# %% ../../nbs/explain/03_attention.ipynb #f5414c03
 def attention_rollout(
     attentions:list, # One `(heads, n, n)` a layer, the first layer first; rows sum to 1
     head_fusion:str="mean", # How heads are combined: `mean`, `max` or `min`
@@ -55,10 +55,10 @@ def attention_rollout(
     for A in layers: out = (residual*np.eye(len(A)) + (1-residual)*A) @ out
     return out
 
-# %% ../../nbs/explain/03_attention.ipynb #e78e72d3
+# %% ../../nbs/explain/03_attention.ipynb #6a0f07e4
 def _split_heads(x, heads): return x.unflatten(-1, (heads, -1)).transpose(1, 2).float()
 
-# %% ../../nbs/explain/03_attention.ipynb #f2693cc2
+# %% ../../nbs/explain/03_attention.ipynb #100d8915
 def _torch_qkv(m, query, key, value, attn_mask=None, **_):
     import torch.nn.functional as F
     packed = m.in_proj_weight is not None
@@ -74,35 +74,35 @@ def _open_clip_qkv(m, x, attn_mask=None):
     q,k,v = (_split_heads(o, m.num_heads) for o in F.linear(x, m.in_proj_weight, m.in_proj_bias).chunk(3, dim=-1))
     return m.ln_q(q), m.ln_k(k), v, m.scale, attn_mask
 
-# %% ../../nbs/explain/03_attention.ipynb #7e29bff5
+# %% ../../nbs/explain/03_attention.ipynb #f0fb1942
 def _timm_qkv(m, x, attn_mask=None, **_):
     q,k,v = (_split_heads(o, m.num_heads) for o in m.qkv(x).chunk(3, dim=-1))
     return m.q_norm(q), m.k_norm(k), v, m.scale, attn_mask
 
-# %% ../../nbs/explain/03_attention.ipynb #13e78792
+# %% ../../nbs/explain/03_attention.ipynb #c55ab859
 def _timm_pool_qkv(m, x, attn_mask=None):
     if m.pos_embed is not None: x = x + m.pos_embed[None].to(x.dtype)
     q,(k,v) = m.q(m.latent.expand(len(x), -1, -1)),m.kv(x).chunk(2, dim=-1)
     q,k,v = (_split_heads(o, m.num_heads) for o in (q, k, v))
     return m.q_norm(q), m.k_norm(k), v, m.scale, attn_mask
 
-# %% ../../nbs/explain/03_attention.ipynb #b4bf5d53
-ATTENTION_READERS = {   # (package, class) of an attention module -> queries, keys, values, scale and mask from its arguments
+# %% ../../nbs/explain/03_attention.ipynb #565f89fc
+ATTENTION_READERS = {   # (package, class) of an attention module -> function that returns q, k, v, scale and mask
     ("torch", "MultiheadAttention"): _torch_qkv,
     ("open_clip", "Attention"): _open_clip_qkv,
     ("timm", "Attention"): _timm_qkv,
     ("timm", "AttentionPoolLatent"): _timm_pool_qkv,
 }
 
-# %% ../../nbs/explain/03_attention.ipynb #1832e712
+# %% ../../nbs/explain/03_attention.ipynb #d40f9195
 def _reader(module): return ATTENTION_READERS.get((type(module).__module__.partition(".")[0], type(module).__name__))
 
-# %% ../../nbs/explain/03_attention.ipynb #8dd9e9c5
+# %% ../../nbs/explain/03_attention.ipynb #1eb1bd29
 def _read(module, args, kwargs):
     "Queries, keys, values, scale and mask of a call"
     return _reader(module)(module, **inspect.signature(module.forward).bind(*args, **kwargs).arguments)
 
-# %% ../../nbs/explain/03_attention.ipynb #a7cfd8a6
+# %% ../../nbs/explain/03_attention.ipynb #5ade1362
 def _softmax_weights(q, k, scale, mask):
     "Attention weights `(batch, heads, queries, keys)`"
     s = q @ k.transpose(-1, -2) * scale
@@ -151,14 +151,15 @@ class EncoderAttention:
         s = self.shares(**options)[self.prefix:]
         return (s*len(s)/max(s.sum(), 1e-12)).reshape(self.grid)
 
-# %% ../../nbs/explain/03_attention.ipynb #735c59cb
+# %% ../../nbs/explain/03_attention.ipynb #c78d6a68
 def _image_layout(visual):
     "Patch grid, number of prefix tokens and pooling of an image encoder"
     trunk = getattr(visual, "trunk", visual)
     if hasattr(trunk, "patch_embed") and hasattr(trunk, "global_pool"):            # timm
         pool = {"token": "tok"}.get(trunk.global_pool, trunk.global_pool)
         return tuple(trunk.patch_embed.grid_size), trunk.num_prefix_tokens, pool
-    if hasattr(visual, "grid_size") and hasattr(visual, "transformer"): return tuple(visual.grid_size), 1, visual.pool_type
+    if hasattr(visual, "grid_size") and hasattr(visual, "transformer"):
+        return tuple(visual.grid_size), 1, visual.pool_type
     raise InputError(f"The image tower is a {type(trunk).__name__}, which has no attention to roll out; use occlusion, which works for every model.")
 
 # %% ../../nbs/explain/03_attention.ipynb #43864f56
@@ -171,7 +172,7 @@ def _pooling(how, n, prefix, pooled):
     else: raise InputError(f"An image tower that pools by {how!r} is not read out; use occlusion, which works for every model.")
     return out
 
-# %% ../../nbs/explain/03_attention.ipynb #56ae8e9a
+# %% ../../nbs/explain/03_attention.ipynb #40870b61
 def image_attention(
     visual, # Image encoder of open_clip (`model.visual`) or a vision transformer of timm
     pixels, # Tensor `(3, H, W)`, preprocessed for the encoder
@@ -228,7 +229,7 @@ def resize_map(
     resized = Image.fromarray(np.asarray(heat, np.float32)).resize((width, height), how)
     return np.asarray(resized).clip(np.min(heat), np.max(heat))
 
-# %% ../../nbs/explain/03_attention.ipynb #8e380ecd
+# %% ../../nbs/explain/03_attention.ipynb #9720245c
 def place_map(
     heat:np.ndarray, # `(rows, columns)`, of the crop
     box:Box, # The crop, in pixels of the whole picture
@@ -242,13 +243,13 @@ def place_map(
     out[top:bottom, left:right] = resize_map(heat, bottom-top, right-left, smooth)
     return out
 
-# %% ../../nbs/explain/03_attention.ipynb #1ba4df97
+# %% ../../nbs/explain/03_attention.ipynb #00221abb
 def _colours(signed):
     from matplotlib.colors import LinearSegmentedColormap
     colours = [RED, "#ffffff", BLUE] if signed else ["#000000", "#5b2c83", ORANGE, "#fff7bc"]
     return LinearSegmentedColormap.from_list("popnb", colours)
 
-# %% ../../nbs/explain/03_attention.ipynb #209707da
+# %% ../../nbs/explain/03_attention.ipynb #272452a4
 def _limits(values, signed):
     v = np.asarray(values, float)
     top = max(float(np.nanmax(np.abs(v))) if np.isfinite(v).any() else 0, 1e-9)
@@ -263,13 +264,13 @@ def _photo(fig):
     image.save(out, format="png", optimize=True)
     return out.getvalue()
 
-# %% ../../nbs/explain/03_attention.ipynb #a9f39353
+# %% ../../nbs/explain/03_attention.ipynb #43f01db0
 def _opacity(full, high, signed):
     "`(H, W)` opacity of a map: 0 where it has no value"
     strength = np.abs(np.nan_to_num(full))/high
     return np.where(np.isfinite(full), .15 + .7*strength if signed else .35 + .4*strength, 0)
 
-# %% ../../nbs/explain/03_attention.ipynb #ea91c107
+# %% ../../nbs/explain/03_attention.ipynb #dc207eb5
 def overlay(
     view:np.ndarray, # uint8 `(H, W, 3)`
     heat:np.ndarray, # `(rows, columns)`, or `(H, W)` with NaN outside the encoder's input
@@ -295,7 +296,7 @@ def overlay(
     bar.ax.tick_params(labelsize=7)
     return fig
 
-# %% ../../nbs/explain/03_attention.ipynb #5ade6278
+# %% ../../nbs/explain/03_attention.ipynb #9f975352
 @dataclass
 class OcclusionMap:
     "Attribution of each tile of a picture"
@@ -307,14 +308,14 @@ class OcclusionMap:
 # %% ../../nbs/explain/03_attention.ipynb #c27210a2
 FILLS = {"mean": "the mean colour of the region", "grey": "middle grey", "blur": "a blurred copy"}
 
-# %% ../../nbs/explain/03_attention.ipynb #89a1e709
+# %% ../../nbs/explain/03_attention.ipynb #aca838dc
 def _blurred(img):
     from PIL import Image
     h,w = img.shape[:2]
     small = Image.fromarray(img).resize((max(1, w//24), max(1, h//24)), Image.Resampling.BOX)
     return np.asarray(small.resize((w, h), Image.Resampling.BICUBIC))
 
-# %% ../../nbs/explain/03_attention.ipynb #1b7952ae
+# %% ../../nbs/explain/03_attention.ipynb #3c61dd38
 def occluded_images(
     picture:np.ndarray, # uint8 `(H, W, 3)`
     grid:tuple, # Rows and columns of tiles
@@ -356,14 +357,14 @@ def occlusion(
     out = np.asarray(out, dtype=float)
     return OcclusionMap((out[0]-out[1:]).reshape(grid), float(out[0]), len(out), calls)
 
-# %% ../../nbs/explain/03_attention.ipynb #cc6d059d
+# %% ../../nbs/explain/03_attention.ipynb #989eb883
 def _drawable(text):
     "The text with an empty box for each character that the default font cannot draw"
     from matplotlib.font_manager import findfont, get_font
     glyphs = get_font(findfont("DejaVu Sans")).get_charmap()
     return "".join(c if ord(c) in glyphs and c.isprintable() else "□" for c in text).replace("$", r"\$")
 
-# %% ../../nbs/explain/03_attention.ipynb #84cb0cbf
+# %% ../../nbs/explain/03_attention.ipynb #8d308790
 def _word_boxes(texts):
     "`(x, row, width)` of each text in lines of at most 36 units"
     x,row,boxes = 0.,0,[]
@@ -382,7 +383,7 @@ def _draw_word(ax, i, text, colour, x, y, width):
     ax.text(x+width/2, y, text, ha="center", va="center", fontsize=8.5, family="DejaVu Sans Mono", color=ink)
     ax.text(x+.1, y+.48, str(i+1), ha="left", va="bottom", fontsize=5.5, color=GREY)
 
-# %% ../../nbs/explain/03_attention.ipynb #119cac66
+# %% ../../nbs/explain/03_attention.ipynb #6b33401b
 def word_strip(
     words:list, # Pieces of a text
     values:np.ndarray, # `(n,)`, one a piece

@@ -19,7 +19,7 @@ from ..models.network_predictor import NetworkPredictor
 from ..models.predictor import resolve_modalities
 from ..plots.figures import BLUE, GREY, RED, canvas, png
 
-# %% ../../nbs/explain/07_audio.ipynb #ed1bb4e5
+# %% ../../nbs/explain/07_audio.ipynb #6f0afdad
 FADE = 160 # samples within which a replacement is faded in and out
 
 # %% ../../nbs/explain/07_audio.ipynb #f430b3de
@@ -35,14 +35,14 @@ def audio_windows(
     if seconds < 3*length-1e-6: return np.zeros((0, 2))
     return sliding_windows(np.arange(0, seconds, .01)[None], length)
 
-# %% ../../nbs/explain/07_audio.ipynb #8832ca1d
+# %% ../../nbs/explain/07_audio.ipynb #8b598442
 def _log_mel(x):
     "`(steps, bands)` log-mel energies"
     import torch
     from popnb.models.videollama2.filterbank import log_mel
     return log_mel(torch.from_numpy(np.ascontiguousarray(x, np.float32))).numpy()
 
-# %% ../../nbs/explain/07_audio.ipynb #2aa3ecc4
+# %% ../../nbs/explain/07_audio.ipynb #62056499
 def _typical_piece(x, starts, k):
     "Start of the piece of `k` samples with the most typical mean log-mel energies"
     from popnb.models.videollama2.filterbank import FBANK_HOP, FBANK_WINDOW
@@ -89,7 +89,7 @@ def audio_occlusion(
     s = np.concatenate(scores)
     return TemporalOcclusion(np.asarray(spans, float).reshape(-1, 2), s[0]-s[1:], float(s[0]), len(s))
 
-# %% ../../nbs/explain/07_audio.ipynb #8c2d29db
+# %% ../../nbs/explain/07_audio.ipynb #b4f3f8e8
 def _draw_energies(ax, energy, seconds, at, v, least):
     vmin,vmax = np.percentile(energy, 20),energy.max()
     ax.imshow(energy, origin="lower", aspect="auto", extent=(0, seconds, 0, len(energy)), cmap="Greys",
@@ -101,7 +101,7 @@ def _draw_energies(ax, energy, seconds, at, v, least):
     ax.set_yticks([])
     ax.set_ylabel("pitch", fontsize=7)
 
-# %% ../../nbs/explain/07_audio.ipynb #8fc2e056
+# %% ../../nbs/explain/07_audio.ipynb #13d31e6e
 def _draw_curve(ax, at, v, label, pieces):
     x,y = np.repeat(at, 2)[1:-1],np.repeat(v, 2)
     ax.fill_between(x, y, 0, where=y >= 0, color=BLUE, lw=0)
@@ -148,14 +148,14 @@ def score_audio(
     inputs.read_audio = lambda i: variants[i]
     return score_inputs(model, inputs)
 
-# %% ../../nbs/explain/07_audio.ipynb #18c85d49
+# %% ../../nbs/explain/07_audio.ipynb #b0663c12
 def handles_missing_audio(
     model:NetworkPredictor, # Fitted audio-visual network
 ) -> bool: # Always true for `faithful`, where zeros replace missing sound
     "Check whether a run was trained on clips without sound"
     return bool(model.options["faithful"] or model.knows_absence)
 
-# %% ../../nbs/explain/07_audio.ipynb #ec6225e3
+# %% ../../nbs/explain/07_audio.ipynb #9e9a1dc7
 def _audio(context):
     "Samples of the clip's sound, and the start of each of its pieces in the clip, seconds"
     inputs = usable_inputs(context.model, context.row)
@@ -164,22 +164,22 @@ def _audio(context):
     length = len(x)/AUDIO_RATE/pieces
     return x,np.linspace(0, max(inputs.sound.times[0][1]-length, 0), pieces)
 
-# %% ../../nbs/explain/07_audio.ipynb #687ee932
+# %% ../../nbs/explain/07_audio.ipynb #714b88cb
 def _peak_in_clip(m, starts):
     "The window with the largest attribution, in seconds of the clip"
     a,b = m.peak
     return (a, b) if len(starts) == 1 else (starts[m.best], starts[m.best]+b-a)
 
-# %% ../../nbs/explain/07_audio.ipynb #9ea79aa7
+# %% ../../nbs/explain/07_audio.ipynb #a1f5f818
 def _whole_text(m, silent, faithful):
     "Sentence about the sound as a whole"
     if silent is None: return ("The attribution of the sound as a whole cannot be said: no clip was without sound when "
         "this run was trained, so its input for missing sound is untrained.")
-    if faithful: how = "With zeros for a sound, which is what the published code makes of a clip without any and of a silent one alike,"
-    else: how = "As a clip without sound"
+    how = "As a clip without sound"
+    if faithful: how = "With zeros for a sound, as in the published code for a missing and for a silent track alike,"
     return f"{how} it is {silent:.4g}: the attribution of the sound is {m.base-silent:+.3g}."
 
-# %% ../../nbs/explain/07_audio.ipynb #7bbcee3d
+# %% ../../nbs/explain/07_audio.ipynb #518f7c96
 def _window_text(m, starts, passes, batches):
     "Sentences about the windows"
     a,b = _peak_in_clip(m, starts)

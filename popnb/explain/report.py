@@ -43,15 +43,16 @@ def explain_contributions(context:ExplanationContext) -> list: # Two parts: inpu
         f"They say what the model did, not what would happen if something were changed.\n\n{markdown_table(rows)}")
     data = {"base": c.base[0], "prediction": c.prediction[0], "unit": context.unit, "by_input": by.to_dict()}
     columns = f"The largest single columns of {c.values.shape[1]}.\n\n{markdown_table(top)}"
-    single = Part("signals", "The largest single columns", columns, {"top": top.to_dict("records")}, c.plot(0, by="signal"))
+    records = {"top": top.to_dict("records")}
+    single = Part("signals", "The largest single columns", columns, records, c.plot(0, by="signal"))
     return [Part("contributions", "Contributions of the inputs", text, data, c.plot(0)), single]
 
-# %% ../../nbs/explain/04_report.ipynb #c1bf3762
+# %% ../../nbs/explain/04_report.ipynb #c26e2192
 def _write_png(path, picture):
     from PIL import Image
     Image.fromarray(picture).save(path, compress_level=1)
 
-# %% ../../nbs/explain/04_report.ipynb #395b51fe
+# %% ../../nbs/explain/04_report.ipynb #e2880e92
 def _coordinates(height, width):
     "Image whose red and green are the horizontal and vertical position, 0..255"
     x = np.broadcast_to(np.linspace(0, 255, width), (height, width))
@@ -64,7 +65,7 @@ def _ends(values, n):
     slope,start = np.polyfit(np.arange(len(values))+.5, values*(n-1)+.5, 1)
     return int(np.clip(round(start), 0, n-1)),int(np.clip(round(start + slope*len(values)), 1, n))
 
-# %% ../../nbs/explain/04_report.ipynb #aee80b9a
+# %% ../../nbs/explain/04_report.ipynb #069787be
 def visible_box(
     picture:np.ndarray, # uint8 `(H, W, 3)`
     encoder=None, # With `crop` and `view`; `None`: all of the content is the input
@@ -80,13 +81,13 @@ def visible_box(
     a,b = _ends(view[..., 1].mean(1), height),_ends(view[..., 0].mean(0), width)
     return Box(box.top+a[0], box.top+a[1], box.left+b[0], box.left+b[1])
 
-# %% ../../nbs/explain/04_report.ipynb #c341c770
+# %% ../../nbs/explain/04_report.ipynb #21b9599d
 def _tiles(box, n):
     "Rows and columns of about square tiles, `n` along the short side"
     h,w = box.bottom-box.top,box.right-box.left
     return max(1, round(n*h/min(h, w))),max(1, round(n*w/min(h, w)))
 
-# %% ../../nbs/explain/04_report.ipynb #c0798f30
+# %% ../../nbs/explain/04_report.ipynb #14e5a357
 def _occlude_thumbnail(context, picture, box):
     "`OcclusionMap` of the whole system"
     with tempfile.TemporaryDirectory() as d:
@@ -105,7 +106,7 @@ def _occlusion_text(o, context):
         f"the tiles change it by less than {np.median(np.abs(o.drop)):.2g} ({context.unit}). A region that resembles "
         f"the fill is not hidden by it; another fill may show more.")
 
-# %% ../../nbs/explain/04_report.ipynb #fafa471a
+# %% ../../nbs/explain/04_report.ipynb #23e14e8d
 @explainer("occlusion", when=lambda c: "thumbnail" in c.model.inputs and c.has("thumbnail_path"))
 def explain_occlusion(context:ExplanationContext) -> Part:
     "Measure the attribution of each region of the thumbnail by occlusion"
@@ -118,7 +119,7 @@ def explain_occlusion(context:ExplanationContext) -> Part:
     data |= {"fill": context.fill, "unit": context.unit}
     return Part("occlusion", "Attribution of thumbnail regions", _occlusion_text(o, context), data, fig)
 
-# %% ../../nbs/explain/04_report.ipynb #d171b586
+# %% ../../nbs/explain/04_report.ipynb #3a2e173a
 _UNSPACED = re.compile("[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]")   # Thai, Kana, Han
 _MOST_PIECES = 40                                                      # pieces of a text that are left out in turn
 
@@ -131,7 +132,7 @@ def leave_one_out_texts(
     split = [[(i, i+1) for i in range(a, b)] if _UNSPACED.search(text[a:b]) else [(a, b)] for a,b in spans]
     return [(text[a:b], " ".join((text[:a] + text[b:]).split())) for part in split for a,b in part]
 
-# %% ../../nbs/explain/04_report.ipynb #0ac6cb30
+# %% ../../nbs/explain/04_report.ipynb #4b40a8f7
 def _word_text(context, column, frame, n_pieces, scorings, whole):
     text = (f"Each word was left out and the video scored by the whole system: {scorings} scorings. "
         f"Blue words raise the score, red ones lower it. The attribution of the whole {column}, against no {column} at "
@@ -139,7 +140,7 @@ def _word_text(context, column, frame, n_pieces, scorings, whole):
     if n_pieces > _MOST_PIECES: text += f" Only the first {_MOST_PIECES} of {n_pieces} pieces were tried."
     return text + f"\n\n{markdown_table(frame)}"
 
-# %% ../../nbs/explain/04_report.ipynb #f03e76b2
+# %% ../../nbs/explain/04_report.ipynb #2553e028
 def word_occlusion(
     context:ExplanationContext, # With a text in that column
     column:str="title", # `title` or `description`
@@ -158,13 +159,13 @@ def word_occlusion(
     fig = word_strip(words, attribution, f"attribution of a word ({context.unit})", signed=True)
     return Part(name, f"Attribution of the words of the {column}", said, data, fig)
 
-# %% ../../nbs/explain/04_report.ipynb #094dc719
+# %% ../../nbs/explain/04_report.ipynb #2ea6a9df
 @explainer("words", when=lambda c: "title" in c.model.inputs and c.has("title"))
 def explain_words(context:ExplanationContext) -> Part:
     "Measure the attribution of each word of the title"
     return word_occlusion(context)
 
-# %% ../../nbs/explain/04_report.ipynb #b83dc9ee
+# %% ../../nbs/explain/04_report.ipynb #7dd9d28b
 def _rollout_caution(context):
     text = ("Rollout shows which inputs flow into the vector, not which change the score: later layers and the trees "
         "may ignore them. Read it beside occlusion and words.")
@@ -172,7 +173,7 @@ def _rollout_caution(context):
     return text + (" **The encoder of preset tiny has random weights: this map shows the machinery and says nothing "
         "about the video.**")
 
-# %% ../../nbs/explain/04_report.ipynb #0e18efec
+# %% ../../nbs/explain/04_report.ipynb #951296a3
 def _clip_encoder(context):
     "The model's encoder; raises `InputError` if it is not CLIP"
     encoder = context.model.encoder
@@ -184,7 +185,7 @@ def _encodes(context, name, column):
     "Whether an encoder of the model encodes this input, and the row has it"
     return name in context.model.inputs and context.has(column) and getattr(context.model, "encoder", None) is not None
 
-# %% ../../nbs/explain/04_report.ipynb #1bfaa7fd
+# %% ../../nbs/explain/04_report.ipynb #1920dcef
 @explainer("rollout", when=lambda c: _encodes(c, "thumbnail", "thumbnail_path"))
 def explain_rollout(context:ExplanationContext) -> Part:
     "Compute the attention rollout of the thumbnail"
@@ -199,7 +200,7 @@ def explain_rollout(context:ExplanationContext) -> Part:
     fig = overlay(picture, place_map(heat, box, *picture.shape[:2]))
     return Part("rollout", "Attention in the thumbnail", text, {"heat": heat, "box": list(box)}, fig)
 
-# %% ../../nbs/explain/04_report.ipynb #a93a0b2e
+# %% ../../nbs/explain/04_report.ipynb #aaef9845
 _TOKENIZER_MARK = re.compile(r"<[^<>\s]+>|\[[A-Z]+\]")   # token for start or end of a text
 
 # %% ../../nbs/explain/04_report.ipynb #3dad7bd9
@@ -213,11 +214,11 @@ def _merge_tokens(words, shares):
     if pending and out: out[-1] = out[-1][0],out[-1][1] + pending
     return [w for w,_ in out],np.array([s for _,s in out])
 
-# %% ../../nbs/explain/04_report.ipynb #c2e57dca
+# %% ../../nbs/explain/04_report.ipynb #1d3681c6
 def _encodes_title(context):
     return _encodes(context, "title", "title") and context.model.options.get("features") != "image"
 
-# %% ../../nbs/explain/04_report.ipynb #3832008b
+# %% ../../nbs/explain/04_report.ipynb #6e042198
 @explainer("title_rollout", when=_encodes_title)
 def explain_title_rollout(context:ExplanationContext) -> Part:
     "Compute the attention rollout of the title"
@@ -263,13 +264,13 @@ def to_dict(self:Explanation) -> dict: # For `explanation.json`
     picture = {p.name: {} if p.figure is None else {"picture": f"{p.name}.png"} for p in self.parts}
     return {k: getattr(self, k) for k in keys} | {"parts": {p.name: p.data | picture[p.name] for p in self.parts}}
 
-# %% ../../nbs/explain/04_report.ipynb #539b3c41
+# %% ../../nbs/explain/04_report.ipynb #7bcaf90a
 def _natural_text(value):
     if value is None: return ""
     number = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
     return f", or {number} before the transformation"
 
-# %% ../../nbs/explain/04_report.ipynb #c5d3714f
+# %% ../../nbs/explain/04_report.ipynb #8576e20b
 @patch
 def report(self:Explanation,
     pictures:bool=True, # Link the figure files, as in a saved report
@@ -287,11 +288,11 @@ def report(self:Explanation,
         head.append(p.text)
     return "\n\n".join(head) + "\n"
 
-# %% ../../nbs/explain/04_report.ipynb #ab47cc46
+# %% ../../nbs/explain/04_report.ipynb #55a2574b
 @patch
 def _repr_markdown_(self:Explanation): return self.report(pictures=False)
 
-# %% ../../nbs/explain/04_report.ipynb #47a485be
+# %% ../../nbs/explain/04_report.ipynb #84595efb
 def _remove_stale_figures(out):
     "Delete the figures of an earlier explanation in the folder"
     old = out/"explanation.json"
@@ -300,7 +301,7 @@ def _remove_stale_figures(out):
     for name in stale:
         if re.fullmatch(r"\w+", name): (out/f"{name}.png").unlink(missing_ok=True)
 
-# %% ../../nbs/explain/04_report.ipynb #f82125fc
+# %% ../../nbs/explain/04_report.ipynb #924901a8
 @patch
 def save(self:Explanation,
     out:str|Path, # A folder, created if it does not exist
@@ -315,7 +316,7 @@ def save(self:Explanation,
     write_json(out/"explanation.json", self.to_dict())
     return out
 
-# %% ../../nbs/explain/04_report.ipynb #2f3f0dd5
+# %% ../../nbs/explain/04_report.ipynb #fe86b934
 def _natural(label, value):
     "The prediction before the label's transformation, `None` where there is none"
     if label.task != "regression": return None
@@ -333,10 +334,10 @@ def _notes(context):
         "and its explanation show the machinery.")
     return out
 
-# %% ../../nbs/explain/04_report.ipynb #94365a7e
+# %% ../../nbs/explain/04_report.ipynb #c01aca7b
 _OLD_NAMES = {"moments": "temporal_occlusion"}   # names of parts in popnb 0.1
 
-# %% ../../nbs/explain/04_report.ipynb #0c31efd3
+# %% ../../nbs/explain/04_report.ipynb #982fc62a
 def _chosen_parts(context, parts):
     "Names of the parts to make; raises `InputError` for one that does not exist or does not apply"
     there = explainers_of(context)
@@ -345,7 +346,7 @@ def _chosen_parts(context, parts):
     if lost := [p for p in parts or [] if p not in there]: raise InputError(f"{lost[0]} does not apply to this {context.model.system} run and this video; what does: {', '.join(there)}.")
     return [n for n in there if parts is None or n in parts]
 
-# %% ../../nbs/explain/04_report.ipynb #ad97cd6b
+# %% ../../nbs/explain/04_report.ipynb #6c3e6d8d
 def _make_parts(context, parts):
     "The parts, and a note for each that could not be made"
     parts = None if parts is None else [_OLD_NAMES.get(p, p) for p in parts]
@@ -358,7 +359,7 @@ def _make_parts(context, parts):
         else: out += made if isinstance(made, list) else [made]
     return out, notes
 
-# %% ../../nbs/explain/04_report.ipynb #7f1edbcf
+# %% ../../nbs/explain/04_report.ipynb #595ca7eb
 @contextmanager
 def _read_only_store(model, store, workers):
     "Give a model workers and a store that is not written to; it gets its own back afterwards"
@@ -370,7 +371,7 @@ def _read_only_store(model, store, workers):
         model.store,model.workers = before
         if opened is not None: opened.close()
 
-# %% ../../nbs/explain/04_report.ipynb #c484bab9
+# %% ../../nbs/explain/04_report.ipynb #96fee690
 def _predict_one(context):
     "The prediction of the row, as a series; raises an error where there is no single number to explain"
     model,row = context.model,context.row
@@ -380,7 +381,7 @@ def _predict_one(context):
     if "prediction" not in p: raise InputError(f"explain says why one number came out, and this {model.system} run predicts a curve of {len(days_of(p.to_frame().T))} days: there is nothing yet that explains curves.")
     return p
 
-# %% ../../nbs/explain/04_report.ipynb #0f61c67a
+# %% ../../nbs/explain/04_report.ipynb #ce936ff8
 def _check_rollout(options):
     for k in options: one_of("option of rollout", k, ("head_fusion", "residual", "discard"))
 
@@ -400,7 +401,7 @@ def explain(
     fill:str="mean", # Fill of a hidden tile, one of `FILLS`
     rollout:dict|None=None, # Options of `attention_rollout`
 ) -> Explanation: # Also written to `out`
-    "Explain the prediction of a run for one video; raises `InputError` for a wrong call, `PopnbError` for an unusable file"
+    "Explain the prediction of a run for one video; raises `InputError` or, for an unusable file, `PopnbError`"
     in_range("grid", grid, 1, 32)
     one_of("fill", fill, FILLS)
     _check_rollout(rollout or {})

@@ -16,7 +16,7 @@ from ..core import InputError, in_range
 from .base import ExplanationContext, Part, explainer
 from ..plots.figures import BLUE, GREY, RED, canvas, png
 
-# %% ../../nbs/explain/05_temporal_occlusion.ipynb #c4174131
+# %% ../../nbs/explain/05_temporal_occlusion.ipynb #a75248fe
 def sliding_windows(
     times:np.ndarray, # Time of each frame, seconds, any shape
     seconds:float|None=None, # Length of a window; `None`: a sixth of the video, at least .25
@@ -39,7 +39,9 @@ def replace_window(
     "Replace the frames of a window by the most typical frame of the rest"
     flat,t = pixels.reshape(-1, *pixels.shape[2:]),times.ravel()
     window = (t >= start-1e-9) & (t < end-1e-9)
-    if window.all(): return np.broadcast_to(flat.mean(0).round().astype(np.uint8), flat.shape).reshape(pixels.shape).copy()
+    if window.all():
+        mean = flat.mean(0).round().astype(np.uint8)
+        return np.broadcast_to(mean, flat.shape).reshape(pixels.shape).copy()
     outside = np.flatnonzero(~window)
     coarse = flat[outside][..., ::max(1, flat.shape[2]//32), ::max(1, flat.shape[3]//32)].astype(np.int16)
     typical = outside[np.abs(coarse-np.median(coarse, 0)).sum((1, 2, 3)).argmin()]
@@ -72,7 +74,7 @@ class TemporalOcclusion:
 
     def to_dict(self): return {k: getattr(self, k) for k in ("windows", "attribution", "base", "passes")}
 
-# %% ../../nbs/explain/05_temporal_occlusion.ipynb #5c398893
+# %% ../../nbs/explain/05_temporal_occlusion.ipynb #ba024db3
 def temporal_occlusion(
     score, # Function of uint8 `(n, clips, frames, 3, H, W)` that returns `(n,)`
     pixels:np.ndarray, # `(clips, frames, 3, H, W)` uint8
@@ -90,7 +92,7 @@ def temporal_occlusion(
     s = np.concatenate(scores)
     return TemporalOcclusion(spans, s[0]-s[1:], float(s[0]), len(s))
 
-# %% ../../nbs/explain/05_temporal_occlusion.ipynb #f7f63282
+# %% ../../nbs/explain/05_temporal_occlusion.ipynb #3bf024ad
 def _input_gradient(net, x):
     "Gradient of the output with respect to `x`; of the second logit minus the first, where there are two"
     import torch
@@ -100,7 +102,7 @@ def _input_gradient(net, x):
         g, = torch.autograd.grad((y[:, -1]-y[:, 0] if y.shape[1] == 2 else y[:, 0]).mean(), x)
     return g*x
 
-# %% ../../nbs/explain/05_temporal_occlusion.ipynb #cebf48fd
+# %% ../../nbs/explain/05_temporal_occlusion.ipynb #ef3656a6
 def _as_batch(net, pixels):
     import torch
     return torch.from_numpy(np.ascontiguousarray(pixels))[None].to(next(net.parameters(), torch.zeros(0)).device)
@@ -121,7 +123,7 @@ def sensitivity(
     heat = torch.nn.functional.adaptive_avg_pool2d(heat, min(cells, *heat.shape[-2:])).numpy()
     return heat/heat.sum() if heat.sum() > 0 else heat
 
-# %% ../../nbs/explain/05_temporal_occlusion.ipynb #de543be4
+# %% ../../nbs/explain/05_temporal_occlusion.ipynb #afae100d
 def _temporal_attention(net, pixels):
     "`(patches, frames, frames)` attention of each temporal layer, heads averaged"
     import torch
@@ -153,7 +155,7 @@ def time_attention(
     for a in layers: flow = (a+torch.eye(a.shape[-1], device=a.device))/2 @ flow
     return flow.reshape(len(pixels), -1, *flow.shape[-2:]).mean((1, 2)).cpu().numpy()
 
-# %% ../../nbs/explain/05_temporal_occlusion.ipynb #29699afe
+# %% ../../nbs/explain/05_temporal_occlusion.ipynb #efff78c3
 def _draw_frame(ax, frame, time, heat, high):
     ax.imshow(frame.transpose(1, 2, 0))
     if high > 0:
@@ -162,7 +164,7 @@ def _draw_frame(ax, frame, time, heat, high):
     ax.set_title(f"{time:.1f} s", fontsize=7, pad=2)
     ax.set_axis_off()
 
-# %% ../../nbs/explain/05_temporal_occlusion.ipynb #0820ea5b
+# %% ../../nbs/explain/05_temporal_occlusion.ipynb #912d43ff
 def _draw_bars(ax, values, times, show, label, even):
     n = len(values)
     ax.bar(range(n), values, color=[BLUE if v >= 0 else RED for v in values], width=.8)
@@ -200,17 +202,17 @@ def frame_strip(
     if title: fig.suptitle(title, fontsize=9)
     return fig
 
-# %% ../../nbs/explain/05_temporal_occlusion.ipynb #f2d736ef
+# %% ../../nbs/explain/05_temporal_occlusion.ipynb #d271ea3f
 def _has_video(context): return context.has("video_path")
 
-# %% ../../nbs/explain/05_temporal_occlusion.ipynb #436c38e5
+# %% ../../nbs/explain/05_temporal_occlusion.ipynb #95449043
 def _frames(context):
     "Pixels and times of the video"
     inputs = context.model.load_inputs(context.row)
     if not inputs.ok[0]: raise InputError(f"The video has no frames: {inputs.problems[0]}.")
     return inputs.read(0),inputs.times[0]
 
-# %% ../../nbs/explain/05_temporal_occlusion.ipynb #57bee93e
+# %% ../../nbs/explain/05_temporal_occlusion.ipynb #cbb3360c
 def _score_frames(context):
     "Function of frames `(n, clips, frames, 3, H, W)` that returns scores `(n,)`"
     import torch
@@ -229,7 +231,7 @@ def _ordered(pixels, times, *more):
     flat = lambda o: o.reshape(-1, *o.shape[2:])[order]
     return flat(pixels),flat(times),*map(flat, more)
 
-# %% ../../nbs/explain/05_temporal_occlusion.ipynb #0d5d14e9
+# %% ../../nbs/explain/05_temporal_occlusion.ipynb #5cf65375
 def occlusion_text(
     m:TemporalOcclusion, # Result
     unit:str, # Unit of the score
@@ -242,7 +244,7 @@ def occlusion_text(
         f"attribution is {m.attribution[m.best]:+.3g}, from {a:.1f} to {b:.1f} s. Half of the windows change the score "
         f"by less than {np.median(np.abs(m.attribution)):.2g}.")
 
-# %% ../../nbs/explain/05_temporal_occlusion.ipynb #cc520845
+# %% ../../nbs/explain/05_temporal_occlusion.ipynb #2741b303
 @explainer("temporal_occlusion", when=_has_video)
 def explain_temporal_occlusion(context:ExplanationContext) -> Part:
     "Measure the attribution of each window of the video"
@@ -255,7 +257,7 @@ def explain_temporal_occlusion(context:ExplanationContext) -> Part:
     return Part("temporal_occlusion", "Attribution of the windows of the "
         "video", text, m.to_dict() | {"unit": unit}, fig)
 
-# %% ../../nbs/explain/05_temporal_occlusion.ipynb #5c4f7ec7
+# %% ../../nbs/explain/05_temporal_occlusion.ipynb #84ab5095
 @explainer("sensitivity", when=_has_video)
 def explain_sensitivity(context:ExplanationContext) -> Part:
     "Compute which cells of which frames the score is sensitive to"
@@ -268,7 +270,7 @@ def explain_sensitivity(context:ExplanationContext) -> Part:
     fig = frame_strip(frames, at, share, "share", heat=heat, even=1/len(at))
     return Part("sensitivity", "Sensitivity of the score", text, {"times": at, "share": share, "heat": heat}, fig)
 
-# %% ../../nbs/explain/05_temporal_occlusion.ipynb #0a471182
+# %% ../../nbs/explain/05_temporal_occlusion.ipynb #e6d4fbf6
 @explainer("time_attention", when=_has_video)
 def explain_time_attention(context:ExplanationContext) -> Part:
     "Compute the share of each frame in temporal attention"

@@ -19,7 +19,7 @@ from ..models.predictor import resolve_modalities
 from ..models.vlm.inputs import encode_videos
 from ..plots.figures import BLUE, GREY, RED, canvas
 
-# %% ../../nbs/explain/06_vlm.ipynb #6018900a
+# %% ../../nbs/explain/06_vlm.ipynb #7e680d39
 def usable_inputs(
     model:NetworkPredictor, # Fitted
     row:pd.DataFrame, # One row
@@ -39,7 +39,7 @@ def score_inputs(
     try: return model.to_label_scale(model.forward_rows(inputs))
     finally: model.options = options
 
-# %% ../../nbs/explain/06_vlm.ipynb #c738516c
+# %% ../../nbs/explain/06_vlm.ipynb #a9f7d565
 def decoded_frames(
     model:NetworkPredictor, # Fitted
     row:pd.DataFrame, # One row with a video
@@ -50,7 +50,7 @@ def decoded_frames(
         return inputs.read_frames(0),inputs.frames.times[0].ravel()
     decoded = []
     def keep(pixels): decoded.append(pixels); return pixels
-    _,info = encode_videos(row["video_path"][0], model.processor, model.prompt, model.look, model.budget, change=keep)
+    _,info = encode_videos(row["video_path"][0], model.processor, model.prompt, model.selection, model.budget, change=keep)
     return decoded[0],np.asarray(info["times"])
 
 # %% ../../nbs/explain/06_vlm.ipynb #fdde9461
@@ -65,13 +65,13 @@ def score_frames(
     else:
         original,encoded = inputs.read(0),[]
         for v in variants:
-            arrays,_ = encode_videos(row["video_path"][0], model.processor, model.prompt, model.look, model.budget,
+            arrays,_ = encode_videos(row["video_path"][0], model.processor, model.prompt, model.selection, model.budget,
                 change=lambda pixels: v)
             encoded.append({k: arrays[k] for k in original["pixels"]})
         inputs.read = lambda i: original | dict(pixels=encoded[i])
     return score_inputs(model, inputs)
 
-# %% ../../nbs/explain/06_vlm.ipynb #e4737bdc
+# %% ../../nbs/explain/06_vlm.ipynb #ff80aac1
 def _takes_frames(context): return context.has("video_path") and "v" in (resolve_modalities(context.model) or "v")
 
 # %% ../../nbs/explain/06_vlm.ipynb #3579f9ca
@@ -81,7 +81,7 @@ def batch_text(
     "Describe how the model's rows are batched"
     return "one at a time" if model.modality_choices and model.options["faithful"] else "in batches of up to 4"
 
-# %% ../../nbs/explain/06_vlm.ipynb #d82a0af0
+# %% ../../nbs/explain/06_vlm.ipynb #c57ce468
 @explainer("frames", when=_takes_frames)
 def explain_frames(context:ExplanationContext) -> Part:
     "Measure the attribution of each window of the video"
@@ -94,7 +94,7 @@ def explain_frames(context:ExplanationContext) -> Part:
     fig = frame_strip(pixels[order][..., ::step, ::step], times[order], m.over(times[order]), "attribution")
     return Part("frames", "Attribution of the windows of the video", text, m.to_dict() | {"unit": unit}, fig)
 
-# %% ../../nbs/explain/06_vlm.ipynb #3afbfe7a
+# %% ../../nbs/explain/06_vlm.ipynb #74421979
 def _without_fields(row, combinations):
     "The row, followed by a copy without the fields of each combination"
     n = len(combinations)+1

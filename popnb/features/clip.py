@@ -30,7 +30,7 @@ CLIP_FILES = "open_clip_config.json and open_clip_model.safetensors"
 
 def _open_clip(): return need("open_clip", "torch", "CLIP")
 
-# %% ../../nbs/features/07_clip.ipynb #f855d055
+# %% ../../nbs/features/07_clip.ipynb #20083041
 def _clip_source(model_id):
     "`(kind, id)` with kind `folder`, `hub` or `name`; raises `InputError` for anything else"
     model_id = CLIP_MODELS.get(model_id, model_id)
@@ -60,7 +60,7 @@ def _folder_config(folder):
         raise InputError(f"{file} has no model_cfg with embed_dim, vision_cfg and text_cfg.")
     return config
 
-# %% ../../nbs/features/07_clip.ipynb #32f6a191
+# %% ../../nbs/features/07_clip.ipynb #67ca0bba
 def _load_folder(folder):
     "Model and tokenizer of a folder"
     text,own = _folder_config(folder)["text_cfg"],{}
@@ -111,7 +111,7 @@ class ClipEncoder(Encoder):
 
     def part_identity(self, part): return dict(weights=self.weights)
 
-# %% ../../nbs/features/07_clip.ipynb #7617d7f6
+# %% ../../nbs/features/07_clip.ipynb #c40f6080
 @patch
 def _config(self:ClipEncoder):
     "A copy of open_clip's model settings"
@@ -141,12 +141,6 @@ def model(self:ClipEncoder): # open_clip model, frozen, in eval mode
     self.load_networks()
     return self._model
 
-@patch(as_prop=True)
-def tokenizer(self:ClipEncoder): # open_clip tokenizer: texts -> token ids
-    "The tokenizer of the model, loaded at first need"
-    self.load_networks()
-    return self._tokenizer
-
 # %% ../../nbs/features/07_clip.ipynb #7f9b1794
 @patch
 def resize_picture(self:ClipEncoder, img):
@@ -171,7 +165,7 @@ def tokens(self:ClipEncoder,
     self.load_networks()
     return self._tokenizer(list(texts))
 
-# %% ../../nbs/features/07_clip.ipynb #8bf0fdd7
+# %% ../../nbs/features/07_clip.ipynb #1fbe671a
 @patch
 def _full_length(self:ClipEncoder, text):
     "Number of tokens of the whole text"

@@ -106,7 +106,7 @@ def _start(values, times, duration):
     first = times < min(START_SECONDS, duration/2)
     return _mean(values[first]) - _mean(values[~first])
 
-# %% ../../nbs/features/02_signals.ipynb #abcbb594
+# %% ../../nbs/features/02_signals.ipynb #d83eca1d
 def _per_frame(px):
     "Signals of single frames, 64 frames at a time"
     parts = [_frame_signals(px[a:a+64]) for a in range(0, len(px), 64)]
@@ -334,7 +334,7 @@ def time_signals(
     day = 2*np.pi*published_at.dt.day_of_week/7
     return dict(hour_sin=np.sin(hour), hour_cos=np.cos(hour), weekday_sin=np.sin(day), weekday_cos=np.cos(day))
 
-# %% ../../nbs/features/02_signals.ipynb #218184a9
+# %% ../../nbs/features/02_signals.ipynb #1daacfb8
 def creator_signals(
     followers, # pandas Series of counts
     author_posts, # pandas Series of counts
@@ -353,10 +353,7 @@ SIGNALS = {k: (*v, _input(group, k)) for group,table in _GROUPS.items() for k,v 
 SIGNAL_INPUTS = ("video", "sound", "thumbnail", "title", "description", "time", "creator")
 
 # %% ../../nbs/features/02_signals.ipynb #8a14adda
-SIGNAL_PARTS = {   # kind of file -> its signals
-    "video": (*VIDEO_SIGNALS, *SOUND_SIGNALS),
-    "thumbnail": tuple(THUMBNAIL_SIGNALS),
-}
+SIGNAL_PARTS = {"video": (*VIDEO_SIGNALS, *SOUND_SIGNALS), "thumbnail": tuple(THUMBNAIL_SIGNALS)}   # by kind of file
 MAX_SOUND_SECONDS = 180.   # the start of the sound track that is measured
 
 @dataclass
@@ -385,7 +382,7 @@ def _measure_sound(path, deadline, notes):
     if a.status != "ok": notes.extend(f"sound: {p}" for p in a.problems)
     return sound_signals(x)
 
-# %% ../../nbs/features/02_signals.ipynb #7574d3c4
+# %% ../../nbs/features/02_signals.ipynb #5329182b
 def measure(
     path:str|os.PathLike, # Video or picture file
     part:str="video", # Kind of file: `video` (with its sound) or `thumbnail`

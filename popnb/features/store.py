@@ -54,7 +54,7 @@ def _plain_json(o, where):
         return {k: _plain_json(v, f"{where}[{k!r}]") for k,v in o.items()}
     raise InputError(f"{where}={o!r:.60} cannot be part of a key: give text, finite numbers, true/false, None, lists or dicts with text as names.")
 
-# %% ../../nbs/features/01_store.ipynb #f7619e54
+# %% ../../nbs/features/01_store.ipynb #941a21fd
 def _content_hash(p):
     "Hash of a file or of bytes; `None` for an absent file"
     if p is None: return None
@@ -100,7 +100,7 @@ def _pack(key:bytes, values:dict) -> bytes:
     body = save({k: _array(k, v) for k,v in values.items() if k not in text}, metadata=text or None)
     return _HEAD.pack(len(body), zlib.crc32(body, zlib.crc32(key))) + body
 
-# %% ../../nbs/features/01_store.ipynb #15417ffe
+# %% ../../nbs/features/01_store.ipynb #79631b8d
 def _valid(key, raw):
     "Whether the record is complete and stored under its own key"
     if len(raw) < _HEAD.size: return False
@@ -155,7 +155,7 @@ def _length(env): return (env.info()["last_pgno"] + 1) * env.stat()["psize"]
 def _pad(env, data):
     if _length(env) > data.stat().st_size: os.truncate(data, _length(env))
 
-# %% ../../nbs/features/01_store.ipynb #13c67bd6
+# %% ../../nbs/features/01_store.ipynb #e5593439
 def _open(folder):
     "Open the LMDB environment of a store's folder"
     data,lock = folder/"data.mdb",folder/"lock.mdb"
@@ -236,7 +236,7 @@ def _key(key):
     if not 0 < len(k) <= 511: raise InputError(f"A key is a text of 1 to 511 bytes, got {key!r:.60}.")
     return k
 
-# %% ../../nbs/features/01_store.ipynb #e7f385fc
+# %% ../../nbs/features/01_store.ipynb #34152db7
 @patch
 def _drop_corrupt(self:Store, k, raw):
     "Delete a corrupt record that nobody has replaced, and warn"
@@ -265,7 +265,7 @@ def get(self:Store,
     "Read one record"
     return self._read([key])[0]
 
-# %% ../../nbs/features/01_store.ipynb #96e9a841
+# %% ../../nbs/features/01_store.ipynb #ee0067a3
 @patch
 def get_many(self:Store,
     keys:list, # Keys in any order, repeated or not
@@ -285,7 +285,7 @@ def put_many(self:Store,
         for k,raw in packed: txn.put(k, raw)
     if packed: self._run(work, write=True)
 
-# %% ../../nbs/features/01_store.ipynb #aa3a4ada
+# %% ../../nbs/features/01_store.ipynb #d7111acf
 @patch
 def put(self:Store,
     key:str, # Key from `content_key`
@@ -307,7 +307,7 @@ def missing(self:Store,
 @patch
 def __contains__(self:Store, key): return not self.missing([key])
 
-# %% ../../nbs/features/01_store.ipynb #4620cca2
+# %% ../../nbs/features/01_store.ipynb #9cbcbddd
 @patch
 def keys(self:Store) -> list: # Every key, sorted
     "List the keys of all records"
@@ -325,7 +325,7 @@ def drop(self:Store,
     names = [_key(k) for k in keys]
     return self._run(lambda txn: sum(txn.delete(k) for k in names), write=True)
 
-# %% ../../nbs/features/01_store.ipynb #5bc1d9b0
+# %% ../../nbs/features/01_store.ipynb #f221d20a
 @patch
 def close(self:Store):
     "Close the files in this process; a later access reopens them"
@@ -350,6 +350,6 @@ def _repr_markdown_(self:Store):
     kind = "Read-only store" if self.readonly else "Store"
     return f"**{kind}** `{s['folder']}`: {s['items']:,} records, {s['bytes']/1e6:,.2f} MB on disk"
 
-# %% ../../nbs/features/01_store.ipynb #1128bf0a
+# %% ../../nbs/features/01_store.ipynb #48aa2487
 WRITE_SECONDS = 1.   # seconds between commits of fresh results
 KILL_GRACE = 5.      # seconds after its deadline at which a worker process is killed

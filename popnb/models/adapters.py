@@ -153,7 +153,7 @@ def _freeze_base(module, method, keep):
 def adapt(
     module:nn.Module, # A network, changed in place
     method:str="full", # One of `METHODS`
-    targets:tuple|None=None, # Ends of the names of layers with adapters; `None`: `module.targets`, or `TIMESFORMER_LORA_TARGETS`
+    targets:tuple|None=None, # Ends of layer names; `None`: `module.targets`, or `TIMESFORMER_LORA_TARGETS`
     r:int=16, # Rank of the adapters
     alpha:float=32, # Adapters are scaled by `alpha/r`
     dropout:float=.1, # Drop probability on the inputs of adapters

@@ -21,7 +21,9 @@ _WRAPPER_KEYS = ("model", "state_dict", "model_state_dict")
 def _unwrap(content):
     "The innermost state dict, and the values beside it"
     beside = {}
-    while isinstance(content, dict) and (key := next((k for k in _WRAPPER_KEYS if isinstance(content.get(k), dict)), None)):
+    while isinstance(content, dict):
+        key = next((k for k in _WRAPPER_KEYS if isinstance(content.get(k), dict)), None)
+        if key is None: break
         beside |= {k: v for k,v in content.items() if k != key}
         content = content[key]
     return content,beside
@@ -78,7 +80,10 @@ def misfit(
     own = module.state_dict()
     shapes = [f"{k} is {tuple(v.shape)} there and {tuple(own[k].shape)} in the network"
               for k,v in state.items() if k in own and v.shape != own[k].shape]
-    kinds = {"it lacks ": [k for k in own if k not in state], "the network has no ": [k for k in state if k not in own], "": shapes}
+    kinds = {
+        "it lacks ": [k for k in own if k not in state],
+        "the network has no ": [k for k in state if k not in own],
+        "": shapes}
     def some(names): return ", ".join(names[:show]) + (f" and {len(names)-show} more" if len(names) > show else "")
     return "; ".join(what+some(names) for what,names in kinds.items() if names)
 

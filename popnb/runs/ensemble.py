@@ -7,7 +7,6 @@ __all__ = ['SETTINGS', 'members_label', 'retrainer', 'gain_of', 'gain_text', 'me
 
 # %% ../../nbs/runs/04_ensemble.ipynb #8ea92032
 import os
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -28,10 +27,10 @@ from ..evaluation.prediction_files import arrays, read_predictions, write_predic
 from .train import Run, _claim_folder, _evaluate_model, _load_table, _predict_part, _put_in_place
 from .train import open_store, rows_of
 
-# %% ../../nbs/runs/04_ensemble.ipynb #de35a89b
+# %% ../../nbs/runs/04_ensemble.ipynb #f79fa940
 def _without_truth(frame): return frame.drop(columns=[c for c in frame if c.startswith("truth")])
 
-# %% ../../nbs/runs/04_ensemble.ipynb #8c632071
+# %% ../../nbs/runs/04_ensemble.ipynb #1795f962
 def _check_truth(run, table, label):
     "Raise `InputError` if the truths that a run stored are not those of the table"
     if not (run/"predictions.csv").is_file(): return
@@ -91,7 +90,7 @@ def gain_of(
     values = {"ensemble": scores.metrics[k]["value"], "best_member": best, "best": b["value"]}
     return {"metric": k, "n": b["n"]} | values | {"gain": sign*diff["value"], "low": low, "high": high, "p": diff["p"]}
 
-# %% ../../nbs/runs/04_ensemble.ipynb #bccf27bc
+# %% ../../nbs/runs/04_ensemble.ipynb #c85be116
 def gain_text(
     g:dict, # From `gain_of`
 ) -> str: # One sentence for a report
@@ -103,7 +102,7 @@ def gain_text(
         f"validation: {g['best_member']}) {g['best']:.3f}. Gain {g['gain']:+.3f} (95 % {g['low']:+.3f} to "
         f"{g['high']:+.3f}), {clear}.")
 
-# %% ../../nbs/runs/04_ensemble.ipynb #adf49307
+# %% ../../nbs/runs/04_ensemble.ipynb #faebbd17
 def _changed(model, found):
     "Notes on members whose predictions differ from the stored ones"
     out,columns = [],["prediction"] if model.days is None else [f"prediction_{d}" for d in model.days]
@@ -140,29 +139,32 @@ def members_table(
     rows = [entry("ensemble", "ensemble", np.nan, model.valid_score, e)]
     for m,w in zip(model.members, model.blend.weights):
         if m["name"] not in scores.baselines: continue
-        row = entry(m["name"], m["system"], np.nan if model.blend.stack else w, m["valid"], scores.baselines[m["name"]][k])
-        g = gain_of(scores, m["name"])
+        b,g = scores.baselines[m["name"]][k],gain_of(scores, m["name"])
+        row = entry(m["name"], m["system"], np.nan if model.blend.stack else w, m["valid"], b)
         rows.append(row | {"gain": g["gain"], "gain_low": g["low"], "gain_high": g["high"]})
     return pd.DataFrame(rows)
 
-# %% ../../nbs/runs/04_ensemble.ipynb #e1d2ed76
+# %% ../../nbs/runs/04_ensemble.ipynb #71d1db98
 def _span(r, low, high): return "–" if not np.isfinite(r[low]) else f"{r[low]:.3f} to {r[high]:.3f}"
 
-# %% ../../nbs/runs/04_ensemble.ipynb #81b11cb5
+# %% ../../nbs/runs/04_ensemble.ipynb #36218c9a
 def _members_section(model, scores, work):
     "Add the table and the figure of members to a report"
     t,k = members_table(model, scores),HEADLINE[scores.task]
     fig = plot_forest(t.rename(columns={"member": "run", "test": "value"}), k)
     with atomic_path(work/"plots"/"members.png") as p: p.write_bytes(png(fig))
     with atomic_path(work/"members.csv") as p: t.to_csv(p, index=False, float_format="%.6g")
-    lines = [[r["member"], r["system"], r["weight"], r["valid"], r["test"], _span(r, "low", "high"), r["gain"], _span(r, "gain_low", "gain_high")] for r in t.to_dict("records")]
+    lines = []
+    for r in t.to_dict("records"):
+        values = [r[c] for c in ("member", "system", "weight", "valid", "test")]
+        lines.append([*values, _span(r, "low", "high"), r["gain"], _span(r, "gain_low", "gain_high")])
     header = ["member", "system", "weight", f"{k}, validation", f"{k}, test", "95 % interval"]
     text = md_table([*header, "gain of the ensemble over it", "95 % interval"], lines)
     section = f"## Members\n\n{text}\n\n![Members and ensemble](plots/members.png)\n\n## Against baselines"
     body = (work/"report.md").read_text(encoding="utf-8").replace("## Against baselines", section, 1)
     with atomic_path(work/"report.md") as p: p.write_text(body, encoding="utf-8")
 
-# %% ../../nbs/runs/04_ensemble.ipynb #df8da8c4
+# %% ../../nbs/runs/04_ensemble.ipynb #be34dcba
 def _validation_frame(model, valid):
     "Out-of-fold predictions of the validation rows, with truth and creators"
     frame = model.out_of_fold.drop(columns=[] if model.days is None else ["prediction"])
@@ -186,16 +188,16 @@ def _write(model, table, split, work, ceiling, n_boot):
     write_predictions(pd.concat([valid, frame], ignore_index=True), work/"predictions.csv")
     return scores
 
-# %% ../../nbs/runs/04_ensemble.ipynb #2f526e27
-SETTINGS = ("how", "stacker", "ridge", "folds", "refit", "copy", "together")     # options of the system besides its members
+# %% ../../nbs/runs/04_ensemble.ipynb #810d4e89
+SETTINGS = ("how", "stacker", "ridge", "folds", "refit", "copy", "together")     # options besides `members`
 
-# %% ../../nbs/runs/04_ensemble.ipynb #996dfb8b
+# %% ../../nbs/runs/04_ensemble.ipynb #882d343b
 def _fit(model, table, label, split):
     with tempfile.TemporaryDirectory() as d:
         model.retrain = retrainer(d, model.store, model.workers)
         model.fit(rows_of(table, split, "train"), rows_of(table, split, "valid"), label)
 
-# %% ../../nbs/runs/04_ensemble.ipynb #c5b580d0
+# %% ../../nbs/runs/04_ensemble.ipynb #f1a37eff
 def _check_outside(found, out):
     "Raise `InputError` if the folder of the ensemble contains a member"
     within = [m["run"] for m in found if out.resolve() in [m["run"].resolve(), *m["run"].resolve().parents]]
@@ -214,7 +216,7 @@ def train_ensemble(
     n_boot:int=1000, # Resamples behind the intervals; 0: none
     **options, # Of the system: `how`, `stacker`, `ridge`, `folds`, `refit`, `copy`, `together`
 ) -> Run|None: # `None` in helper processes of a launcher
-    "Train an ensemble of runs; raises `InputError` for members that do not belong together and leaves no folder when it fails"
+    "Train an ensemble of runs; raises `InputError` for members that do not match; leaves no folder when it fails"
     found,paths = read_members(members),[str(Path(m).resolve()) for m in members]
     model,launched = create("ensemble", seed=seed, members=paths, **options),int(os.environ.get("WORLD_SIZE", 1)) > 1
     if launched and model.options["refit"]: raise InputError("refit trains members one by one: start it without a launcher.")
@@ -230,7 +232,7 @@ def train_ensemble(
         _put_in_place(work, out)
     return Run(out, model, split, scores)
 
-# %% ../../nbs/runs/04_ensemble.ipynb #cdbd54b2
+# %% ../../nbs/runs/04_ensemble.ipynb #8e40a9cb
 def _members_text(c, rows, context):
     absent = [m for m,s in zip(c["member"], c["says"]) if not np.isfinite(s)]
     text = (f"Where every member predicts its average the ensemble predicts {c['base'][0]:.3g}; this prediction is "
@@ -247,7 +249,8 @@ def explain_members(context:ExplanationContext) -> Part:
     rows = c[["member", "system", "says", "weight", "contribution"]]
     records = rows.astype(object).where(rows.notna(), None).to_dict("records")
     how = context.model.options["how"]
-    data = {"base": c["base"][0], "prediction": c["prediction"][0], "unit": context.unit, "how": how, "members": records}
+    data = {"base": c["base"][0], "prediction": c["prediction"][0], "unit": context.unit}
+    data |= {"how": how, "members": records}
     o = c.loc[c["contribution"].abs().sort_values(ascending=False, kind="stable").index]
     names = [f"{m} ({s})" if m != s else m for m,s in zip(o["member"], o["system"])]
     fig = plot_waterfall(names, o["contribution"].to_numpy(), c["base"][0], context.unit)

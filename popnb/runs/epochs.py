@@ -34,11 +34,12 @@ def put_weights(
     have = module.state_dict()
     odd = next((k for k,v in weights.items() if k not in have or have[k].shape != v.shape), None)
     if odd is not None:
-        why = "is not in it" if odd not in have else f"has the shape {tuple(weights[odd].shape)}, not {tuple(have[odd].shape)}"
+        why = "is not in it"
+        if odd in have: why = f"has the shape {tuple(weights[odd].shape)}, not {tuple(have[odd].shape)}"
         raise PopnbError(f"{source} does not fit the network of the run: {odd} {why}.")
     module.load_state_dict(weights, strict=False)
 
-# %% ../../nbs/runs/02_epochs.ipynb #7a34c421
+# %% ../../nbs/runs/02_epochs.ipynb #99df6397
 def saved_epochs(
     run:str|Path, # A run folder
 ) -> list: # `{"step", "epoch", "path", values of the training's validation}`, the first epoch first
@@ -49,14 +50,14 @@ def saved_epochs(
     if not found: raise InputError(f"{run} keeps no weights of single epochs: train it with keep_epochs (popnb train … --training keep_epochs=true).")
     return found
 
-# %% ../../nbs/runs/02_epochs.ipynb #4ee74ae5
+# %% ../../nbs/runs/02_epochs.ipynb #64f9b957
 SELECTION_RULES = {   # rule -> description
     "valid": "chosen on validation",
     "test": "published rule: chosen on the test rows themselves",
     "training": "chosen while training",
 }
 
-# %% ../../nbs/runs/02_epochs.ipynb #52656169
+# %% ../../nbs/runs/02_epochs.ipynb #f1b442bb
 def _best(values, better):
     "Position of the best value, the first of equals; 0 if all are NaN"
     v = np.asarray(values, dtype=float)
@@ -88,7 +89,8 @@ class Epochs:
 
     def __repr__(self):
         rule,score = SELECTION_RULES[self.select],md_cell(self.pick[f"test_{self.metric}"])
-        return f"Epochs({self.run}: {len(self.frame)} epochs, {rule}: epoch {self.pick['epoch']:g}, test {self.metric} {score})"
+        return (f"Epochs({self.run}: {len(self.frame)} epochs, {rule}: epoch {self.pick['epoch']:g}, test "
+            f"{self.metric} {score})")
 
     @property
     def pick(self) -> dict: # Row of the chosen epoch
@@ -107,7 +109,7 @@ class Epochs:
         low = METRICS[self.metric].better == "low"
         return self.frame.sort_values(column, ascending=low, kind="stable", ignore_index=True)
 
-# %% ../../nbs/runs/02_epochs.ipynb #4f628d1c
+# %% ../../nbs/runs/02_epochs.ipynb #8162651a
 def _parts(table, split, label, same):
     "Labelled rows and truths of validation and test"
     rows,truth = {},{}
@@ -120,7 +122,7 @@ def _parts(table, split, label, same):
         rows[part],truth[part] = t[known].reset_index(drop=True),y[known]
     return rows,truth
 
-# %% ../../nbs/runs/02_epochs.ipynb #05e42c2e
+# %% ../../nbs/runs/02_epochs.ipynb #6592f449
 def _sweep(model, table, epochs):
     "`(step, predictions)` with the weights of each epoch"
     def loader(e):
@@ -137,7 +139,7 @@ def _pair(frame, y, label):
     have,days = label.options["days"],days_of(frame)
     return y[:, [have.index(d) for d in days]],frame[[f"prediction_{d}" for d in days]].to_numpy(float)
 
-# %% ../../nbs/runs/02_epochs.ipynb #bc7ae8fb
+# %% ../../nbs/runs/02_epochs.ipynb #87b8b780
 def _line(r, columns):
     "Values of an epoch for the table"
     formats = {"step": int, "epoch": lambda v: f"{v:g}"}
@@ -160,7 +162,7 @@ def epochs_markdown(
     parts.append(f"All epochs, ranked by {'test' if found.select == 'test' else 'validation'} {m}:")
     return "\n\n".join([*parts, md_table(["#", *columns, ""], lines)]) + "\n"
 
-# %% ../../nbs/runs/02_epochs.ipynb #27565bbf
+# %% ../../nbs/runs/02_epochs.ipynb #ddf8aea8
 def _choice_notes(f):
     "Notes on the bias of the published rule"
     if f.same: return ["Validation and test are the same rows in this run (published protocol): every rule uses the "
@@ -178,11 +180,14 @@ def _notes(f, window, counts):
     rows = ", ".join(f"{n} {p}" for p,n in counts.items())
     days = f", days {window[0]} to {window[1]}." if window else "."
     yield f"{len(f.frame)} epochs, scored on {rows} rows{days}"
-    luck = "; that is the score of the luckiest epoch, not what the model will reach on new videos." if f.select == "test" else "."
-    yield f"Epoch {f.pick['epoch']:g} ({SELECTION_RULES[f.select]}) has a test {f.metric} of {f.pick[f'test_{f.metric}']:.4f}{luck}"
+    luck = "."
+    if f.select == "test":
+        luck = "; that is the score of the luckiest epoch, not what the model will reach on new videos."
+    yield (f"Epoch {f.pick['epoch']:g} ({SELECTION_RULES[f.select]}) has a test {f.metric} of "
+        f"{f.pick[f'test_{f.metric}']:.4f}{luck}")
     yield from _choice_notes(f)
 
-# %% ../../nbs/runs/02_epochs.ipynb #d99f1143
+# %% ../../nbs/runs/02_epochs.ipynb #71777340
 def _write(found, out, window):
     "Write `epochs.png`, `epochs.csv`, `epochs.md` and `epochs.json`"
     epochs,rule = {k: found.frame["epoch"].iloc[i] for k,i in found.chosen.items()},SELECTION_RULES[found.select]
@@ -198,7 +203,7 @@ def _write(found, out, window):
         "chosen": chosen, "flattery": found.selection_bias, "validation is "
         "test": found.same, "window": window, "notes": found.notes})
 
-# %% ../../nbs/runs/02_epochs.ipynb #ef3ed9a3
+# %% ../../nbs/runs/02_epochs.ipynb #9535e231
 def _score_epochs(model, table, epochs, split, same, window_options):
     "Frame of scores of each epoch, window of days, and number of rows by part"
     metrics = REPORT_METRICS[model.label.task][:2]
@@ -206,7 +211,7 @@ def _score_epochs(model, table, epochs, split, same, window_options):
     scores,counts,window = {p: [] for p in rows},{},None
     for part,t in rows.items():
         for _,frame in progress(_sweep(model, t, epochs), f"epochs on {part}", len(epochs)):
-            if truth[part].ndim == 2: frame = frame.drop(columns="prediction", errors="ignore")      # equal to the last day
+            if truth[part].ndim == 2: frame = frame.drop(columns="prediction", errors="ignore")      # the last day
             window = run_window(model, frame, *window_options)
             y,p = _pair(select_days(frame, window), truth[part], model.label)
             counts[part] = int(np.isfinite(y).sum()) if y.ndim == 1 else int(np.isfinite(y).any(1).sum())
@@ -216,19 +221,19 @@ def _score_epochs(model, table, epochs, split, same, window_options):
     if same: frame = frame.join(frame.filter(like="test_").rename(columns=lambda c: c.replace("test_", "valid_", 1)))
     return frame,window,counts
 
-# %% ../../nbs/runs/02_epochs.ipynb #301324a6
+# %% ../../nbs/runs/02_epochs.ipynb #4298befd
 def epoch_scores(
     run:str|Path, # A run folder that keeps its epochs
     table:pd.DataFrame|str|Path, # The videos it was made from, or a table file
     select:str="valid", # Rule: `valid`, `test` (published: on the test rows themselves) or `training`
-    out:str|Path|None=None, # Folder for `epochs.csv`, `epochs.json`, `epochs.md` and `epochs.png`; `None`: nothing is written
+    out:str|Path|None=None, # Folder for `epochs.csv`, `epochs.json`, `epochs.md` and `epochs.png`; `None`: none
     store:str|Path|None=None, # Folder of the feature cache; `None`: `default_store()`
     workers:int|None=None, # Processes for media; `None`: one a core
     days:str|int|tuple|None=None, # First and last true day of a sequence, e.g. `"2-30"`; `None`: all
     steps:str|int|tuple|None=None, # The same in published steps
     setup:str|None=None, # The same by the name of a published set-up
 ) -> Epochs: # Scores and choices
-    "Score every saved epoch on validation and test; raises `InputError` for a run without epochs and a table without its rows"
+    "Score every saved epoch on validation and test; raises `InputError` for a run without epochs or another table"
     one_of("select", select, SELECTION_RULES)
     epochs,config,model,table = saved_epochs(run),read_config(run),load(run),_load_table(table)
     if model.net is None: raise InputError(f"System {model.system} does not say which network its epochs belong to.")

@@ -16,19 +16,20 @@ from ..media.integrity import MEDIA_SUFFIXES, check_file, check_paths
 from ..models.predictor import Predictor, using, load, resolve_modalities
 from .train import open_store
 
-# %% ../../nbs/runs/05_predict.ipynb #f8d47ad4
+# %% ../../nbs/runs/05_predict.ipynb #86b16e49
 TABLE_SUFFIXES = (".parquet", ".csv")
 def _is(path, kind): return path.suffix.lower().lstrip(".") in MEDIA_SUFFIXES[kind]
 def _text(path): return None if path is None else str(path.absolute())
 
-# %% ../../nbs/runs/05_predict.ipynb #3a461005
+# %% ../../nbs/runs/05_predict.ipynb #3dbffb0a
 def _file_rows(paths, title, description):
     "Files as rows; a file that is no picture counts as a video, whatever its name, so that a wrong file gets an error"
     stem = lambda p: p.with_suffix("")
     pictures = {stem(p): p for p in paths if _is(p, "image")}
     videos = [p for p in paths if not _is(p, "image")]
     taken = {stem(p) for p in videos}
-    rows = [(p, p, pictures.get(stem(p))) for p in videos] + [(p, None, p) for k,p in pictures.items() if k not in taken]
+    rows = [(p, p, pictures.get(stem(p))) for p in videos]
+    rows += [(p, None, p) for k,p in pictures.items() if k not in taken]
     columns = {"video_id": [str(n) for n,_,_ in rows], "video_path": [_text(v) for _,v,_ in rows],
         "thumbnail_path": [_text(t) for *_,t in rows], "title": title, "description": description}
     return conform(pd.DataFrame(columns), "videos")
@@ -58,7 +59,7 @@ def video_rows(
     out = pd.concat(tables, ignore_index=True)
     return out.drop_duplicates("video_id", ignore_index=True) if len(tables) > 1 or len(files) > 1 else out
 
-# %% ../../nbs/runs/05_predict.ipynb #9a7ac630
+# %% ../../nbs/runs/05_predict.ipynb #313877aa
 def _verdicts(paths, media, workers, few=8):
     "Verdict of each file; many files are checked in worker processes that can be killed"
     many = [p for p in paths if not Path(p).is_dir()] if len(paths) > few else []
@@ -75,21 +76,23 @@ def _file_errors(table, workers, audio_only=False):
         media = "sound" if audio_only and column == "video_path" else None
         found = _verdicts(list(dict.fromkeys(have[column])), media, workers)
         bad = {i: found[p] for i,p in zip(have["video_id"], have[column]) if found[p].status != "ok"}
-        if media: bad = {i: v for i,v in bad.items() if v.kind != "no-audio"}      # missing sound is an input of the model
+        if media: bad = {i: v for i,v in bad.items() if v.kind != "no-audio"}      # the model accepts missing sound
         errors |= {i: f"{v.path}: {v.status}, {v.kind}: {v.reason}" for i,v in bad.items()}
         main = set(have["video_id"])
-        if column == "thumbnail_path" and "video_path" in table: main = set(table["video_id"][table["video_path"].isna()])
+        if column == "thumbnail_path" and "video_path" in table:
+            main = set(table["video_id"][table["video_path"].isna()])
         broken |= {i for i,v in bad.items() if v.status == "broken" and i in main}
     return errors, broken
 
-# %% ../../nbs/runs/05_predict.ipynb #017eac3f
+# %% ../../nbs/runs/05_predict.ipynb #8cca31d6
 def _unusable_error(row, reason, system):
     "Error of a row that a network cannot use though its file can be opened"
     if isinstance(row.get("video_path"), str): return f"{row['video_path']}: broken, {reason}"
-    if isinstance(row.get("thumbnail_path"), str): return f"{row['thumbnail_path']}: a picture, and a {system} run needs a video"
+    if isinstance(row.get("thumbnail_path"), str):
+        return f"{row['thumbnail_path']}: a picture, and a {system} run needs a video"
     return f"no video file, and a {system} run needs one"
 
-# %% ../../nbs/runs/05_predict.ipynb #e4b46378
+# %% ../../nbs/runs/05_predict.ipynb #06df452e
 def _predict_rows(model, table):
     "Predictions by id, and the error of each row that the network cannot use"
     if not len(table): return None,{}
@@ -97,13 +100,14 @@ def _predict_rows(model, table):
     rows = {r["video_id"]: r for r in table.to_dict("records") if r["video_id"] in model.unusable}
     return preds,{i: _unusable_error(r, model.unusable[i], model.system) for i,r in rows.items()}
 
-# %% ../../nbs/runs/05_predict.ipynb #d6b0c92c
+# %% ../../nbs/runs/05_predict.ipynb #9b8e669d
 def _record(video, row, error):
     out = {"video": video, "prediction": None, "percentile": None, "missing": [], "error": error}
     if row is None: return out
     curve = {int(k.removeprefix("prediction_")): float(v) for k,v in row.items() if k.startswith("prediction_")}
     missing = [m for m in row["missing"].split(",") if m]
-    return out | {"prediction": curve or float(row["prediction"]), "percentile": round(float(row["percentile"]), 1), "missing": missing}
+    percentile = round(float(row["percentile"]), 1)
+    return out | {"prediction": curve or float(row["prediction"]), "percentile": percentile, "missing": missing}
 
 # %% ../../nbs/runs/05_predict.ipynb #2a80cf99
 def predict_videos(
@@ -115,7 +119,7 @@ def predict_videos(
     workers:int|None=None, # Processes for media; `None`: one a core
     modalities:str|None=None, # `av`, `a` or `v` for a system that has them; `None`: those of the training
 ) -> list[dict]: # `video, prediction, percentile, missing, error` a video
-    "Score videos with a saved run; a broken file has `error` and no score; raises `InputError` for modalities that the run has not learned"
+    "Score videos with a saved run; a broken file has `error` and no score; raises `InputError` for wrong modalities"
     audio_only = "v" not in (resolve_modalities(run, modalities) or "v")
     table = videos if isinstance(videos, pd.DataFrame) else video_rows(videos, title, description, audio_only)
     model = run if isinstance(run, Predictor) else load(run)

@@ -25,7 +25,8 @@ def as_ecr(
     "Convert predictions to the challenge's scale; raises `InputError` for curves"
     if "prediction" not in preds: raise InputError(f"A submission is one number a video; this {model.system} run predicts a curve.")
     if model.label.name != "ecr":
-        note = f"The run learned {model.label.name}, not ecr: submitted is the percentile of each prediction among the run's validation predictions."
+        note = (f"The run learned {model.label.name}, not ecr: submitted is the percentile of each prediction among "
+            f"the run's validation predictions.")
         return preds["percentile"].to_numpy(float)/100, [note]
     p = preds["prediction"].to_numpy(float)
     out = int(((p < 0) | (p > 1)).sum())

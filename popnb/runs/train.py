@@ -37,7 +37,7 @@ def default_groups(
 # %% ../../nbs/runs/01_train.ipynb #ae0aa31d
 def choose_split(
     table:pd.DataFrame, # The videos
-    split:str|None=None, # `random stratified group time kfold`; `None`: `group` if the table has creators or titles, else `random`
+    split:str|None=None, # `random stratified group time kfold`; `None`: `group` if possible, else `random`
     protocol:str|None=None, # Published split instead, by study or system
     seed:int=42, # Of the split
     label:Label|None=None, # A stratified split uses its column if none is given
@@ -51,7 +51,7 @@ def choose_split(
         split,options = ("group", {"by": by} | options) if by else ("random", options)
     elif split == "group" and "by" not in options: options["by"] = default_groups(table) or "author"
     elif split == "stratified" and "column" not in options and label is not None:
-        columns = label.columns or make_label(label.name, **label.options).fit(table).columns      # the fit gives the column's name
+        columns = label.columns or make_label(label.name, **label.options).fit(table).columns      # its column's name
         options["column"] = columns[0]
     return make_split(table, split, seed=seed, **options)
 
@@ -63,7 +63,9 @@ class Run:
     model:Predictor # Fitted
     split:Split # Ids of the three parts
     scores:Scores # On the test rows
-    def _repr_markdown_(self): return f"**{self.model.system}** in `{self.folder.name}`\n\n{self.scores._repr_markdown_()}"
+
+    def _repr_markdown_(self):
+        return f"**{self.model.system}** in `{self.folder.name}`\n\n{self.scores._repr_markdown_()}"
 
 # %% ../../nbs/runs/01_train.ipynb #82d56e48
 def _claim_folder(out, system, overwrite):
@@ -83,10 +85,10 @@ def partial_folder(
     "Name the checkpoint folder of a run: `runs/a` -> `runs/a.partial`"
     return Path(out).with_name(Path(out).name+".partial")
 
-# %% ../../nbs/runs/01_train.ipynb #f1078386
+# %% ../../nbs/runs/01_train.ipynb #67744dd7
 def _steps(part): return [n for folder in (part/"engine", *part.glob("engine/*")) for n,_ in numbered(folder, "step")]
 
-# %% ../../nbs/runs/01_train.ipynb #14653d7b
+# %% ../../nbs/runs/01_train.ipynb #edd26b7b
 def _claim_partial(out, resume, overwrite):
     "The checkpoint folder, if it may be used; raises `InputError` before any work is done"
     part = partial_folder(out)
@@ -96,12 +98,13 @@ def _claim_partial(out, resume, overwrite):
     shutil.rmtree(part)
     return part
 
-# %% ../../nbs/runs/01_train.ipynb #d1829e7d
+# %% ../../nbs/runs/01_train.ipynb #54aa4553
 def _describe_training(model, label, table, split):
     "Everything that makes two trainings the same"
     parts = {p: key_seed(*ids) for p,ids in split.ids.items()}
     return _plain({"system": model.system, "preset": model.preset, "seed": model.seed, "options": model.options,
-        "label": {"name": label.name, "options": label.options}, "rows": len(table), "split": {"how": split.how} | parts})
+        "label": {"name": label.name, "options": label.options}, "rows": len(table),
+        "split": {"how": split.how} | parts})
 
 # %% ../../nbs/runs/01_train.ipynb #28bf7be6
 def _attach_engine(model, part, about, training, resume):
@@ -123,14 +126,14 @@ def default_store() -> Path: # Folder
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home()/".cache"
     return Path(os.environ.get("POPNB_STORE") or Path(cache)/"popnb"/"store")
 
-# %% ../../nbs/runs/01_train.ipynb #7a885188
+# %% ../../nbs/runs/01_train.ipynb #5469ee46
 def open_store(
     store:Store|str|Path|None=None, # A store or its folder; `None`: `default_store()`
 ) -> Store: # Open
     "Open the feature cache of a run"
     return store if isinstance(store, Store) else Store(store or default_store())
 
-# %% ../../nbs/runs/01_train.ipynb #a9114601
+# %% ../../nbs/runs/01_train.ipynb #d6da2317
 def _load_table(table): return table if isinstance(table, pd.DataFrame) else read_table(table)
 
 # %% ../../nbs/runs/01_train.ipynb #b19eee50
@@ -142,7 +145,7 @@ def rows_of(
     "Select the rows of one part of a split"
     return table[split.rows(table, part)].reset_index(drop=True)
 
-# %% ../../nbs/runs/01_train.ipynb #067e3ac9
+# %% ../../nbs/runs/01_train.ipynb #71780a8f
 def _fit(model, label, table, split):
     if split.label: label = label_from_dict(split.label)          # a protocol that fits the label before it splits
     model.fit(rows_of(table, split, "train"), rows_of(table, split, "valid"), label)
@@ -155,7 +158,7 @@ def _move_training_files(engine, out):
         (out/"epochs").mkdir(exist_ok=True)
         shutil.move(p, out/"epochs"/p.name)
 
-# %% ../../nbs/runs/01_train.ipynb #40d3b179
+# %% ../../nbs/runs/01_train.ipynb #56a26453
 def _is_helper():
     from popnb.training.engine import main_process
     return not main_process()
@@ -167,7 +170,7 @@ def _train_as_helper(model, label, table, split, part, training, resume):
     _attach_engine(model, part, _describe_training(model, label, table, split), training, resume)
     _fit(model, label, table, split)
 
-# %% ../../nbs/runs/01_train.ipynb #a2be2c8b
+# %% ../../nbs/runs/01_train.ipynb #d7894471
 def _predict_part(model, table, split, part):
     "Predictions of one part with truth and creators, `None` if it has no rows"
     rows = rows_of(table, split, part)
@@ -175,7 +178,7 @@ def _predict_part(model, table, split, part):
     out = add_truth(model.predict(rows).drop(columns="percentile").assign(part=part), rows, model.label)
     return out.assign(author=rows["author"].to_numpy()) if "author" in rows else out
 
-# %% ../../nbs/runs/01_train.ipynb #a53fa38f
+# %% ../../nbs/runs/01_train.ipynb #27ba71e0
 def _evaluate_model(model, preds, rows, **options):
     "Scores of a model's predictions beside those of its baselines"
     title,frames = f"{model.system}: {model.label.name}",model.inputs == ("video",)
@@ -197,7 +200,7 @@ def _write(model, table, split, work, ceiling, n_boot):
         write_predictions(pd.concat([preds["valid"], preds["test"]], ignore_index=True), work/"predictions.csv")
     return scores
 
-# %% ../../nbs/runs/01_train.ipynb #483f779f
+# %% ../../nbs/runs/01_train.ipynb #e9c59be6
 def _put_in_place(work, out):
     "Give a complete run its final name"
     if out.exists(): shutil.rmtree(out)
@@ -221,7 +224,7 @@ def train(
     overwrite:bool=False, # Replace a run in the folder
     ceiling:float|None=None, # Best reachable headline score, if it is known
     n_boot:int=1000, # Resamples behind the intervals; 0: none
-    training:dict|None=None, # Settings of the training engine, e.g. `{"epochs": 5, "lr": 1e-4}`; the system's defaults for the rest
+    training:dict|None=None, # Settings of the training engine, e.g. `{"epochs": 5, "lr": 1e-4}`
     resume:bool=False, # Continue an interrupted training of the same call; start one if there is none
     **options, # Options of the system
 ) -> Run|None: # `None` in helper processes of a launcher
@@ -230,7 +233,7 @@ def train(
     model,table,training = create(system, preset, seed, **options),_load_table(table),training or {}
     model.store,model.workers = open_store(store),workers
     label = make_label(label, **(label_options or {})) if isinstance(label, str) else label
-    make_label(label.name, **label.options).fit(table)          # a check that labels vary; the run's label is fitted on training rows
+    make_label(label.name, **label.options).fit(table)          # a check; the run's label is fitted on training rows
     protocol = system if protocol == "paper" else protocol
     split = choose_split(table, split, protocol, seed, label, **(split_options or {}))
     if _is_helper(): return _train_as_helper(model, label, table, split, partial_folder(out), training, resume)
@@ -248,7 +251,7 @@ def train(
         if not _steps(part): shutil.rmtree(part, ignore_errors=True)          # failed before the first checkpoint
     return Run(out, model, split, scores)
 
-# %% ../../nbs/runs/01_train.ipynb #0cec8582
+# %% ../../nbs/runs/01_train.ipynb #6c47fd7c
 def run_window(
     model:Predictor, # Fitted
     preds:pd.DataFrame, # Its predictions
@@ -261,7 +264,7 @@ def run_window(
     if not days_of(preds): raise InputError(f"{model.system} with label {model.label.name} predicts one number a video: a window of days does not apply.")
     return window_of(days_of(preds), model.options.get("ep"), days, steps, setup)
 
-# %% ../../nbs/runs/01_train.ipynb #1139d91c
+# %% ../../nbs/runs/01_train.ipynb #d5df8d92
 def _window_note(window, steps, setup):
     name = f"published set-up {setup}" if setup else f"published steps {steps}" if steps else "as asked"
     return f"Window: {name}, days {window[0]} to {window[1]}."
@@ -281,7 +284,7 @@ def evaluate_run(
     model:Predictor|None=None, # The run's model, if it is loaded already
     preds:pd.DataFrame|None=None, # Its predictions of all rows of the table, if they are made already
 ) -> Scores: # On test and new rows
-    "Score a saved run; raises `InputError` if the table holds training rows only, and for days or modalities that the run does not have"
+    "Score a saved run; raises `InputError` for a table of training rows only, and for wrong days or modalities"
     resolve_modalities(run, modalities)
     model,split,table = model or load(run),split_from_dict(read_config(run)["split"]),_load_table(table)
     model.store,model.workers = open_store(store),workers

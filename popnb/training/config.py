@@ -17,7 +17,8 @@ _CHOICES = {
     "schedule": ("constant", "linear", "cosine", "plateau"),
     "precision": ("auto", "fp32", "bf16"),
     "device": ("auto", "cpu", "cuda", "mps")}
-_LIMITS = dict(lr=None, weight_decay=None, grad_clip=None, warmup=1, plateau_factor=1, plateau_patience=None, workers=None)
+_LIMITS = dict(
+    lr=None, weight_decay=None, grad_clip=None, warmup=1, plateau_factor=1, plateau_patience=None, workers=None)
 
 # %% ../../nbs/training/03_config.ipynb #3e566cba
 @dataclass
@@ -136,6 +137,7 @@ def make_schedule(
     c = config
     if c.schedule == "plateau":
         mode = "max" if c.maximize else "min"
-        return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode=mode, factor=c.plateau_factor, patience=c.plateau_patience)
+        how = dict(mode=mode, factor=c.plateau_factor, patience=c.plateau_patience)
+        return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, **how)
     name = {"constant": "constant_with_warmup"}.get(c.schedule, c.schedule)
     return get_scheduler(name, optimizer, num_warmup_steps=round(c.warmup*steps), num_training_steps=steps)

@@ -31,7 +31,7 @@ def main_process() -> bool: # True if no launcher started several processes
 @dataclass
 class TrainLog:
     "Result of a training"
-    frame:object               # DataFrame of `log.csv`: `step, epoch, train_loss, valid_loss, lr, seconds, precision, …`
+    frame:object               # DataFrame of `log.csv`: `step, epoch, train_loss, valid_loss, lr, …`
     config:TrainConfig         # Settings
     best:dict|None             # `step` and `value` of the weights in the module; `None` without validation
     steps:int                  # Steps done
@@ -44,10 +44,12 @@ class TrainLog:
     folder:Path|None=None      # Folder of checkpoints and `log.csv`
 
     def _repr_markdown_(self):
-        best = "" if self.best is None else f", best {self.config.metric} {self.best['value']:.4g} at step {self.best['step']}"
+        b = self.best
+        best = "" if b is None else f", best {self.config.metric} {b['value']:.4g} at step {b['step']}"
         resumed = "" if self.resumed is None else f", resumed at step {self.resumed}"
         how = f"{self.precision} on {self.processes} × {self.device}"
-        return "\n".join([f"{self.steps} steps ({self.stopped}){best}; {how}{resumed}", *(f"- {n}" for n in self.notes)])
+        head = f"{self.steps} steps ({self.stopped}){best}; {how}{resumed}"
+        return "\n".join([head, *(f"- {n}" for n in self.notes)])
 
 # %% ../../nbs/training/05_engine.ipynb #ec029710
 class Engine:

@@ -136,7 +136,8 @@ class Growth:
         days:np.ndarray, # `(T,)` days to predict
     ) -> np.ndarray: # `(n, T)`; the curve of the prior for a row without a known day
         "Predict the curve of each row"
-        v,x = np.log1p(to_views(known, known_days)).reshape(len(known), -1),np.log(np.asarray(known_days, dtype=float))
+        v = np.log1p(to_views(known, known_days)).reshape(len(known), -1)
+        x = np.log(np.asarray(known_days, dtype=float))
         t = fit_law(v, x, self.law, self.state["mean"], self.state["precision"])
         log_views,_ = LAWS[self.law][1](t, np.log(days))
         return to_popularity(np.maximum(np.expm1(log_views), 0), days)

@@ -143,7 +143,7 @@ class Inputs:
         use:tuple=USE, # Inputs, out of `USE`
         ep:int|None=None, # Number of known first days
         numbers:tuple=NUMBERS, # Numeric columns
-        faithful:bool=False, # As published: zeros, a black image and the text "nan" if missing; 5 numbers, raw first day
+        faithful:bool=False, # As published: zeros, black image, text "nan" if missing; 5 numbers, raw first day
     ):
         for u in use: one_of("inputs", u, USE)
         if faithful and ep not in (None, 1): raise InputError(f"The published model sees no day or day 1; ep={ep} needs faithful=False.")

@@ -193,7 +193,8 @@ def _metrics(prediction, target):
 @patch
 def _note_missing(self:Smtpd, missing):
     n = pd.Series([m for s in missing for m in s.split(",") if m], dtype=object).value_counts()
-    if len(n): self.notes.append("Training rows without: " + ", ".join(f"{k} {v/len(missing):.0%}" for k,v in n.items()) + ".")
+    shares = ", ".join(f"{k} {v/len(missing):.0%}" for k,v in n.items())
+    if shares: self.notes.append(f"Training rows without: {shares}.")
 
 @patch
 def _note_unknown(self:Smtpd, y, part):

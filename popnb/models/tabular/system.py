@@ -133,19 +133,23 @@ class Linear:
         s,gone = self.state,np.isnan(X)
         width = s["high"]-s["low"]
         clipped = np.clip(X, s["low"]-width, s["high"]+width)
-        indicators = (gone-s["gone"])[:, s["some"].astype(bool)]
-        return np.hstack([np.where(gone, 0, (clipped-s["mean"])/s["scale"]), indicators])
+        return np.hstack([np.where(gone, 0, (clipped-s["mean"])/s["scale"]), self._indicators(gone)])
 
-    def _fit_columns(self, X):
-        "Range, mean, scale and share of missing values of each column"
-        gone,m = np.isnan(X),np.ma.masked_invalid(X)
-        scale,some = m.std(0).filled(0),(gone.any(0) & ~gone.all(0)).astype(np.uint8)
+    def _indicators(self, gone): return (gone-self.state["gone"])[:, self.state["some"].astype(bool)]
+
+    def _fit_indicators(self, gone):
+        return {"gone": gone.mean(0), "some": (gone.any(0) & ~gone.all(0)).astype(np.uint8)}
+
+    def fit_columns(self, X): # Training columns `(n, d)`
+        "Fit range, mean and scale of each column, and the indicators"
+        m = np.ma.masked_invalid(X)
+        scale = m.std(0).filled(0)
         self.state = {"low": m.min(0).filled(0), "high": m.max(0).filled(0), "mean": m.mean(0).filled(0),
-            "scale": np.where(scale > 0, scale, 1), "gone": gone.mean(0), "some": some}
+            "scale": np.where(scale > 0, scale, 1)} | self._fit_indicators(np.isnan(X))
 
     def fit(self, X, y, Xv, yv): # Training and validation columns and labels
         "Fit on the training rows; choose the penalty on the validation rows"
-        self._fit_columns(X)
+        self.fit_columns(X)
         A,V = self.standardise(X),self.standardise(Xv)
         def error(a): return np.square(ridge_predict(V, ridge_fit(A, y, a))-yv).mean()
         self.alpha = min(self.alphas, key=error)
@@ -265,7 +269,7 @@ def _predict(self:Tabular, table):
     p = self.weight*self._mean_trees(np.c_[X, line]) + (1-self.weight)*self._clip_score(line)
     return pd.DataFrame({"video_id": table["video_id"].to_numpy(), "prediction": p, "missing": missing})
 
-# %% ../../../nbs/models/tabular/03_system.ipynb #9b33ef08
+# %% ../../../nbs/models/tabular/03_system.ipynb #e991df69
 @patch
 def baselines(self:Tabular,
     table:pd.DataFrame, # Any rows

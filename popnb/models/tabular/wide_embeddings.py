@@ -9,6 +9,7 @@ __all__ = ['PRESETS', 'PUBLISHED_LGBM', 'resolve_preset', 'pick_columns', 'Wide'
 import numpy as np
 
 from ...core import InputError, in_range, one_of
+from .system import Linear
 
 # %% ../../../nbs/models/tabular/04_wide_embeddings.ipynb #d5bb1009
 PRESETS = {   # preset -> LightGBM parameters
@@ -84,34 +85,24 @@ class Wide:
         return components + [f"{name}_{i:03d}" for i in self.state["picked"]]
 
 # %% ../../../nbs/models/tabular/04_wide_embeddings.ipynb #33f3f7ff
-class DenseLinear:
-    "Ridge regression on dense columns; the penalty is chosen on the validation rows"
+class DenseLinear(Linear):
+    "Ridge regression on dense columns, with one indicator per pattern of missing columns; fitted by `fit_line`"
     alphas = tuple(10.**a for a in range(-1, 7))   # L2 penalties
-    def __init__(self, state:dict|None=None): self.state = state or {}   # fitted arrays of a saved model
 
-    def standardise(self, X): # `(n, d)` -> `(n, columns and indicators)`
-        "Clip, standardise, fill missing values with the mean, and append the indicators"
-        s,gone = self.state,np.isnan(X)
-        width = s["high"]-s["low"]
-        A = (np.clip(X, s["low"]-width, s["high"]+width) - s["mean"]) / s["scale"]
-        A[gone] = 0
-        share = s["gone"]
-        return np.hstack([A, (gone[:, s["flags"]]-share) / np.sqrt(share*(1-share))])
+    def _indicators(self, gone):
+        share = self.state["gone"]
+        return (gone[:, self.state["flags"]]-share) / np.sqrt(share*(1-share))
+
+    def _fit_indicators(self, gone):
+        some = np.flatnonzero(gone.any(0) & ~gone.all(0))
+        patterns = np.packbits(gone[:, some], axis=0)
+        flags = some[np.unique(patterns, axis=1, return_index=True)[1]] if len(some) else some
+        return {"flags": flags.astype(np.int64), "gone": gone[:, flags].mean(0)}
 
     def predict(self, X): # `(n, d)` -> `(n,)`
         return self.standardise(np.asarray(X, float)) @ self.state["weights"][:-1] + self.state["weights"][-1]
 
-# %% ../../../nbs/models/tabular/04_wide_embeddings.ipynb #9874b98c
-def _column_statistics(X):
-    "Range, mean and scale of every column, and the distinct patterns of missing columns"
-    gone = np.isnan(X)
-    m = np.ma.masked_array(X, gone)
-    scale,some = m.std(0).filled(0),np.flatnonzero(gone.any(0) & ~gone.all(0))
-    patterns = np.packbits(gone[:, some], axis=0)
-    flags = some[np.unique(patterns, axis=1, return_index=True)[1]] if len(some) else some
-    return {"low": m.min(0).filled(0), "high": m.max(0).filled(0), "mean": m.mean(0).filled(0),
-        "scale": np.where(scale > 0, scale, 1.), "flags": flags.astype(np.int64), "gone": gone[:, flags].mean(0)}
-
+# %% ../../../nbs/models/tabular/04_wide_embeddings.ipynb #1b311711
 def _sums(A, y): return len(y), A.sum(0), y.sum(), A.T @ A, A.T @ y
 
 def _solve(sums, alphas):
@@ -135,7 +126,7 @@ def fit_line(
 ) -> tuple: # Fitted `DenseLinear`, and its out-of-fold predictions `(n,)` of the training rows
     "Fit a linear model and its out-of-fold predictions"
     X,line = np.asarray(X, float),DenseLinear()
-    line.state = _column_statistics(X)
+    line.fit_columns(X)
     A,V = line.standardise(X),line.standardise(np.asarray(Xv, float))
     fold = np.random.default_rng(seed).permutation(len(y)) % folds
     parts = [_sums(A[fold == f], y[fold == f]) for f in range(folds)]

@@ -36,7 +36,8 @@ class HubFamily(VideoFamily):
     def build(self, **shape):
         t = need("transformers", "torch", self.name)
         return getattr(t, f"{self.prefix}Model")(getattr(t, f"{self.prefix}Config")(**shape))
-    def shape(self, backbone): return {k: v for k in CONFIG_FIELDS if (v := getattr(backbone.config, k, None)) is not None}
+    def shape(self, backbone):
+        return {k: v for k in CONFIG_FIELDS if (v := getattr(backbone.config, k, None)) is not None}
     def width(self, backbone): return backbone.config.hidden_size
     def clip_shape(self, frames, size):
         return {k: v for k,v in {"num_frames": frames, "image_size": size}.items() if v}
@@ -53,7 +54,8 @@ class HubFamily(VideoFamily):
 def _colours(t, where, default):
     "Mean and standard deviation of the colours that a checkpoint states"
     quiet = dict(_raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False)
-    files = [t.utils.cached_file(str(where), f, **quiet) for f in ("video_preprocessor_config.json", "preprocessor_config.json")]
+    names = "video_preprocessor_config.json", "preprocessor_config.json"
+    files = [t.utils.cached_file(str(where), f, **quiet) for f in names]
     stated = next((c for c in (read_json(f) for f in files if f) if "image_mean" in c and "image_std" in c), {})
     return stated.get("image_mean", default[0]),stated.get("image_std", default[1])
 
@@ -76,7 +78,8 @@ def load(self:HubFamily, model_id=None, frames=None):
         config = t.AutoConfig.from_pretrained(where)
         if config.model_type != self.name: raise InputError(f"{where} holds a {config.model_type}, not a {self.name}.")
         cls = getattr(t, f"{self.prefix}ForVideoClassification")
-        full,info = cls.from_pretrained(where, output_loading_info=True, dtype=torch.float32, **self.load_options(frames))
+        options = dict(output_loading_info=True, dtype=torch.float32) | self.load_options(frames)
+        full,info = cls.from_pretrained(where, **options)
         stats = _colours(t, where, (self.mean, self.std))
     if lost := [k for k in info["missing_keys"] if not k.startswith(("classifier", "fc_norm"))]: raise InputError(f"{where} lacks weights of the {self.name}: {lost[0]} ({len(lost)} missing).")
     backbone = getattr(full, self.attribute)

@@ -63,7 +63,7 @@ def load(self:VideoFamily,
 
 @patch
 def shape(self:VideoFamily, backbone:nn.Module) -> dict|None: # Arguments of `build`; `None`: as it was built
-    "Sizes of a backbone, to build it again"
+    "Sizes of a backbone, to rebuild it"
 
 @patch
 def width(self:VideoFamily, backbone:nn.Module) -> int: # Number of features
@@ -164,7 +164,8 @@ class FrameNet(nn.Module):
         self.frames,self.size = family.clip_size(backbone)
         self.channel_axis,self.targets = 1 if family.channels_first else 2,family.lora_targets
         self.scale = [1/(255*s) for s in stats[1]]
-        buffers = {"mean": stats[0], "std": stats[1], "shift": [-m/s for m,s in zip(*stats)], "class_weight": class_weight}
+        shift = [-m/s for m,s in zip(*stats)]
+        buffers = {"mean": stats[0], "std": stats[1], "shift": shift, "class_weight": class_weight}
         for k,v in buffers.items():
             self.register_buffer(k, None if v is None else torch.tensor(v, dtype=torch.float32), persistent=False)
 
@@ -307,8 +308,8 @@ def frame_net(
     size:int|None=None, # Side of a frame in pixels, for random weights of a transformer
     pretrained:bool=True, # `False`: published size with random weights
     shape:dict|None=None, # Other sizes of a random network, e.g. `{"width": 16}`, `{"hidden_size": 96}`
-) -> FrameNet: # In evaluation mode; all of it is trainable, see `popnb.models.adapters`
-    "Build a video network; raises `InputError` for settings that do not go together, `PopnbError` without its weights"
+) -> FrameNet: # In evaluation mode; all of it is trainable until `popnb.models.adapters.adapt`
+    "Build a video network; raises `InputError` for a wrong combination, `PopnbError` without its weights"
     family = video_family(name)
     one_of("preset", preset, ("tiny", "paper"))
     in_range("gradual", gradual, 0, 1)
@@ -317,9 +318,11 @@ def frame_net(
     drawn = tiny or not pretrained
     if not drawn and (size or shape): raise InputError("size and shape are for random weights; published ones have theirs.")
     backbone,norm,stats = (None, None, (family.mean, family.std)) if drawn else family.load(model_id, frames)
-    if drawn: shape = (family.tiny_shape if tiny else family.full_shape) | (shape or {}) | family.clip_shape(frames, size)
-    if model_id is not None: model_id = str(Path(model_id).resolve() if Path(model_id).exists() else model_id)
-    r = dict(name=name, preset=preset, outputs=outputs, frames=frames, model_id=model_id, seed=seed, loss=loss,
+    if drawn:
+        shape = (family.tiny_shape if tiny else family.full_shape) | (shape or {}) | family.clip_shape(frames, size)
+    if model_id is not None and Path(model_id).exists(): model_id = Path(model_id).resolve()
+    r = dict(name=name, preset=preset, outputs=outputs, frames=frames, seed=seed, loss=loss,
+        model_id=None if model_id is None else str(model_id),
         gradient_checkpointing=gradient_checkpointing, gradual=gradual, size=size, pretrained=pretrained, shape=shape,
         class_weight=None if class_weight is None else [float(v) for v in class_weight],
         dropout=family.dropout if dropout is None else dropout, stats=[list(map(float, v)) for v in stats])

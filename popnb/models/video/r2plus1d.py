@@ -88,7 +88,8 @@ def _torchvision_state():
     "torchvision's weights, from its cache or its server"
     info = need("torchvision", "torch", "R(2+1)D").models.video.R2Plus1D_18_Weights.KINETICS400_V1
     file = Path(torch.hub.get_dir())/"checkpoints"/Path(info.url).name
-    with published("R(2+1)D-18 (Kinetics-400)", KINETICS_FILES, "TORCH_HOME to a cache that has them", "https://download.pytorch.org") as online:
+    place = "TORCH_HOME to a cache that has them", "https://download.pytorch.org"
+    with published("R(2+1)D-18 (Kinetics-400)", KINETICS_FILES, *place) as online:
         if not online and not file.is_file(): raise FileNotFoundError(file)
         return info.get_state_dict(check_hash=True, weights_only=True)
 
@@ -121,7 +122,7 @@ class R2Plus1DFamily(VideoFamily):
                          schedule="cosine", warmup=.1, grad_clip=1.)
     tiny_rule = dict(frames=8, clips=2, rate=4., resize=48, crop=48)
     faithful_rule = dict(frames=500, clips=1, policy="consecutive", where="start", resize=(128, 171), crop=112)
-    protocol = "r2plus1d"
+    protocol = "tiktok"
 
     def build(self, **shape): return video_resnet(**shape)
     def shape(self, backbone): return _resnet_shape(backbone.state_dict())
@@ -212,7 +213,8 @@ def tiktok_from_checkpoint(
     if m.label.task not in m.tasks: raise InputError(f"The published network predicts one number or one class; label {m.label.name} is a {m.label.task}.")
     m.net = import_tiktok(path, "bce" if m.label.task == "binary" else "score")
     m.rule,y = m._rule(m.net),m.label.transform(table)
-    m.stats = {"mean": float(np.nanmean(y)), "sd": float(np.nanstd(y)) or 1., "slope": 1., "intercept": 0., "threshold": .5}
+    scale = {"mean": float(np.nanmean(y)), "sd": float(np.nanstd(y)) or 1.}
+    m.stats = scale | {"slope": 1., "intercept": 0., "threshold": .5}
     m.reference = np.sort(m._predict(table)["prediction"].to_numpy())
     m.notes.append(f"Weights imported from {Path(path).name}; nothing was trained here.")
     return m

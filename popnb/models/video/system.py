@@ -45,7 +45,8 @@ class Videos:
 
     def fingerprint(self) -> dict: # For `popnb.training.batches.dataset_fingerprint`
         target = 0 if self.target is None else self.target
-        return self.frames.rule.to_dict() | {"videos": list(self.frames.keys), "draw": self.draw, "flip": self.flip, "target": target}
+        own = {"videos": list(self.frames.keys), "draw": self.draw, "flip": self.flip, "target": target}
+        return self.frames.rule.to_dict() | own
 
 # %% ../../../nbs/models/video/02_system.ipynb #430fe03e
 class FrameModel(NetworkPredictor):

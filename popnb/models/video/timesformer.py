@@ -24,7 +24,7 @@ class TimesformerFamily(HubFamily):
     training = dict(epochs=20, batch_size=8, accumulate=4, lr=5e-5, optimizer="adamw",
                     schedule="linear", warmup=.1, grad_clip=1., patience=3)
     explainers = ("temporal_occlusion", "sensitivity", "time_attention")
-    protocol = "timesformer"
+    protocol = "tfsm"
 
     def rule(self, tiny, frames=None, size=None):
         return dict(frames=frames, resize=size, crop=size, clips=1, policy="endpoints", rate=None)

@@ -19,8 +19,8 @@ from fastcore.basics import patch
 
 from ...core import InputError, in_range, pick_device, progress
 from ...features.encoder import prefetch
-from ...features.frame_cache import WRITE_BYTES, WRITE_SECONDS
-from ...features.store import Store, content_key
+from ...features.frame_cache import WRITE_BYTES
+from ...features.store import WRITE_SECONDS, Store, content_key
 from .beats import n_tokens
 from .filterbank import n_frames
 from .inputs import AudioVisualSet, pad_audio

@@ -80,7 +80,7 @@ class MemoryCase:
         elif self.faithful: unused += ["absence"]
         return [*self.frozen, *unused]
 
-# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #c65b5f8c
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #67e4a245
 def shallow_config(
     config:VideoLlamaConfig, # Sizes of the network
 ) -> VideoLlamaConfig: # With two layers of decoder and audio encoder, and one of the vision encoder
@@ -121,7 +121,7 @@ def _mark_layers(net, m):
 def _mark_backward(x, m, window):
     if x.requires_grad: x.register_hook(lambda g: m.mark(window))
 
-# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #44ba165a
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #34e5c6e1
 def _media(net, case, m, pixels, sound):
     "Visual and audio tokens of a batch, with marks"
     inner,kind,out = net.model,net.absence.weight.dtype,[]
@@ -211,7 +211,7 @@ def _extrapolate(case, m, text, sound, train):
         out[w] = max(0, m.peaks[w]-base+held+grads),g+grads,max(0, now-base-g+held)
     return out
 
-# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #0df23cbc
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #5d0b1adf
 def measure_pass(
     case:MemoryCase, # What to run
     train:bool=True, # A training step; `False`: a prediction
@@ -277,7 +277,7 @@ def _audio_flops(config, clip):
     start = 2*b.input_patch_size**2*b.embed_dim+2*b.embed_dim*e+2*e*e//b.conv_pos_groups*b.conv_pos
     return clip.sound*(b.encoder_layers*(2*macs+4*clip.sound*e)+start)
 
-# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #c963dc42
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #740525e3
 def av_flops(
     config:VideoLlamaConfig, # Sizes of the network
     clip:AudioVisualTokens, # From `clip_tokens`
@@ -290,7 +290,7 @@ def av_flops(
             "projector": 2*clip.sound*(config.beats.encoder_embed_dim*d+d*d),
             "text": 2*n*layers*layer_macs(text)+2*layers*d*n*n}
 
-# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #e42f26ed
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #633cd8d7
 def step_passes(
     case:MemoryCase, # What is trained
 ) -> dict: # Part -> cost in forward passes
@@ -330,7 +330,7 @@ def _peak_window(windows, names):
     most,grads,stored = windows[w][0],windows[calm][1],windows[calm][2]
     return {"gradients": grads, "activations": stored, "transient": max(0, most-grads-stored)}
 
-# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #400e388c
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #cc331f9e
 def av_memory(
     case:MemoryCase, # What to train
     published:bool=True, # Whether weights are loaded from files
@@ -377,7 +377,7 @@ def av_config(
     config = known[one_of("size of videollama2", size.strip() or "7b", known)]()
     return word,config,size.strip() != "tiny",LARGEST_SHARD
 
-# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #8cf3ad27
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #e7c718fd
 @dataclass(frozen=True)
 class AvPlan(MemoryPlan):
     "Memory and time of training and prediction with VideoLLaMA2, made by `plan_av`"
@@ -442,8 +442,8 @@ def plan_av(
     tokens = clip_tokens(config, frames or config.frames, text, seconds, modalities)
     setup = TrainingSetup(method, half, recompute, batch > 1, base, r or 64)
     rate = None if tflops is None else tflops*1e12
-    plan = AvPlan(name, tokens, setup, batch, accumulate, "head", 0, 0, {}, device, usable, 0, 0, rate, rows, config=config,
-        modalities=modalities, audio_seconds=seconds, frozen=frozen, dropout=dropout, faithful=faithful,
+    plan = AvPlan(name, tokens, setup, batch, accumulate, "head", 0, 0, {}, device, usable, 0, 0, rate, rows,
+        config=config, modalities=modalities, audio_seconds=seconds, frozen=frozen, dropout=dropout, faithful=faithful,
         published=files, shard=shard)
     return plan.computed()
 
@@ -476,7 +476,7 @@ def differences(self:AvPlan, q):
     values = ",".join(q.frozen),json.dumps(q.frozen, separators=(",", ":"))
     return own+[("frozen", values, q.frozen != self.frozen)]
 
-# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #5be5c5d5
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #0c03f593
 @patch
 def description(self:AvPlan):
     "Sentences about the network and its inputs"
@@ -490,7 +490,8 @@ def description(self:AvPlan):
     if t.samples: inputs.append(f"{sound} {t.sound:,}" if t.frames else f"{sound} are {t.sound:,} tokens")
     out = [f"**{self.name}**: {self.parameters:,} weights, {self.trained:,} of them trained; {', '.join(how)}{frozen}",
            f"{', '.join(inputs)}; with {t.text} of text {t.total:,} a clip."]
-    if self.case.gpu: out.append(f"Loading takes {self.machine/1e9:.1f} GB of the machine's own memory, before anything is on the GPU.")
+    host = f"{self.machine/1e9:.1f} GB of the machine's own memory"
+    if self.case.gpu: out.append(f"Loading takes {host}, before anything is on the GPU.")
     return out
 
 @patch

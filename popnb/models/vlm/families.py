@@ -9,6 +9,7 @@ __all__ = ['READOUTS', 'LLM_LORA_TARGETS', 'VLM_FAMILIES', 'BUILT_IN_FAMILIES', 
 # %% ../../../nbs/models/vlm/02_families.ipynb #cf7d0a12
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from ...core import one_of
 from .prompt import Prompt
@@ -174,19 +175,13 @@ def _qwen3_config(text, vision, ids, head=None, side=None, tied=False, deep=(), 
     return t.Qwen3VLConfig(text_config=text, vision_config=tower, **options)
 
 # %% ../../../nbs/models/vlm/02_families.ipynb #0bd5fa96
-def _qwen_processor(processor, video, patch, stats, tokenizer, template, pixels, least):
+def _qwen_processor(tokenizer, template, side, pixels, least, processor, video, patch, **stats):
+    "Processor of the classes `processor` and `video`; `stats`: normalisation, if it is not the default"
     import transformers as t
     size = dict(shortest_edge=least, longest_edge=pixels)
     image = t.Qwen2VLImageProcessor(size=size, patch_size=patch, **stats)
     video = getattr(t, video)(size=size, cap_pixels_per_frame=False)
     return getattr(t, processor)(image, tokenizer, video, chat_template=template)
-
-def _qwen25_processor(tokenizer, template, side, pixels, least):
-    return _qwen_processor("Qwen2_5_VLProcessor", "Qwen2VLVideoProcessor", 14, {}, tokenizer, template, pixels, least)
-
-def _qwen3_processor(tokenizer, template, side, pixels, least):
-    stats = dict(image_mean=[.5]*3, image_std=[.5]*3)
-    return _qwen_processor("Qwen3VLProcessor", "Qwen3VLVideoProcessor", 16, stats, tokenizer, template, pixels, least)
 
 # %% ../../../nbs/models/vlm/02_families.ipynb #ae63bcb3
 def _qwen_layout(config, text, names, norm="rms", full=0, **more):
@@ -225,7 +220,7 @@ _QWEN25 = VlmFamily(
     slots=("<|image_pad|>", "<|video_pad|>", *_QWEN_VIDEO),
     turns=("<|im_start|>{{ message['role'] }}\n", "<|im_end|>\n", "<|image_pad|>".join(_QWEN_VIDEO),
         "<|video_pad|>".join(_QWEN_VIDEO), "<|im_start|>assistant\n"),
-    processor=_qwen25_processor,
+    processor=partial(_qwen_processor, processor="Qwen2_5_VLProcessor", video="Qwen2VLVideoProcessor", patch=14),
     config=_qwen25_config,
     shapes={
         "7b": dict(text=(3584, 28, 28, 4, 18_944, 152_064), vision=(1280, 32, 16, 3420)),
@@ -246,7 +241,8 @@ VLM_FAMILIES.register("qwen3-vl", VlmFamily(
     tokens=_QWEN25.tokens,
     slots=_QWEN25.slots,
     turns=(*_QWEN25.turns[:3], "<|video_pad|>", _QWEN25.turns[4]),
-    processor=_qwen3_processor,
+    processor=partial(_qwen_processor, processor="Qwen3VLProcessor", video="Qwen3VLVideoProcessor", patch=16,
+        image_mean=[.5]*3, image_std=[.5]*3),
     config=_qwen3_config,
     tiny=dict(deep=(0,), num_position_embeddings=64),
     shapes={

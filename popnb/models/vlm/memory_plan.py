@@ -214,24 +214,17 @@ class MemoryPlan:
     @property
     def fits(self): return self.total <= self.memory
 
+    def timed(self, rate): return replace(self, rate=rate)
+    def seconds(self, ops): return None if self.rate is None else ops/(self.rate*SHARE)
+    def can_recompute(self, method): return method != "head"       # whether activation checkpointing has an effect
+    def extra_fields(self): return {"readout": self.readout}       # more values for JSON
+
 # %% ../../../nbs/models/vlm/09_memory_plan.ipynb #530742d4
 @patch(as_prop=True)
 def flags(self:MemoryPlan): # Options of `popnb plan`
     s,out = self.setup,["--method", self.setup.method, "--batch-size", self.batch]
     if self.accumulate > 1: out += ["--accumulate", self.accumulate]
     return [*out, *(["--checkpoint-activations"] if s.recompute else []), "--frames", self.tokens.frames]
-
-@patch
-def timed(self:MemoryPlan, rate): return replace(self, rate=rate)
-
-@patch
-def seconds(self:MemoryPlan, ops): return None if self.rate is None else ops/(self.rate*SHARE)
-
-@patch
-def can_recompute(self:MemoryPlan, method): return method != "head"       # whether activation checkpointing has an effect
-
-@patch
-def extra_fields(self:MemoryPlan): return {"readout": self.readout}       # more values for JSON
 
 @patch
 def computed(self:MemoryPlan) -> MemoryPlan:

@@ -56,7 +56,7 @@ class VlmModel(NetworkPredictor):
         model_id:str|None=None, # Other weights: folder or name on the hub, any model for images or videos and text
         r:int=8, # Rank of adapters
         alpha:float=16., # Scale of the LoRA update (alpha / r multiplies it)
-        dropout:float=0., # Drop probability inside the adapters
+        dropout:float=0., # Drop probability in the adapters
         memory:float|None=None, # Memory of the device, GB; `None`: as the device reports
         weigh:bool=True, # Give both classes the same total weight
         calibrate:bool=True, # Fit probabilities on the validation rows
@@ -74,7 +74,7 @@ class VlmModel(NetworkPredictor):
         self.source = model_source(family or self.family, preset, model_id)
         self.fallbacks = None          # share of the last predictions whose own first choice was no number
 
-# %% ../../../nbs/models/vlm/10_system.ipynb #6a8dd881
+# %% ../../../nbs/models/vlm/10_system.ipynb #d257cb7f
 @patch(as_prop=True)
 def recipe(self:VlmModel) -> dict: # `readout`, `method`, `policy` and `training`
     entry = VLM_FAMILIES[self.family]
@@ -84,7 +84,6 @@ def recipe(self:VlmModel) -> dict: # `readout`, `method`, `policy` and `training
 def training(self:VlmModel) -> dict: # Default values of `popnb.training.config.TrainConfig`
     return TINY_VLM_TRAINING if self.tiny else self.recipe["training"]
 
-# %% ../../../nbs/models/vlm/10_system.ipynb #af0fd573
 @system("smolvlm2")
 class SmolVlm2(VlmModel):
     "SmolVLM2 with a head on the last token (System A)"
@@ -110,16 +109,13 @@ def resolve_options(self:VlmModel):
     self.prompt = Prompt.from_dict(base)
     self.inputs = ("video", *self.prompt.fields)
 
-# %% ../../../nbs/models/vlm/10_system.ipynb #c67bffbe
+# %% ../../../nbs/models/vlm/10_system.ipynb #18fd5834
 @patch
 def _readout(self:VlmModel): return self.options["readout"] or self.recipe["readout"]
 
 @patch
-def load_inputs(self:VlmModel,
-    table:pd.DataFrame, # Rows; without a column `video_path` no row has a video
-    max_bad:float=1., # Share of unusable rows above which it raises `InputError`
-): # `FrameInputSet` with the text fields of its rows in `rows`
-    "Encode the videos of a table, or read them from the cache"
+def load_inputs(self:VlmModel, table:pd.DataFrame, max_bad:float=1.):
+    "Encode the videos of a table, or read them from the cache; `rows` holds the text fields"
     if "video_path" not in table: table = table.assign(video_path=None)
     found = frame_input_set(table, self.source, self.prompt, self.selection, self.budget, self.store, self.workers,
         max_bad=max_bad)
@@ -128,11 +124,7 @@ def load_inputs(self:VlmModel,
     return found
 
 @patch
-def make_dataset(self:VlmModel,
-    inputs, # Usable rows, from `load_inputs`
-    target:np.ndarray|None=None, # `(n,)` targets; `None` at prediction
-    train:bool=False, # Unused: there is no augmentation
-) -> Conversations: # Data set
+def make_dataset(self:VlmModel, inputs, target:np.ndarray|None=None, train:bool=False) -> Conversations:
     "Make a data set; the read-out `token` gets its targets as text"
     words = self._readout() == "token" and target is not None
     answers = [f"{t:.2f}" for t in target] if words else None
@@ -144,7 +136,7 @@ def describe_inputs(self:VlmModel) -> str: # For the report
     s,fields = self.selection," and ".join(self.prompt.fields) or "no text"
     return f"{s.frames} frames by rule {s.policy}, {fields}, read-out {self._readout()}"
 
-# %% ../../../nbs/models/vlm/10_system.ipynb #a9fe136d
+# %% ../../../nbs/models/vlm/10_system.ipynb #4d903296
 @patch
 def _planned(self:VlmModel):
     "Whether the memory of the model can be planned; its `model_type` if not"
@@ -187,7 +179,7 @@ def build_network(self:VlmModel):
         self.engine.config.groups = groups
     return net
 
-# %% ../../../nbs/models/vlm/10_system.ipynb #a817263e
+# %% ../../../nbs/models/vlm/10_system.ipynb #bc70202e
 @patch
 def _learn_scale(self:VlmModel, y):
     "Set the range of the target, and the start of a head"
@@ -198,17 +190,13 @@ def _learn_scale(self:VlmModel, y):
     self.net.recipe["scale"] = [float(z.mean()), float(z.std()) or 1.]
 
 @patch
-def to_training_target(self:VlmModel,
-    y:np.ndarray, # `(n,)` labels
-) -> np.ndarray: # `(n,)` classes, or numbers from 0 to 100
+def to_training_target(self:VlmModel, y:np.ndarray) -> np.ndarray: # `(n,)` classes, or numbers from 0 to 100
     "Convert labels to the targets of the loss"
     if self.label.task == "binary": return y
     return 100*(y-self.stats["low"])/(self.stats["high"]-self.stats["low"])
 
 @patch
-def to_label_scale(self:VlmModel,
-    raw:np.ndarray, # `(n, outputs)` of the network
-) -> np.ndarray: # `(n,)` calibrated probabilities, or numbers in the unit of the label
+def to_label_scale(self:VlmModel, raw:np.ndarray) -> np.ndarray: # `(n,)` probabilities, or numbers like the label
     "Convert outputs of the network to predictions"
     if self.label.task == "binary": return NetworkPredictor.to_label_scale(self, raw)
     return raw[:, 0].astype(float)/100*(self.stats["high"]-self.stats["low"])+self.stats["low"]
@@ -232,7 +220,7 @@ def _predict(self:VlmModel, table):
     out["missing"] = [",".join(filter(None, o)) for o in missing]
     return out
 
-# %% ../../../nbs/models/vlm/10_system.ipynb #a0a5d6b9
+# %% ../../../nbs/models/vlm/10_system.ipynb #2851e418
 @patch
 def save_network(self:VlmModel, folder):
     "Write the network"
