@@ -72,21 +72,19 @@ SYSTEMS = Registry("system", {
     "ensemble": "popnb.models.ensemble.system",
 }, "popnb.systems")
 
-# %% ../nbs/02_registry.ipynb #e2383738
+# %% ../nbs/02_registry.ipynb #ab59db80
 LABELS = Registry("label", dict.fromkeys(
     ("ecr", "log-views", "views-per-day", "virality", "rank", "extremes", "above"), "popnb.data.labels"), "popnb.labels")
-
 SOURCES = Registry("source", dict.fromkeys(
     ("csv", "snapugc", "shorts", "smtpd", "tiktok"), "popnb.data.sources") | {"daily": "popnb.data.daily_counts"}, "popnb.sources")
-
 SPLITS = Registry("split", dict.fromkeys(
     ("random", "stratified", "group", "time", "kfold"), "popnb.data.splits"), "popnb.splits")
-
 ENCODERS = Registry("encoder", {
     "clip": "popnb.features.clip",
     "resnet-mbert": "popnb.features.resnet_bert",
 }, "popnb.encoders")
 
+# %% ../nbs/02_registry.ipynb #e2383738
 EXPLAINERS = Registry("explainer", dict.fromkeys(
     ("contributions", "occlusion", "words", "rollout", "title_rollout"), "popnb.explain.report")
     | dict.fromkeys(("temporal_occlusion", "sensitivity", "time_attention"), "popnb.explain.temporal_occlusion")

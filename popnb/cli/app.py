@@ -13,13 +13,14 @@ import typer
 from typer import Option
 from ..core import InputError, PopnbError
 
-# %% ../../nbs/cli/01_app.ipynb #d75e3b8a
+# %% ../../nbs/cli/01_app.ipynb #8015ef14
 app = typer.Typer(name="popnb", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     rich_markup_mode="rich", help="Predict how popular a short video will be.\n\nStart with [bold]popnb demo[/bold]:"
         " synthetic videos, a trained model and a report in under a minute, offline.")
 app.callback()(lambda: None)        # subcommands also if only one is registered
 _RENAMED = {"sample": "simulate", "practice": "mock-youtube"}
 
+# %% ../../nbs/cli/01_app.ipynb #d75e3b8a
 def main():
     "Run the command of `sys.argv`; the entry point of the program `popnb`"
     try:

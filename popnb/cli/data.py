@@ -66,7 +66,7 @@ def mock_youtube_command(
     from popnb.youtube.mock_server import serve_mock_youtube
     serve_mock_youtube(n, seed, port, say=say)
 
-# %% ../../nbs/cli/02_data.ipynb #5559e7be
+# %% ../../nbs/cli/02_data.ipynb #2c260f46
 def _time(text, flag):
     "A date or time of an option as UTC, `None` if none is given"
     if text is None: return None
@@ -74,10 +74,12 @@ def _time(text, flag):
     except ValueError: raise InputError(f"{flag} wants a date such as 2026-05-01, got {text!r}.") from None
     return t.replace(tzinfo=timezone.utc) if t.tzinfo is None else t
 
+# %% ../../nbs/cli/02_data.ipynb #529b8bde
 def _exit_if_spent(result):
     "Exit with code 75 if the quota ended the work"
     if result.resumes: raise typer.Exit(75)
 
+# %% ../../nbs/cli/02_data.ipynb #9f017ceb
 def _expire(out, how, history, connection):
     from popnb.youtube.collector import expire
     got = expire(out, how, history=history, **connection)
@@ -85,6 +87,7 @@ def _expire(out, how, history, connection):
         f" {got.snapshots} readings and {got.pages} pages forgotten. {got.ended}\nAudit: {out/'audit.jsonl'}")
     _exit_if_spent(got)
 
+# %% ../../nbs/cli/02_data.ipynb #5559e7be
 def _refresh(out, connection):
     from popnb.youtube.collector import refresh
     got = refresh(out, **connection)

@@ -51,13 +51,14 @@ def doctor_command(
         else: lines = [f"{k}: {v}"]
         say("\n".join(lines))
 
-# %% ../../nbs/cli/04_main.ipynb #e6db02ec
+# %% ../../nbs/cli/04_main.ipynb #f937fd49
 def _frame_size(size):
     "Height and width from `--size`"
     wide,x,high = size.lower().partition("x")
     if x and wide.isdigit() and high.isdigit(): return int(high), int(wide)
     raise InputError(f"--size wants width x height in pixels, e.g. 1080x1920, got {size!r}.")
 
+# %% ../../nbs/cli/04_main.ipynb #e6db02ec
 def _arithmetic(device, precision, memory):
     "Device, and whether it computes in bfloat16"
     import torch

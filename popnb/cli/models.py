@@ -16,14 +16,16 @@ from .app import app, pairs, say, show, DataFlag, OutDirFlag, SeedFlag, StoreFla
 from ..core import InputError, one_of
 from ..registry import ENCODERS, EXPLAINERS, LABELS, SPLITS, SYSTEMS
 
-# %% ../../nbs/cli/03_models.ipynb #b99f094b
+# %% ../../nbs/cli/03_models.ipynb #1ec74c15
 FEATURE_KINDS = ("handmade", *ENCODERS)
 
+# %% ../../nbs/cli/03_models.ipynb #03f3a0a9
 def _write_frame(df, out):
     from popnb.core import atomic_path
     one_of("suffix of --out", out.suffix, (".parquet", ".csv"))
     with atomic_path(out) as p: df.to_parquet(p) if out.suffix == ".parquet" else df.to_csv(p, index=False)
 
+# %% ../../nbs/cli/03_models.ipynb #b99f094b
 def _embed(name, table, cache, workers, **options):
     "Features of an encoder; prints its description and what was computed"
     from popnb.features.registry import embed_table, make_encoder
@@ -63,9 +65,10 @@ def features_command(
     say(f"{len(df)} videos, {len(bad)} with a problem, in {cache.folder}")
     if out: _write_frame(df, out)
 
-# %% ../../nbs/cli/03_models.ipynb #079dde8f
+# %% ../../nbs/cli/03_models.ipynb #9f45e2b9
 _ENSEMBLE_FLAGS = ("system", "data", "out", "more", "members", "option", "seed", "store", "workers", "overwrite")
 
+# %% ../../nbs/cli/03_models.ipynb #079dde8f
 def _train_ensemble(ctx, system, data, out, members, options, settings):
     "Train an ensemble; raises `InputError` for options that its members decide"
     from popnb.runs.ensemble import SETTINGS, train_ensemble
@@ -180,7 +183,7 @@ def evaluate_command(
     say(scores._repr_markdown_())
     say(f"\nReport: {out/'report.md'}")
 
-# %% ../../nbs/cli/03_models.ipynb #f5e7f416
+# %% ../../nbs/cli/03_models.ipynb #1b183bcd
 def _epochs(runs, out, data, select, window, store, workers):
     "Score the epochs of one run"
     from popnb.runs.epochs import epoch_scores, epochs_markdown
@@ -189,6 +192,7 @@ def _epochs(runs, out, data, select, window, store, workers):
     say(epochs_markdown(epoch_scores(runs[0], data, select, out, store, workers, **window)))
     say(f"Table and plot: {out}")
 
+# %% ../../nbs/cli/03_models.ipynb #f5e7f416
 def _rank(runs, out):
     "Rank runs on the same test rows"
     from popnb.evaluation.leaderboard import board_markdown, leaderboard
@@ -225,7 +229,7 @@ def leaderboard_command(
     text = folds_markdown(fold_summary(runs, out)) if folds else setups_markdown(setup_table(runs, out))
     say(f"{text}\nTable: {out}")
 
-# %% ../../nbs/cli/03_models.ipynb #c4ae6c24
+# %% ../../nbs/cli/03_models.ipynb #f8aeab68
 def _curve_frame(frame, curves, table):
     "One row a video and day, with dates if the time of publication is known"
     import pandas as pd
@@ -235,6 +239,7 @@ def _curve_frame(frame, curves, table):
     when = table.set_index("video_id")["published_at"].reindex(frame["video_id"]) if "published_at" in table else None
     return dated(wide, None if when is None else when.array).drop(columns=["part", "truth"])
 
+# %% ../../nbs/cli/03_models.ipynb #c4ae6c24
 def _write_scores(out, table, path):
     "Write predictions as CSV, videos without a score included"
     import pandas as pd

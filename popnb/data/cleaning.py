@@ -25,9 +25,10 @@ from .groups import _components, near_title
 from .safe_csv import write_sheet
 from .table import TEXT_DTYPE, conform, write_table
 
-# %% ../../nbs/data/08_cleaning.ipynb #571023f4
+# %% ../../nbs/data/08_cleaning.ipynb #f96aae2c
 _SCRIPTS = {"CJK": "Han", "HIRAGANA": "Japanese", "KATAKANA": "Japanese", "MODIFIER": "", "COMBINING": ""}
 
+# %% ../../nbs/data/08_cleaning.ipynb #571023f4
 @lru_cache(maxsize=None)
 def _letter(c):
     "Script of one character, `''` if it has none"
@@ -46,9 +47,10 @@ def script_of(
     if "Japanese" in count: return "Japanese"
     return min(count, key=lambda k: (-count[k], k), default="")
 
-# %% ../../nbs/data/08_cleaning.ipynb #32e397c7
+# %% ../../nbs/data/08_cleaning.ipynb #1f8c0935
 LETTERS = 12   # fewest letters of a text with a language
 
+# %% ../../nbs/data/08_cleaning.ipynb #32e397c7
 def language_of(
     texts, # Iterable of texts; missing ones are `None` or NaN
 ) -> list[str]: # ISO 639 codes such as `en`, `ko`, `pcm`; `""` for texts that are too short
@@ -57,9 +59,10 @@ def language_of(
     plain = [re.sub(r"[#@]\S+|https?:\S+", " ", t[:1000]) if isinstance(t, str) else "" for t in texts]
     return [guess(t)[0] if sum(map(str.isalpha, t)) >= LETTERS else "" for t in plain]
 
-# %% ../../nbs/data/08_cleaning.ipynb #1faa4c81
+# %% ../../nbs/data/08_cleaning.ipynb #1d70a265
 BITS = 8   # most bits of 256 that may differ between equal pictures
 
+# %% ../../nbs/data/08_cleaning.ipynb #1faa4c81
 def picture_hash(
     path:str|os.PathLike, # JPEG, PNG or WebP file
     max_pixels:float=50e6, # Largest picture that is opened, in pixels
@@ -75,9 +78,10 @@ def picture_hash(
     bits = (x[:, 1:] - x[:, :-1] > 4).ravel()
     return bits if 16 <= bits.sum() <= 240 else None
 
-# %% ../../nbs/data/08_cleaning.ipynb #16a30a4b
+# %% ../../nbs/data/08_cleaning.ipynb #c628a389
 def _differing(a, b): return (a != b).sum(1)
 
+# %% ../../nbs/data/08_cleaning.ipynb #16a30a4b
 def _close(x):
     "Pairs of rows of bool `(n, 256)` that differ in at most `BITS` places: they agree in one of `BITS + 1` bands"
     mixed,pairs = x[:, np.random.default_rng(0).permutation(256)],[]
@@ -108,10 +112,11 @@ def same_pictures(
     group[at] = len(paths) + _components(len(x), a, b)[back.ravel()]
     return pd.factorize(group)[0].astype(np.int64)
 
-# %% ../../nbs/data/08_cleaning.ipynb #d50a4c2b
+# %% ../../nbs/data/08_cleaning.ipynb #12293387
 ACTIONS = ("drop", "flag", "off")
 CLEANING_RULES = {} # name -> `Rule`, in the order of application
 
+# %% ../../nbs/data/08_cleaning.ipynb #d50a4c2b
 @dataclass(frozen=True)
 class Rule:
     "A reason to drop or flag a row"
@@ -122,6 +127,12 @@ class Rule:
 
     @property
     def meaning(self) -> str: return self.find.__doc__
+
+# %% ../../nbs/data/08_cleaning.ipynb #6dd341d5
+def _rows(mask, detail=None):
+    "Positions of the rows of a mask, with their details"
+    at = np.flatnonzero(np.asarray(mask, dtype=bool))
+    return {int(i): "" if detail is None else str(detail.iloc[i])[:120] for i in at}
 
 # %% ../../nbs/data/08_cleaning.ipynb #be3e7f50
 def rule(
@@ -135,41 +146,41 @@ def rule(
         return f
     return register
 
-def _rows(mask, detail=None):
-    "Positions of the rows of a mask, with their details"
-    at = np.flatnonzero(np.asarray(mask, dtype=bool))
-    return {int(i): "" if detail is None else str(detail.iloc[i])[:120] for i in at}
-
-# %% ../../nbs/data/08_cleaning.ipynb #9bdd748c
+# %% ../../nbs/data/08_cleaning.ipynb #c5905b3b
 _LIVE = re.compile(r"_live\.\w+(\?|$)")
 
+# %% ../../nbs/data/08_cleaning.ipynb #c3e1b39a
 @rule("not_short", "drop", "is_short")
 def _not_short(t, o):
     "judged to be no Short"
     return _rows(t["is_short"].astype(object).eq("no"), t["is_short"])
 
+# %% ../../nbs/data/08_cleaning.ipynb #113a7148
 @rule("live_thumbnail", "drop", "thumbnail_url")
 def _live(t, o):
     "the thumbnail is a still of a live stream, so the video is or was one"
     url = t["thumbnail_url"]
     return _rows(url.astype(object).map(lambda u: isinstance(u, str) and _LIVE.search(u) is not None), url)
 
+# %% ../../nbs/data/08_cleaning.ipynb #9bdd748c
 @rule("missing_views", "drop", "views")
 def _missing_views(t, o):
     "no views: nothing to learn from or to score on"
     return _rows(t["views"].isna())
 
-# %% ../../nbs/data/08_cleaning.ipynb #95a42396
+# %% ../../nbs/data/08_cleaning.ipynb #90d5c76e
 @rule("zero_views", "flag", "views")
 def _zero_views(t, o):
     "zero views: a true value, yet often a video collected in its first minutes"
     return _rows(t["views"].eq(0))
 
+# %% ../../nbs/data/08_cleaning.ipynb #8ac946fc
 @rule("missing_title", "flag", "title")
 def _missing_title(t, o):
     "no title: normal on some platforms, and models know the case"
     return _rows(t["title"].isna())
 
+# %% ../../nbs/data/08_cleaning.ipynb #95a42396
 @rule("missing_thumbnail", "flag", "thumbnail_path")
 def _missing_thumbnail(t, o):
     "no thumbnail file: not downloaded, or gone"
@@ -177,40 +188,45 @@ def _missing_thumbnail(t, o):
     absent = [not (isinstance(p, str) and os.path.isfile(p)) for p in path]
     return _rows(absent, path.astype(object).where(path.notna(), ""))
 
-# %% ../../nbs/data/08_cleaning.ipynb #6b9f4691
+# %% ../../nbs/data/08_cleaning.ipynb #89c1d236
 _HIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u2060\ufeff\u202a-\u202e\u2066-\u2069]")
 
+# %% ../../nbs/data/08_cleaning.ipynb #fbf88e20
 def _controls(s):
     return " ".join(sorted({f"U+{ord(c):04X}" for c in _HIDDEN.findall(s)})) if isinstance(s, str) else ""
 
+# %% ../../nbs/data/08_cleaning.ipynb #6b9f4691
 @rule("hidden_text", "flag", "title")
 def _hidden_text(t, o):
     "the title holds control signs: invisible, or turning the text around"
     found = t["title"].astype(object).map(_controls)
     return _rows(found.ne(""), found)
 
-# %% ../../nbs/data/08_cleaning.ipynb #385b2f40
+# %% ../../nbs/data/08_cleaning.ipynb #aab92613
 _OLD_SCRIPTS = {"Kana": "Japanese"}   # name of a script in lists that were written before
 
+# %% ../../nbs/data/08_cleaning.ipynb #903a4435
 @rule("script", "off", "title")
 def _script(t, o):
     "the title is mostly written in a script that is not on the list; titles without letters pass"
     found = t["title"].astype(object).map(script_of)
     return _rows(~found.isin(["", *(_OLD_SCRIPTS.get(s, s) for s in o["scripts"])]), found)
 
+# %% ../../nbs/data/08_cleaning.ipynb #385b2f40
 @rule("language", "off", "title")
 def _language(t, o):
     "the title is likely in a language that is not on the list; titles that are too short to tell pass"
     found = pd.Series(language_of(t["title"]), t.index, dtype=object)
     return _rows(~found.isin(["", *o["languages"]]), found)
 
-# %% ../../nbs/data/08_cleaning.ipynb #9e219e98
+# %% ../../nbs/data/08_cleaning.ipynb #be394b68
 def _scale(x):
     "Centre and spread of values by medians"
     if not np.isfinite(x).any(): return {"centre": 0., "spread": 0.}
     centre = float(np.nanmedian(x))
     return {"centre": centre, "spread": float(np.nanmedian(np.abs(x - centre)))/.6745}
 
+# %% ../../nbs/data/08_cleaning.ipynb #9e219e98
 def _outliers(t, o, column, name):
     "Rows of `column` beyond the threshold; computes the scale if none is given"
     x = np.log1p(t[column].to_numpy(float))
@@ -220,40 +236,45 @@ def _outliers(t, o, column, name):
     z = (x - s["centre"])/s["spread"]
     return {int(i): f"{t[column].iloc[i]:g}, {z[i]:+.1f} deviations" for i in np.flatnonzero(np.abs(z) > o["z"])}
 
-# %% ../../nbs/data/08_cleaning.ipynb #eb2c752d
+# %% ../../nbs/data/08_cleaning.ipynb #253f4ee2
 @rule("outlier_views", "flag", "views")
 def _outlier_views(t, o):
     "views far from all others, on a log scale"
     return _outliers(t, o, "views", "outlier_views")
 
+# %% ../../nbs/data/08_cleaning.ipynb #eb2c752d
 @rule("outlier_duration", "flag", "duration")
 def _outlier_duration(t, o):
     "far longer or shorter than all others, on a log scale"
     return _outliers(t, o, "duration", "outlier_duration")
 
-# %% ../../nbs/data/08_cleaning.ipynb #da7c446a
+# %% ../../nbs/data/08_cleaning.ipynb #7bda7be8
 def _later(t, group):
     "Rows whose group occurs before, with the id of the first row"
     first = t["video_id"].groupby(group).transform("first")
     return _rows(pd.Series(group).duplicated(), "like " + first.astype(object))
 
+# %% ../../nbs/data/08_cleaning.ipynb #f9e5de5e
 @rule("near_title", "flag", "title")
 def _near_title(t, o):
     "nearly the title of an earlier row"
     return _later(t, near_title(t, similarity=o["similarity"]))
 
+# %% ../../nbs/data/08_cleaning.ipynb #da7c446a
 @rule("duplicate_thumbnail", "off", "thumbnail_path")
 def _duplicate_thumbnail(t, o):
     "nearly the thumbnail of an earlier row"
     return _later(t, same_pictures(t["thumbnail_path"]))
 
-# %% ../../nbs/data/08_cleaning.ipynb #b0f4bc8b
+# %% ../../nbs/data/08_cleaning.ipynb #9b54c4c9
 VIEW_EDGES = (0, 1e3, 1e4, 1e5, 5e5, 1e6, 1e7)   # of the study, open to the right
 
+# %% ../../nbs/data/08_cleaning.ipynb #29e25876
 def _view_bins(t):
     if "view_bin" in t: return t["view_bin"].astype(object)
     return pd.cut(t["views"], [*VIEW_EDGES, np.inf], right=False).astype(object)
 
+# %% ../../nbs/data/08_cleaning.ipynb #b0f4bc8b
 @rule("bin_cap", "off", "views")
 def _bin_cap(t, o):
     "more rows in this bin of views than wanted; which ones go is drawn by id and seed"
@@ -288,13 +309,14 @@ def _unique_ids(table, action):
     kept = dict(zip(ids[keep], keep))
     return table.drop(repeats), [(i, ids[i], "duplicate_id", f"row {kept[ids[i]]+1} is kept") for i in repeats]
 
-# %% ../../nbs/data/08_cleaning.ipynb #ebaa1879
+# %% ../../nbs/data/08_cleaning.ipynb #bd68bd21
 _WANTED = { # rule that needs an option -> the option, its action when the option is given, an example
     "script": ("scripts", "flag", "scripts=['Latin']"),
     "language": ("languages", "flag", "languages=['en']"),
     "bin_cap": ("per_bin", "drop", "per_bin=500, or per_bin='smallest'"),
 }
 
+# %% ../../nbs/data/08_cleaning.ipynb #0c5dea15
 def _check_settings(given, options):
     "Raise `InputError` for a rule or an action that does not exist, and for a rule that lacks its option"
     for k,v in given.items(): one_of("rule", k, ["duplicate_id", *CLEANING_RULES]), one_of(f"action of {k}", v, ACTIONS)
@@ -306,6 +328,7 @@ def _check_settings(given, options):
         if isinstance(v, str) and k != "bin_cap": raise InputError(f"The rule {k} wants a list: {how}.")
     if options["per_bin"] not in (None, "smallest"): in_range("per_bin", options["per_bin"], 1)
 
+# %% ../../nbs/data/08_cleaning.ipynb #ebaa1879
 def _settings(rules, **options):
     "Action of each rule"
     given = dict(rules or {})
@@ -315,9 +338,10 @@ def _settings(rules, **options):
         if options[option]: out[k] = action
     return out | given
 
-# %% ../../nbs/data/08_cleaning.ipynb #ac782dc3
+# %% ../../nbs/data/08_cleaning.ipynb #0c6a2f55
 def _applies(rule, t): return all(c in t for c in rule.columns)
 
+# %% ../../nbs/data/08_cleaning.ipynb #4d9825af
 def _drop(t, rows, rules, o, removed):
     "Apply rules that drop until they find nothing more"
     while True:
@@ -332,6 +356,7 @@ def _drop(t, rows, rules, o, removed):
             t,rows = t.iloc[stay].reset_index(drop=True),rows[stay]
         if len(t) == before: return t, rows, removed
 
+# %% ../../nbs/data/08_cleaning.ipynb #ac782dc3
 def _flag(t, rows, how, o):
     "A copy of the table with `flag_…` columns, and the flagged rows"
     out,flagged = t.copy(),[]
@@ -342,13 +367,14 @@ def _flag(t, rows, how, o):
         flagged += [(int(rows[i]), t["video_id"].iloc[i], k, detail) for i,detail in found.items()]
     return out,flagged
 
-# %% ../../nbs/data/08_cleaning.ipynb #fd08146d
+# %% ../../nbs/data/08_cleaning.ipynb #70e145aa
 def _listing(found):
     "Dropped or flagged rows as a frame, by row number from 1"
     rows = [(i+1, v, k, detail) for i,v,k,detail in sorted(found, key=lambda o: o[0])]
     frame = pd.DataFrame(rows, columns=["row", "video_id", "rule", "detail"])
     return frame.astype({"row": int, "video_id": TEXT_DTYPE, "rule": TEXT_DTYPE, "detail": TEXT_DTYPE})
 
+# %% ../../nbs/data/08_cleaning.ipynb #fd08146d
 def _rule_counts(t, how, found):
     "One line per rule: name, action, rows, meaning"
     count,lines = Counter(o[2] for o in found),[]
@@ -388,7 +414,7 @@ def clean(
     return Cleaned(out, _listing(removed), _listing(flagged), _rule_counts(t, how, removed + flagged), len(table),
                    {"rules": how} | options, o["learned"] | o["fitted"])
 
-# %% ../../nbs/data/08_cleaning.ipynb #030d4742
+# %% ../../nbs/data/08_cleaning.ipynb #a6bc462c
 @patch
 def _repr_markdown_(self:Cleaned) -> str: # Markdown
     "Counts of rows, and of each rule"
@@ -399,6 +425,7 @@ def _repr_markdown_(self:Cleaned) -> str: # Markdown
         lines.append(f"| {r.rule} | {r.action} | {'' if r.action == 'off' else f'{r.found:,}'} | {r.meaning} |")
     return "\n".join(lines)
 
+# %% ../../nbs/data/08_cleaning.ipynb #030d4742
 Cleaned.__repr__ = Cleaned._repr_markdown_
 
 # %% ../../nbs/data/08_cleaning.ipynb #a086e78f

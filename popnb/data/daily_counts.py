@@ -113,7 +113,7 @@ def _described(about, notes):
     notes += [f"descriptions with {what}: {int(o.sum()):,}" for what,o in counts.items() if o.any()]
     return out.assign(published_at=when)
 
-# %% ../../nbs/data/04_daily_counts.ipynb #ec03ba55
+# %% ../../nbs/data/04_daily_counts.ipynb #99912916
 def _by_count(wide):
     "Counts in columns of days since the first count, and notes about them"
     T = DAYS[-1]
@@ -122,6 +122,7 @@ def _by_count(wide):
     if late: notes.append(f"readings after the {T}th, which have no column: {late:,}")
     return wide[[k for k in wide if k <= T]],notes
 
+# %% ../../nbs/data/04_daily_counts.ipynb #ec03ba55
 def _by_age(wide, age):
     "Counts in columns of age in whole days, and notes about them"
     T,v = DAYS[-1],wide.to_numpy()
@@ -133,7 +134,7 @@ def _by_age(wide, age):
     note = f"readings placed by age in whole days: {len(i):,}; after day {T}: {late:,}; of videos of unknown age: {unknown:,}"
     return pd.DataFrame(out, wide.index, list(DAYS)),[note]
 
-# %% ../../nbs/data/04_daily_counts.ipynb #ae8b3d1d
+# %% ../../nbs/data/04_daily_counts.ipynb #00a51996
 def _first(text):
     "The date of the first count as a UTC timestamp"
     try: t = datetime.fromisoformat(str(text))
@@ -141,6 +142,7 @@ def _first(text):
         raise InputError(f"first must be the date of the first reading, such as 2021-04-29; got {text!r}.") from None
     return pd.Timestamp(t if t.tzinfo else t.replace(tzinfo=timezone.utc))
 
+# %% ../../nbs/data/04_daily_counts.ipynb #ae8b3d1d
 def _side(folder, name, ids, encoding, notes):
     "Counts of another file in the order of the views, `None` if it is absent"
     if not (path := folder/f"{name}.tsv").is_file(): return None
@@ -151,7 +153,7 @@ def _side(folder, name, ids, encoding, notes):
     wide = wide[~repeated].set_axis(own[~repeated].to_numpy())
     return wide.reindex(ids).set_axis(ids.index)
 
-# %% ../../nbs/data/04_daily_counts.ipynb #03d118d7
+# %% ../../nbs/data/04_daily_counts.ipynb #62756a64
 def _age_note(raw):
     "A note on the ages at the first count"
     age = raw["age"].dropna()
@@ -160,6 +162,7 @@ def _age_note(raw):
             f"unknown for {int(raw['age'].isna().sum()):,}; "
             f"published on the day of the first reading: {int((age < 0).sum()):,}")
 
+# %% ../../nbs/data/04_daily_counts.ipynb #03d118d7
 def _count_notes(wide, raw, start):
     "Notes on gaps, falling counts and ages"
     v = wide.to_numpy()

@@ -12,7 +12,7 @@ import pandas as pd
 from ..core import InputError, in_range
 from .table import require
 
-# %% ../../nbs/data/06_groups.ipynb #13c23b38
+# %% ../../nbs/data/06_groups.ipynb #410d31e3
 class _Letters(dict):
     "Table for `str.translate` that keeps letters and marks, filled on demand"
     def __missing__(self, c):
@@ -21,6 +21,7 @@ class _Letters(dict):
         self[c] = out = c if keep else " "
         return out
 
+# %% ../../nbs/data/06_groups.ipynb #13c23b38
 _LETTERS = _Letters()
 
 # %% ../../nbs/data/06_groups.ipynb #fa79fde1
@@ -43,15 +44,17 @@ def _trigrams(keys):
     whole = whole[:-2]
     return ((c[:-2] << np.uint64(42)) | (c[1:-1] << np.uint64(21)) | c[2:])[whole], np.r_[0, np.cumsum(size)]
 
-# %% ../../nbs/data/06_groups.ipynb #1678a195
+# %% ../../nbs/data/06_groups.ipynb #d4a6b04e
 LSH_BANDS,LSH_ROWS = 16,4   # 64 hashes
 
+# %% ../../nbs/data/06_groups.ipynb #eaf7ec1a
 def _mixed(x):
     "Well-mixed 64-bit hashes of integers (the finalizer of SplitMix64)"
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xbf58476d1ce4e5b9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94d049bb133111eb)
     return x ^ (x >> np.uint64(31))
 
+# %% ../../nbs/data/06_groups.ipynb #1678a195
 def _minhash(grams, start, seed):
     "MinHash signatures, uint32 `(n, LSH_BANDS*LSH_ROWS)`"
     rng,size = np.random.default_rng(seed),LSH_BANDS*LSH_ROWS
@@ -100,7 +103,7 @@ def _jaccard(grams, start, pairs):
         out[a:a+100_000] = both / (size[i]+size[j]-both)
     return out
 
-# %% ../../nbs/data/06_groups.ipynb #0a5aaa6d
+# %% ../../nbs/data/06_groups.ipynb #100eabc5
 def _components(n, a, b):
     "Component number of each of `n` nodes, given edges `a[i]`-`b[i]`"
     from scipy.sparse import coo_matrix
@@ -108,6 +111,7 @@ def _components(n, a, b):
     edges = coo_matrix((np.ones(len(a), dtype=bool), (a, b)), shape=(n, n))
     return connected_components(edges, directed=False)[1]
 
+# %% ../../nbs/data/06_groups.ipynb #0a5aaa6d
 def _singles(codes):
     "Group numbers by first appearance; each -1 (missing) becomes a group of its own"
     codes = np.where(codes < 0, codes.max(initial=-1)+1+np.arange(len(codes)), codes)
@@ -135,7 +139,7 @@ def near_title(
         group = np.where(group < 0, -1, _components(len(keys), a, b))
     return _singles(np.where(text < 0, -1, group[key][text]))
 
-# %% ../../nbs/data/06_groups.ipynb #a453379d
+# %% ../../nbs/data/06_groups.ipynb #ea96a996
 def _keys(df, values, what):
     "Codes of the values, -1 for missing ones"
     if len(values) != len(df):
@@ -146,6 +150,7 @@ def _keys(df, values, what):
         raise InputError(f"{source}: {what} is empty in all {len(df)} rows, so it groups nothing.")
     return codes
 
+# %% ../../nbs/data/06_groups.ipynb #a453379d
 def _column(df, c):
     "Codes of a column, or group numbers of near-duplicate titles"
     if c in df or c != "near_title": return _keys(df, require(df, [c], "grouping")[c], f"column {c}")

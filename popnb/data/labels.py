@@ -70,11 +70,12 @@ def make_label(
         given = ", ".join(f"{k}={v!r}" for k,v in options.items())
         raise InputError(f"label {name} cannot use {given} ({e}).") from e
 
-# %% ../../nbs/data/05_labels.ipynb #8bc4926f
+# %% ../../nbs/data/05_labels.ipynb #68ea8ec6
 def _source(df): return df.attrs.get("source", "table")
 
 def _list(columns): return ", ".join(columns[:4]) + (f" … {columns[-1]}" if len(columns) > 4 else "")
 
+# %% ../../nbs/data/05_labels.ipynb #8bc4926f
 def _numbers(df, column, why, high=None):
     "A column as float64; raises `InputError` for negative values and for values above `high`"
     require(df, [column], f"label {why}")
@@ -195,7 +196,7 @@ class LogViews(Label):
     def _apply(self, v): return np.log1p(v)
     def _undo(self, y): return np.maximum(np.expm1(y), 0)
 
-# %% ../../nbs/data/05_labels.ipynb #b4cea556
+# %% ../../nbs/data/05_labels.ipynb #3c164985
 def _days(days):
     "Days as an increasing list"
     days = list(range(1, days+1)) if isinstance(days, (int, np.integer)) else [index(d) for d in days]
@@ -204,6 +205,7 @@ def _days(days):
                          f"got {days}.")
     return days
 
+# %% ../../nbs/data/05_labels.ipynb #b4cea556
 def _span(days):
     "Days as text, 1-3, 7 for [1, 2, 3, 7]"
     runs = []
@@ -226,7 +228,7 @@ class ViewsPerDay(Label):
     def _undo(self, y): return np.maximum(np.expm1(y*np.log(2)), 0) * self.options["days"]
     def _says(self): return f"log2(v/d + 1), v = cumulative views after d days, days {_span(self.options['days'])}"
 
-# %% ../../nbs/data/05_labels.ipynb #f734c166
+# %% ../../nbs/data/05_labels.ipynb #bc6b0368
 @patch
 def _start(self:ViewsPerDay, df):
     "The columns of these days; raises `InputError` for a day without any"
@@ -237,6 +239,7 @@ def _start(self:ViewsPerDay, df):
                          f"for days {_span(miss)}; pass days= with those that the table has.")
     return {"columns": [c for n in names for c in n if c in df]}
 
+# %% ../../nbs/data/05_labels.ipynb #297a2d0e
 @patch
 def _day(self:ViewsPerDay, df, d):
     "Popularity on day `d`, from the count or as published"
@@ -245,6 +248,7 @@ def _day(self:ViewsPerDay, df, d):
     v = np.log1p(_numbers(df, f"day_{d}", self.name)/d) / np.log(2)
     return np.where(np.isnan(v), p, v)
 
+# %% ../../nbs/data/05_labels.ipynb #f734c166
 @patch
 def _learn(self:ViewsPerDay, v):
     empty = [d for d,e in zip(self.options["days"], np.isnan(v).all(0)) if e]
@@ -268,7 +272,7 @@ class Virality(Label):
     def _sum(self, v, median, iqr):   # no matrix product: its result for a row depends on the other rows
         return ((v-median)/iqr * self.options["weights"]).sum(1)
 
-# %% ../../nbs/data/05_labels.ipynb #0e682ce5
+# %% ../../nbs/data/05_labels.ipynb #d338ebbd
 @patch
 def _learn(self:Virality, v):
     q1,median,q3 = np.percentile(v, [25, 50, 75], axis=0)
@@ -281,12 +285,14 @@ def _learn(self:Virality, v):
         raise InputError(f"Label virality is the same in all {len(v)} training rows; there is nothing to learn.")
     return {"median": median.tolist(), "iqr": (q3-q1).tolist(), "low": float(s.min()), "high": float(s.max())}
 
+# %% ../../nbs/data/05_labels.ipynb #bb35138d
 @patch
 def _apply(self:Virality, v):
     s = self.stats
     y = (self._sum(v, s["median"], np.array(s["iqr"]))-s["low"]) / (s["high"]-s["low"])
     return np.clip(y, 0, 1) if self.options["clip"] else y
 
+# %% ../../nbs/data/05_labels.ipynb #0e682ce5
 @patch
 def _says(self:Virality):
     weighted = ", ".join(f"{w:g} {c}" for w,c in zip(self.options["weights"], self._columns))

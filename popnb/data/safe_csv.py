@@ -29,12 +29,13 @@ def unguard(
     "Remove the apostrophe that `guard` added"
     return text[1:] if isinstance(text, str) and text.startswith("'") and _FORMULA.match(text[1:]) else text
 
-# %% ../../nbs/data/02_safe_csv.ipynb #377c1508
+# %% ../../nbs/data/02_safe_csv.ipynb #dae93cdb
 def _cells(column):
     "Numbers and times unchanged, anything else as guarded text"
     if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_datetime64_any_dtype(column): return column
     return column.astype(object).where(column.notna(), "").map(guard)
 
+# %% ../../nbs/data/02_safe_csv.ipynb #377c1508
 def write_sheet(
     df:pd.DataFrame, # Any frame
     path:str|os.PathLike, # CSV file to write

@@ -70,9 +70,10 @@ def _when(times, unit):
         out[found.index] = found.astype(object)
     return out
 
-# %% ../../nbs/data/03_sources.ipynb #94a0854b
+# %% ../../nbs/data/03_sources.ipynb #e0651e9b
 def _no_value(v): return isinstance(v, str) and v.strip().lower() in NO_VALUE
 
+# %% ../../nbs/data/03_sources.ipynb #94a0854b
 def _typed(raw, path, missing=(), unit=None):
     "Text cells as values, by the kind of their column; `missing` are words for a missing text"
     out,failures = raw.copy(),[]
@@ -87,13 +88,14 @@ def _typed(raw, path, missing=(), unit=None):
     if failures: raise InputError(_sentence(raw, path, list(raw.index), failures))
     return out
 
-# %% ../../nbs/data/03_sources.ipynb #e99f9f94
+# %% ../../nbs/data/03_sources.ipynb #ed1407c4
 def _float(cells):
     "Text cells as float64, NaN for what is no number"
     numbers = pc.replace_substring_regex(pa.array(cells, pa.string()), "^$", "nan")
     try: return pc.cast(numbers, "float64").to_numpy(zero_copy_only=False)
     except pa.ArrowInvalid: return pd.to_numeric(cells, errors="coerce").astype("float64")   # slower: a cell holds a word
 
+# %% ../../nbs/data/03_sources.ipynb #e99f9f94
 def _floats(raw, columns, path):
     "`raw` with these text columns as float64; words of `NO_VALUE` are missing, other words an error"
     out,faults = raw.copy(),[]
@@ -105,12 +107,13 @@ def _floats(raw, columns, path):
     if faults: raise InputError(_sentence(raw, path, list(raw.index), faults))
     return out
 
-# %% ../../nbs/data/03_sources.ipynb #13a07245
+# %% ../../nbs/data/03_sources.ipynb #48b90f3d
 MEDIA = { # path column -> file endings, the preferred one first
     "video_path": (".mp4", ".mov", ".webm", ".mkv", ".m4v", ".avi"),
     "thumbnail_path": (".jpg", ".jpeg", ".png", ".webp"),
 }
 
+# %% ../../nbs/data/03_sources.ipynb #13a07245
 def _listing(folder, endings, what):
     "File name and stem -> path of the media files of a folder; raises `InputError` if there is no such folder"
     if folder is None: return {}
@@ -216,13 +219,14 @@ def read_source(
     "Read a file of a known format; raises `InputError` that names file, row, column and value"
     return SOURCES[name](path, videos=videos, thumbnails=thumbnails, duplicates=duplicates, **options)
 
-# %% ../../nbs/data/03_sources.ipynb #d7af1144
+# %% ../../nbs/data/03_sources.ipynb #c2ff49e9
 def _near(name, names):
     "Suggestion of the name closest to `name`"
     import difflib
     close = difflib.get_close_matches(str(name).lower(), [o.lower() for o in names], n=1)
     return f" Did you mean {next(o for o in names if o.lower() == close[0])!r}?" if close else ""
 
+# %% ../../nbs/data/03_sources.ipynb #d7af1144
 def _delimiter(cells):
     "Hint for a file whose header came out as one cell"
     sign = next((o for o in ";\t|" if len(cells.columns) == 1 and o in cells.columns[0]), None)
@@ -269,12 +273,14 @@ def from_csv(
     raw,notes = _named(_rename(read_cells(path, delimiter, encoding), columns or {}, path))
     return _typed(raw, path, missing, time_unit), notes, []
 
-# %% ../../nbs/data/03_sources.ipynb #048efe06
+# %% ../../nbs/data/03_sources.ipynb #70501d3b
 _V1 = ["Id", "Video_len", "order of ECR", "order of NAWP", "Title", "Description", "Link"]
 _V1_NAMES = ["video_id", "duration", "ecr_order", "nawp_order", "title", "description", "link"]
 
+# %% ../../nbs/data/03_sources.ipynb #79422db8
 def _unquote(text): return text[1:-1].replace('""', '"') if len(text) > 1 and text[0] == text[-1] == '"' else text
 
+# %% ../../nbs/data/03_sources.ipynb #048efe06
 def _v1_fault(cells):
     "Reason why the cells of a record cannot be used, or `None`"
     if len(cells) != len(_V1): return f"{len(cells)} cells where {len(_V1)} are expected"
@@ -307,10 +313,11 @@ def _ecr_from_order(raw, how, path):
     share = raw["ecr_order"]/raw["ecr_order"].max()
     return raw.assign(ecr=share if how == "ascending" else 1-share)
 
-# %% ../../nbs/data/03_sources.ipynb #c2359954
+# %% ../../nbs/data/03_sources.ipynb #3a161a8a
 _V2_NAMES = {"id": "video_id", "title": "title", "description": "description", "ecr": "ecr", "video_len": "duration",
              "download_link": "link", "link": "link", "nawp": "nawp"}
 
+# %% ../../nbs/data/03_sources.ipynb #c2359954
 def _snapugc_v2(path, encoding):
     "Raw frame of SnapUGC v2"
     cells = read_cells(path, encoding=encoding)
@@ -356,13 +363,16 @@ def from_shorts(
         notes.append(f"thumbnails that are stills of live streams: {n:,}")
     return raw, notes, []
 
-# %% ../../nbs/data/03_sources.ipynb #fe6c986e
+# %% ../../nbs/data/03_sources.ipynb #2422dc97
 CATEGORIES = (
     "People & Blogs", "Gaming", "News & Politics", "Entertainment", "Music", "Education", "Sports", "Howto & Style",
     "Film & Animation", "Nonprofits & Activism", "Travel & Events", "Comedy", "Science & Technology",
     "Autos & Vehicles", "Pets & Animals")
 
+# %% ../../nbs/data/03_sources.ipynb #4303aeef
 def _key(text): return " ".join(o for o in re.split(r"[\W_]+", text.lower()) if o not in ("", "and"))
+
+# %% ../../nbs/data/03_sources.ipynb #fe6c986e
 _BY_KEY = {_key(c): c for c in CATEGORIES} | {"travel": "Travel & Events"}
 
 # %% ../../nbs/data/03_sources.ipynb #cb5e09d3
@@ -372,13 +382,13 @@ def canonical_category(
     "Find YouTube's name of a category, ignoring blanks, case and ampersand"
     return _BY_KEY.get(_key(name), name)
 
-# %% ../../nbs/data/03_sources.ipynb #b5eefb21
+# %% ../../nbs/data/03_sources.ipynb #06d4c6b1
 SMTPD_NUMBERS = ("duration_z", "followers_z", "posts_z", "title_length_z", "tag_count_z") # published as z-scores
-
 _SMTPD = { # position -> popnb's column
     0: "video_id", 5: "author", 6: "category", 7: "title", 8: "tags", 9: "description",
     **dict(enumerate(SMTPD_NUMBERS, 10)), **{14+k: f"popularity_{k}" for k in DAYS}}
 
+# %% ../../nbs/data/03_sources.ipynb #b5eefb21
 _SMTPD_NAMES = { # name in lower case without blanks and underscores -> popnb's column
     "videoid": "video_id", "userid": "author", "user": "author", "keywords": "tags", "hashtags": "tags",
     "duration": "duration_z", "followers": "followers_z", "posts": "posts_z", "titlelength": "title_length_z",
@@ -445,13 +455,14 @@ TIKTOK = { # popnb's column -> names in scraped files, by precedence
     "video_path": ("filename",),
 }
 
-# %% ../../nbs/data/03_sources.ipynb #5a9d85ce
+# %% ../../nbs/data/03_sources.ipynb #40a033fa
 def _flat(record, prefix=""):
     "A nested record with one level of keys, `a.b.c`"
     out = {}
     for k,v in record.items(): out |= _flat(v, f"{prefix}{k}.") if isinstance(v, dict) else {prefix+k: v}
     return out
 
+# %% ../../nbs/data/03_sources.ipynb #5a9d85ce
 def _records(path, text):
     "JSON records as rows of an object frame"
     try: found = json.loads(text)
@@ -463,7 +474,7 @@ def _records(path, text):
         raise InputError(f"{path} holds no list of records.")
     return pd.DataFrame([_flat(o) for o in found], index=range(1, len(found)+1), dtype=object)
 
-# %% ../../nbs/data/03_sources.ipynb #57c36d17
+# %% ../../nbs/data/03_sources.ipynb #c26c618d
 def _tags(value):
     "Names of hashtags, separated by commas"
     if isinstance(value, str) and value.lstrip()[:1] == "[":
@@ -473,8 +484,10 @@ def _tags(value):
     names = [o.get("name", o.get("title")) if isinstance(o, dict) else o for o in value]
     return ", ".join(str(o) for o in names if o) or None
 
+# %% ../../nbs/data/03_sources.ipynb #c7bbc2c2
 def _json(v): return v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)
 
+# %% ../../nbs/data/03_sources.ipynb #57c36d17
 def _storable(column):
     "An object column as one type that Parquet stores"
     kind = pd.api.types.infer_dtype(column, skipna=True)

@@ -19,9 +19,10 @@ from .table import require
 from .groups import groups_of
 from .labels import check_options, make_label
 
-# %% ../../nbs/data/07_splits.ipynb #818ca693
+# %% ../../nbs/data/07_splits.ipynb #8e809ac7
 PARTS = ("train", "valid", "test")
 
+# %% ../../nbs/data/07_splits.ipynb #818ca693
 @dataclass(repr=False)
 class Split:
     "Assignment of videos to train, valid and test"
@@ -59,7 +60,7 @@ def rows(self:Split,
     ids = set(self.ids[one_of("part", part, PARTS)])
     return np.array([v in ids for v in df["video_id"].to_numpy(dtype=object)], dtype=bool)
 
-# %% ../../nbs/data/07_splits.ipynb #5eba7b54
+# %% ../../nbs/data/07_splits.ipynb #96328bf6
 @patch
 def _title(self:Split):
     options = {k: v for k,v in self.options.items() if k != "sizes" and v is not None}
@@ -67,11 +68,13 @@ def _title(self:Split):
     said = [f"{k} {' + '.join(v) if isinstance(v, list) else v}" for k,v in options.items()]
     return ", ".join([f"protocol {self.protocol}" if self.protocol else f"{self.how} split", *said])
 
+# %% ../../nbs/data/07_splits.ipynb #5ff7dd1a
 @patch
 def __repr__(self:Split):
     counts = ", ".join(f"{n} {p}" for p,n in self.counts.items())
     return f"{self._title()}: {counts}" + (f" ({self.note})" if self.note else "")
 
+# %% ../../nbs/data/07_splits.ipynb #5eba7b54
 @patch
 def _repr_markdown_(self:Split):
     head,total = self._title(),len(set().union(*self.ids.values()))
@@ -119,7 +122,7 @@ def _ids(df):
                          f"({int(twice.sum())} repeated rows); drop repetitions before splitting.")
     return ids,order
 
-# %% ../../nbs/data/07_splits.ipynb #a0f4cefb
+# %% ../../nbs/data/07_splits.ipynb #35482204
 def _sizes(sizes):
     "Three positive shares"
     try: out = tuple(float(s) for s in sizes)
@@ -128,23 +131,26 @@ def _sizes(sizes):
     raise InputError("sizes must be three positive shares of train, valid and test that sum to 1, "
                      f"e.g. (.8, .1, .1); got {sizes}.")
 
+# %% ../../nbs/data/07_splits.ipynb #cfee917e
 def _whole(name, value, low, high=None):
     "A whole number within a range"
     if not isinstance(value, (int, np.integer)): raise InputError(f"{name} must be a whole number, got {value!r}.")
     return int(in_range(name, value, low, high))
 
+# %% ../../nbs/data/07_splits.ipynb #a0f4cefb
 def _wanted(n, sizes, what="rows"):
     "Sizes of valid and test among `n` rows: at least one each, and one for train"
     if n < 3: raise InputError(f"Three parts need at least 3 {what}, got {n}.")
     valid = int(np.clip(round(n*sizes[1]), 1, n-2))
     return valid,int(np.clip(round(n*sizes[2]), 1, n-1-valid))
 
-# %% ../../nbs/data/07_splits.ipynb #5131545b
+# %% ../../nbs/data/07_splits.ipynb #d0046a55
 def _json_option(v):
     if isinstance(v, tuple): return list(v)
     if isinstance(v, (np.ndarray, pd.Series)): return "given keys"
     return v.item() if isinstance(v, np.generic) else v
 
+# %% ../../nbs/data/07_splits.ipynb #5131545b
 def _all_options(f, sizes, options):
     "Sizes and options of a split with their defaults, as JSON values"
     defaults = {k: p.default for k,p in inspect.signature(f).parameters.items() if p.default is not p.empty}
@@ -190,9 +196,10 @@ def _bins(v, k):
     bins = np.searchsorted(edges, v)+np.searchsorted(edges, v, side="right")   # a frequent value has its own bin
     return np.where(np.isnan(v), -1, bins)
 
-# %% ../../nbs/data/07_splits.ipynb #c71e49aa
+# %% ../../nbs/data/07_splits.ipynb #a5b5670c
 def _even(n, k): return ((np.arange(k)+.5) * n / k).astype(int)
 
+# %% ../../nbs/data/07_splits.ipynb #c71e49aa
 @splitter("stratified")
 def _stratified(df, order, sizes, rng, column=None, bins=10):
     c = column or next((c for c in ("views", "ecr") if c in df and df[c].notna().any()), "views")
@@ -220,13 +227,14 @@ def _take(size, todo, want, most):
         if not got or abs(size[best]-left) < left: got.append(best)
     return got
 
-# %% ../../nbs/data/07_splits.ipynb #d52c9b64
+# %% ../../nbs/data/07_splits.ipynb #ce1fe329
 def _grouped(df, order, by):
     "Group of each row in `order`, numbered in that order, sizes of the groups, and a note on rows without a group"
     g = pd.factorize(groups_of(df, by)[order])[0]
     lone = int(df[by].isna().sum()) if isinstance(by, str) and by in df else 0
     return g,np.bincount(g),f"{lone} rows without {by}, each a group of its own" if lone else ""
 
+# %% ../../nbs/data/07_splits.ipynb #7ed54cbb
 def _uneven(code, sizes, size, note):
     "`note`, with the sizes of the parts if they differ much from those wanted"
     share = np.bincount(code, minlength=3)/len(code)
@@ -235,6 +243,7 @@ def _uneven(code, sizes, size, note):
     more = f"parts hold {shares} of the rows, since the largest of {len(size)} groups has {most:.0%}"
     return "; ".join(filter(None, [note, more]))
 
+# %% ../../nbs/data/07_splits.ipynb #d52c9b64
 def _by_text(by):
     if isinstance(by, str): return by
     return " + ".join(by) if isinstance(by, list) else "given keys"
@@ -251,7 +260,7 @@ def _group(df, order, sizes, rng, by="author"):
         deck = [o for o in deck if not part[o]]
     return part[g],_uneven(part[g], sizes, size, note)
 
-# %% ../../nbs/data/07_splits.ipynb #5f3c3746
+# %% ../../nbs/data/07_splits.ipynb #290a322c
 def _times(df, column):
     "A column of timestamps without gaps; raises `InputError` for other columns"
     v,source = require(df, [column], "split time")[column],df.attrs.get("source", "table")
@@ -263,6 +272,7 @@ def _times(df, column):
                          f"leave them out, e.g. df[df.{column}.notna()].")
     return v
 
+# %% ../../nbs/data/07_splits.ipynb #5f3c3746
 @splitter("time")
 def _time(df, order, sizes, rng, column="published_at"):
     v = _times(df, column)
@@ -274,7 +284,7 @@ def _time(df, order, sizes, rng, column="published_at"):
     b = a+1+int(np.abs(end[a+1:-1]-(len(v)-test)).argmin())
     return np.where(at <= a, 0, np.where(at <= b, 1, 2)),""
 
-# %% ../../nbs/data/07_splits.ipynb #51560927
+# %% ../../nbs/data/07_splits.ipynb #d5ab96d3
 def _deal(size, deck, folds):
     "Fold of each group: large groups first, each to the fold with the fewest rows"
     of,heap = np.empty(len(size), dtype=int),[(0, k) for k in range(folds)]
@@ -285,6 +295,7 @@ def _deal(size, deck, folds):
         heapq.heapreplace(heap, (rows+s, k))
     return of
 
+# %% ../../nbs/data/07_splits.ipynb #51560927
 @splitter("kfold")
 def _kfold(df, order, sizes, rng, folds=5, fold=0, by=None):
     n,folds = len(df),_whole("folds", folds, 3)
@@ -298,9 +309,10 @@ def _kfold(df, order, sizes, rng, folds=5, fold=0, by=None):
     code = np.select([of == fold, of == (fold+1) % folds], [2, 1], 0)
     return code,_uneven(code, ((folds-2)/folds, 1/folds, 1/folds), size, note)
 
-# %% ../../nbs/data/07_splits.ipynb #e3765c15
+# %% ../../nbs/data/07_splits.ipynb #708a95a1
 PROTOCOLS = {} # name of the study -> function
 
+# %% ../../nbs/data/07_splits.ipynb #e3765c15
 def protocol(name:str): # Name of the study or data set, e.g. `"smtpd"`
     "Register a function `(df, **options) -> dict with rows by part and note`, as a decorator"
     def deco(f):
@@ -334,7 +346,7 @@ def protocol_split(
     note = f"published protocol: {out['note']}"
     return Split(f"protocol:{study}", parts, out.get("seed"), dict(options), note, out.get("label"))
 
-# %% ../../nbs/data/07_splits.ipynb #4e00dcf8
+# %% ../../nbs/data/07_splits.ipynb #bb6cc9d3
 def _hold_out(rows, share, y=None, seed=42):
     "scikit-learn's permutation: (remaining rows, held-out rows)"
     from sklearn.model_selection import train_test_split
@@ -342,6 +354,7 @@ def _hold_out(rows, share, y=None, seed=42):
     except ValueError as e:
         raise InputError(f"{len(rows)} rows cannot be split by the published protocol: {e}") from e
 
+# %% ../../nbs/data/07_splits.ipynb #4e00dcf8
 def _left(n, df, why): return f"; {len(df)-n} of {len(df)} rows {why} are in no part" if n < len(df) else ""
 
 # %% ../../nbs/data/07_splits.ipynb #41e49f35
@@ -385,9 +398,10 @@ def _tiktok(df):
     note = "70/15/15, order of the two splits assumed" + _left(len(ok), df, "with a missing count")
     return {"train": train, "valid": valid, "test": test, "seed": 42, "note": note}
 
-# %% ../../nbs/data/07_splits.ipynb #9538cff6
+# %% ../../nbs/data/07_splits.ipynb #24191be5
 _PART_NAMES = {"train": "train", "val": "valid", "valid": "valid", "validation": "valid", "test": "test"}
 
+# %% ../../nbs/data/07_splits.ipynb #9538cff6
 def _official_parts(df):
     "Part of each row from the column `part`"
     name = df["part"].map(_PART_NAMES)
@@ -413,9 +427,10 @@ def _snapugc(df, seed=42):
         note.append("validation is 5 % of the official train rows")
     return out | {"seed": seed, "note": ", ".join(note) + _left(int(name.notna().sum()), df, "without part")}
 
-# %% ../../nbs/data/07_splits.ipynb #8ded707f
+# %% ../../nbs/data/07_splits.ipynb #11afdf36
 _RELATIONS = (("author", "author"), ("near_title", "title"), ("thumbnail_path", "thumbnail_path"))
 
+# %% ../../nbs/data/07_splits.ipynb #8ded707f
 def leaks(
     df:pd.DataFrame, # Table that was split
     split:Split, # Its split

@@ -17,9 +17,10 @@ import pandas as pd
 from fastcore.basics import patch
 from ..core import InputError, PopnbError, atomic_path, need
 
-# %% ../../nbs/data/01_table.ipynb #10316c67
+# %% ../../nbs/data/01_table.ipynb #69328ada
 DAYS = range(1, 31)  # days after publication that have columns of their own
 
+# %% ../../nbs/data/01_table.ipynb #10316c67
 COLUMNS = { # name -> (kind, meaning)
     "video_id": ("id", "the platform's id"),
     "video_path": ("path", "the video file"),
@@ -47,9 +48,10 @@ COLUMNS = { # name -> (kind, meaning)
 # %% ../../nbs/data/01_table.ipynb #9afe596e
 TEXT_DTYPE = pd.Series(["a"]).dtype  # text type of this pandas: `str` from version 3 on, `object` before
 
-# %% ../../nbs/data/01_table.ipynb #a2c83a35
+# %% ../../nbs/data/01_table.ipynb #677ac009
 def _is_text(v): return isinstance(v, (str, int, np.integer, os.PathLike)) and not isinstance(v, bool)
 
+# %% ../../nbs/data/01_table.ipynb #a2c83a35
 def _text(s):
     "`s` as text, mask of the cells that are no text, reason"
     if isinstance(s.dtype, pd.CategoricalDtype): s = s.astype(object)
@@ -62,9 +64,10 @@ def _text(s):
     why = "is not text (a number with a decimal point may have lost digits: read the column as text)"
     return out.mask(blank, None).astype(TEXT_DTYPE), (~good & s.notna()).to_numpy(), why
 
-# %% ../../nbs/data/01_table.ipynb #c92426ca
+# %% ../../nbs/data/01_table.ipynb #af975cb0
 def _blank(v): return isinstance(v, str) and not v.strip()
 
+# %% ../../nbs/data/01_table.ipynb #c92426ca
 def _number(s):
     "`s` as float64, mask of the cells that are no finite number, reason"
     if s.dtype.kind in "mMc":
@@ -75,11 +78,13 @@ def _number(s):
     out = pd.to_numeric(s, errors="coerce").astype("Float64").astype("float64")
     return out, (there & ~np.isfinite(out)).to_numpy(), "is not a finite number"
 
-# %% ../../nbs/data/01_table.ipynb #91d9da4b
+# %% ../../nbs/data/01_table.ipynb #531d3e81
 TIME_DTYPE = "datetime64[us, UTC]"
 
+# %% ../../nbs/data/01_table.ipynb #78d0e497
 def _is_number(v): return isinstance(v, (int, float)) or isinstance(v, str) and v.strip().isdigit()
 
+# %% ../../nbs/data/01_table.ipynb #91d9da4b
 def _time(s):
     "`s` as UTC timestamps, mask of the cells that are no time, reason"
     why = "is not a time (write it like 2024-05-01T12:00:00Z)"
@@ -152,9 +157,10 @@ def _check_shape(df, source):
         raise InputError(f"{source} has the column {twice[0]} {names.count(twice[0])} times; keep one.")
     if not len(df): raise InputError(f"{source} has no rows.")
 
-# %% ../../nbs/data/01_table.ipynb #8a78448f
+# %% ../../nbs/data/01_table.ipynb #98f0474f
 _KINDS = {"id": _text, "str": _text, "path": _text, "time": _time}
 
+# %% ../../nbs/data/01_table.ipynb #8a78448f
 def conform(
     df:pd.DataFrame, # Any frame with a column `video_id`
     source:str|os.PathLike|None=None, # Origin for messages, e.g. a file; `None`: `df.attrs["source"]`
@@ -207,9 +213,10 @@ def _quotes_pair(data, delimiter):
     if not all(o[:1] in after and o[-1:] in before for o in outside[2:-1:2]): return False
     return len(outside) == 1 or outside[-1][:1] in after
 
-# %% ../../nbs/data/01_table.ipynb #bb42ff13
+# %% ../../nbs/data/01_table.ipynb #f02f27ec
 def _lines(data, **options): return csv.reader(io.TextIOWrapper(io.BytesIO(data), "utf-8", newline=""), **options)
 
+# %% ../../nbs/data/01_table.ipynb #bb42ff13
 def _ragged(path, data, delimiter, n):
     "Raise `InputError` with the line of the first row that has not `n` cells or has an unpaired quote"
     rows,start = _lines(data, delimiter=delimiter, strict=True),1
@@ -256,12 +263,13 @@ def read_cells(
     if got.num_rows < 2: raise InputError(f"{path} has a header but no rows.")
     return got.slice(1).rename_columns(names).to_pandas().set_axis(range(1, got.num_rows))
 
-# %% ../../nbs/data/01_table.ipynb #eb6e9da3
+# %% ../../nbs/data/01_table.ipynb #9f4742bf
 def _paths(df, change):
     "Copy of `df` with the function `change` applied to every media path"
     columns = [c for c in df.columns if COLUMNS.get(c, "?")[0] == "path"]
     return df.assign(**{c: df[c].map(change, na_action="ignore").astype(TEXT_DTYPE) for c in columns})
 
+# %% ../../nbs/data/01_table.ipynb #eb6e9da3
 def _relative(path, folder):
     "`path` relative to `folder` if it lies below it"
     if os.path.isabs(path): path = os.path.normpath(path)
@@ -296,7 +304,7 @@ def read_table(
     folder = os.path.abspath(Path(path).parent)
     return _paths(conform(df, path), lambda p: os.path.normpath(os.path.join(folder, p)))
 
-# %% ../../nbs/data/01_table.ipynb #b7bb8332
+# %% ../../nbs/data/01_table.ipynb #17db3a62
 _MEDIA = ("video_id", "title", "video_path", "thumbnail_path")
 _SUPPLIED = { # built-in source -> columns that it can supply; csv and simulate: all
     "shorts": (*_MEDIA, "views"),
@@ -307,6 +315,8 @@ _SUPPLIED = { # built-in source -> columns that it can supply; csv and simulate:
     "daily": ("video_id", "title", "category", "author", "published_at", "duration", "followers", "author_posts",
               *(f"day_{d}" for d in DAYS)),
 }
+
+# %% ../../nbs/data/01_table.ipynb #b7bb8332
 SUPPLIERS = {c: ["csv", "simulate", *(k for k,v in _SUPPLIED.items() if c in v)] for c in COLUMNS}
 
 # %% ../../nbs/data/01_table.ipynb #d4fbd1df
@@ -357,11 +367,12 @@ def to_dict(self:Report) -> dict: # JSON values
     "Return the report as JSON values, with every dropped row"
     return {**{k: v for k,v in vars(self).items() if k != "dropped"}, "dropped": self.dropped.to_dict("records")}
 
-# %% ../../nbs/data/01_table.ipynb #872b1885
+# %% ../../nbs/data/01_table.ipynb #13f24729
 def _media_line(column, m):
     examples = f", e.g. {', '.join(m['examples'][:2])}" if m["examples"] else ""
     return f"- `{column}`: {m['found']:,} files found, {m['not_found']:,} not{examples}"
 
+# %% ../../nbs/data/01_table.ipynb #f5723605
 @patch
 def _repr_markdown_(self:Report) -> str: # Markdown
     "Counts of rows, reasons, files and gaps"
@@ -374,4 +385,5 @@ def _repr_markdown_(self:Report) -> str: # Markdown
     gaps = ", ".join(f"`{c}` {n:,}" for c,n in self.missing.items() if n)
     return "\n".join(lines + ([f"- missing: {gaps}"] if gaps else []))
 
+# %% ../../nbs/data/01_table.ipynb #872b1885
 Report.__repr__ = Report._repr_markdown_   # a terminal shows the same counts instead of all rows and paths

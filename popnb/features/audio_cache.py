@@ -16,10 +16,11 @@ from .frame_cache import VideoJob, VideoSet, failure_info, run_over_videos
 from .store import Store
 from ..media.audio import Audio
 
-# %% ../../nbs/features/11_audio_cache.ipynb #7a2035a9
+# %% ../../nbs/features/11_audio_cache.ipynb #f7e645d4
 AUDIO_RATE = 16000       # samples per second
 MIN_SOUND_SECONDS = .2   # shorter sound counts as none
 
+# %% ../../nbs/features/11_audio_cache.ipynb #7a2035a9
 @dataclass(frozen=True)
 class SoundRule(Settings):
     "Selection of the sound of a video"
@@ -46,11 +47,12 @@ def pieces_of(
     starts = np.linspace(0, len(x)-n, rule.pieces).round().astype(int)
     return np.concatenate([x[i:i+n] for i in starts])
 
-# %% ../../nbs/features/11_audio_cache.ipynb #3e10ca63
+# %% ../../nbs/features/11_audio_cache.ipynb #456d2e8c
 def _no_sound(*notes):
     "Result of a file without sound"
     return np.zeros(0, np.int16),dict(kind="ok", note="; ".join(notes), times=[0., 0.])
 
+# %% ../../nbs/features/11_audio_cache.ipynb #3e10ca63
 def decode_sound(
     path:str|os.PathLike, # Video or sound file
     rule:SoundRule, # Selection of the sound
@@ -69,15 +71,17 @@ def decode_sound(
     samples = np.clip(np.round(x*32768), -32768, 32767).astype(np.int16)
     return samples,dict(kind=a.status, note="; ".join(notes), times=[0., seconds])
 
-# %% ../../nbs/features/11_audio_cache.ipynb #936cd596
+# %% ../../nbs/features/11_audio_cache.ipynb #c753a4e2
 AUDIO_VERSION = 1 # raised when the same rule gives other samples
 _CALL = "popnb.features.audio_cache:_job"
 
+# %% ../../nbs/features/11_audio_cache.ipynb #4018c1d0
 class _SoundJob(VideoJob):
     "Decode the sound of each video"
     def head(self, info): return dict(samples=np.array(info["samples"], np.int64))
     def arrays(self, info, data): return dict(x=np.frombuffer(data, np.int16))
 
+# %% ../../nbs/features/11_audio_cache.ipynb #936cd596
 def _job(path, rule, deadline):
     "Decode one file in a worker: `(info, bytes)`"
     try: x,info = decode_sound(path, SoundRule.from_dict(rule), deadline)

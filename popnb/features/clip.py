@@ -20,7 +20,7 @@ from .encoder import Encoder, encoder_class
 from .tiny_encoders import TINY_CLIP, tiny_clip, tiny_id
 from .pretrained import folder_id, freeze, hub_id, local, published, word_pieces
 
-# %% ../../nbs/features/07_clip.ipynb #4e7ae3c0
+# %% ../../nbs/features/07_clip.ipynb #5befba6d
 CLIP_MODELS = {   # short name -> MODEL:WEIGHTS of open_clip
     "openai": "ViT-L-14:openai",                                      # the published study's
     "multilingual": "xlm-roberta-base-ViT-B-32:laion5b_s13b_b90k",    # titles in a hundred languages
@@ -28,6 +28,7 @@ CLIP_MODELS = {   # short name -> MODEL:WEIGHTS of open_clip
 }
 CLIP_FILES = "open_clip_config.json and open_clip_model.safetensors"
 
+# %% ../../nbs/features/07_clip.ipynb #4e7ae3c0
 def _open_clip(): return need("open_clip", "torch", "CLIP")
 
 # %% ../../nbs/features/07_clip.ipynb #20083041
@@ -43,12 +44,13 @@ def _clip_source(model_id):
     one_of(f"weights of model_id {name}", tag, _open_clip().list_pretrained_tags_by_model(name))
     return "name",f"{name}:{tag}"
 
-# %% ../../nbs/features/07_clip.ipynb #57b73ddb
+# %% ../../nbs/features/07_clip.ipynb #6d3970d6
 def _quick_gelu(name, tag):
     "Whether these weights need quick GELU; a model whose name says so has it anyway"
     by_weights = _open_clip().get_pretrained_cfg(name, tag).get("quick_gelu", False)
     return by_weights or _open_clip().get_model_config(name).get("quick_gelu", False)
 
+# %% ../../nbs/features/07_clip.ipynb #57b73ddb
 def _folder_config(folder):
     "Model settings of a folder; raises `InputError` that lists the files of such a folder"
     file = Path(folder)/"open_clip_config.json"
@@ -60,7 +62,7 @@ def _folder_config(folder):
         raise InputError(f"{file} has no model_cfg with embed_dim, vision_cfg and text_cfg.")
     return config
 
-# %% ../../nbs/features/07_clip.ipynb #67ca0bba
+# %% ../../nbs/features/07_clip.ipynb #b8e53822
 def _load_folder(folder):
     "Model and tokenizer of a folder"
     text,own = _folder_config(folder)["text_cfg"],{}
@@ -70,6 +72,7 @@ def _load_folder(folder):
         model = _open_clip().create_model(f"local-dir:{folder}", require_pretrained=True, **own)
         return model,_open_clip().get_tokenizer(f"local-dir:{folder}")
 
+# %% ../../nbs/features/07_clip.ipynb #67ca0bba
 def _load_named(kind, model_id):
     "Model and tokenizer by a name or from the hub"
     name,_,tag = model_id.partition(":")
@@ -111,7 +114,7 @@ class ClipEncoder(Encoder):
 
     def part_identity(self, part): return dict(weights=self.weights)
 
-# %% ../../nbs/features/07_clip.ipynb #c40f6080
+# %% ../../nbs/features/07_clip.ipynb #80b91de7
 @patch
 def _config(self:ClipEncoder):
     "A copy of open_clip's model settings"
@@ -121,6 +124,7 @@ def _config(self:ClipEncoder):
     if self.kind == "name": return _open_clip().get_model_config(name) | dict(quick_gelu=_quick_gelu(name, tag))
     with published(self.source, CLIP_FILES): return _open_clip().get_model_config(self.source)
 
+# %% ../../nbs/features/07_clip.ipynb #c40f6080
 @patch
 def load_networks(self:ClipEncoder, part="image"):
     "Load model, tokenizer and transforms at first need"
@@ -165,7 +169,7 @@ def tokens(self:ClipEncoder,
     self.load_networks()
     return self._tokenizer(list(texts))
 
-# %% ../../nbs/features/07_clip.ipynb #1fbe671a
+# %% ../../nbs/features/07_clip.ipynb #5e4399fa
 @patch
 def _full_length(self:ClipEncoder, text):
     "Number of tokens of the whole text"
@@ -173,6 +177,7 @@ def _full_length(self:ClipEncoder, text):
     if hasattr(t, "encode"): return len(t.encode(text)) + 2
     return len(t.tokenizer(t.clean_fn(text), verbose=False).input_ids)
 
+# %% ../../nbs/features/07_clip.ipynb #1fbe671a
 @patch
 def tokenize(self:ClipEncoder, text):
     ids = self.tokens([text])[0]
@@ -186,7 +191,7 @@ def forward_texts(self:ClipEncoder, ids):
     import torch
     return self._model.encode_text(torch.stack(ids).to(self.device))
 
-# %% ../../nbs/features/07_clip.ipynb #79b46ea9
+# %% ../../nbs/features/07_clip.ipynb #b27db859
 def _byte_texts(t, ids):
     "Text of each byte-pair token; a letter split into bytes belongs to its last token"
     utf8 = codecs.getincrementaldecoder("utf-8")("replace")
@@ -195,6 +200,7 @@ def _byte_texts(t, ids):
         if i in t.all_special_ids: yield piece
         else: yield utf8.decode(bytes(t.byte_decoder[c] for c in piece.removesuffix("</w>")))
 
+# %% ../../nbs/features/07_clip.ipynb #79b46ea9
 @patch
 def token_words(self:ClipEncoder,
     text:str, # One title

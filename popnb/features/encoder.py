@@ -57,12 +57,13 @@ def _stored(values, half):
     largest = np.abs(values, where=np.isfinite(values), out=np.zeros_like(values)).max(initial=0)
     return values.astype(np.float16) if largest < 65504 else values
 
-# %% ../../nbs/features/06_encoder.ipynb #972fb413
+# %% ../../nbs/features/06_encoder.ipynb #f8ccebff
 def _try(f, item):
     "`f(item)`, or the `PopnbError` that it raises"
     try: return f(item)
     except PopnbError as e: return e
 
+# %% ../../nbs/features/06_encoder.ipynb #972fb413
 def prefetch(
     f, # Function of one item, called in threads
     items, # Items in order
@@ -150,7 +151,7 @@ def _encode_items(todo, read, network, vectors, batch_size, workers):
         while late: finish(*late.popleft())
         vectors.flush()
 
-# %% ../../nbs/features/06_encoder.ipynb #f5aae909
+# %% ../../nbs/features/06_encoder.ipynb #7d0ff0ee
 def _item_keys(items, key):
     "`item -> key`, and `item -> reason for a missing key`, for distinct items"
     keys,bad = {},{}
@@ -160,6 +161,7 @@ def _item_keys(items, key):
         else: keys[item] = got
     return keys, bad
 
+# %% ../../nbs/features/06_encoder.ipynb #f5aae909
 def _rows(items, keys, bad, vectors, absent):
     "`Embedded` in the order of the items"
     values = np.full((len(items), vectors.values.shape[1]), np.nan, np.float32)
@@ -200,9 +202,10 @@ def embed(
     if todo: _encode_items(progress(todo, desc), read, network, vectors, batch_size, workers)
     return _rows(items, keys, bad, vectors, absent)
 
-# %% ../../nbs/features/06_encoder.ipynb #89a0ceaf
+# %% ../../nbs/features/06_encoder.ipynb #e484aff2
 CROPS = ("content", "published", "none")
 
+# %% ../../nbs/features/06_encoder.ipynb #89a0ceaf
 def crop_picture(
     img:np.ndarray, # Picture, uint8 `(H, W, 3)`
     how:str="content", # `content`: without bars; `published`: the 9:16 middle; `none`: the whole picture
@@ -215,9 +218,10 @@ def crop_picture(
     left = (img.shape[1] - wide)//2
     return img[:, left:left+wide]
 
-# %% ../../nbs/features/06_encoder.ipynb #a57cf0ad
+# %% ../../nbs/features/06_encoder.ipynb #e91569c0
 EMBEDDING_VERSION = 1   # raised when the same network would give other vectors
 
+# %% ../../nbs/features/06_encoder.ipynb #a57cf0ad
 class Encoder:
     "Base class of frozen encoders of pictures and texts"
     name = ""                    # name in `popnb.registry.ENCODERS`
@@ -280,7 +284,7 @@ def view(self:Encoder,
     "Read a picture, cropped and resized to the network's input; raises `MediaError`"
     return self.resize_picture(crop_picture(read_image(path), self.crop))
 
-# %% ../../nbs/features/06_encoder.ipynb #24de98ab
+# %% ../../nbs/features/06_encoder.ipynb #adc6ed92
 def _floats(pictures, mean, std, device):
     "List of uint8 `(H, W, 3)` -> normalised float32 `(k, 3, H, W)` on `device`"
     import torch
@@ -288,6 +292,7 @@ def _floats(pictures, mean, std, device):
     x = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
     return x.to(device, non_blocking=True).float().div_(255).sub_(mean).div_(std)
 
+# %% ../../nbs/features/06_encoder.ipynb #24de98ab
 @patch
 def pixels(self:Encoder,
     path:str|os.PathLike, # Picture file
@@ -295,12 +300,14 @@ def pixels(self:Encoder,
     "Read a picture as the network's normalised input; raises `MediaError`"
     return _floats([self.view(path)], *self.channel_stats(), "cpu")[0]
 
-# %% ../../nbs/features/06_encoder.ipynb #7e823532
+# %% ../../nbs/features/06_encoder.ipynb #5e07990b
 BATCH = {"cpu": 8, "cuda": 256, "mps": 64}   # default number of pictures per batch; four times as many texts
 
+# %% ../../nbs/features/06_encoder.ipynb #9c3d5130
 @patch
 def _batch(self:Encoder): return BATCH[self.device.split(":")[0]]
 
+# %% ../../nbs/features/06_encoder.ipynb #7e823532
 @patch
 def _forward(self:Encoder, f, x):
     "`f(x)` without gradients; raises `PopnbError` if memory is exhausted"
@@ -332,12 +339,13 @@ def images(self:Encoder,
     return embed(paths, key, read, network, self.image_dim, store, batch_size or self._batch(), workers or processors(),
         "no image", self.dtype == "bfloat16", None, lambda: self.load_networks("image"), "embedding pictures")
 
-# %% ../../nbs/features/06_encoder.ipynb #18bdd616
+# %% ../../nbs/features/06_encoder.ipynb #a7536ea3
 def _text(t):
     "Text that can be encoded, `None` for a missing or blank one"
     if not isinstance(t, str) or not t.strip(): return None
     return t.encode("utf-8", "replace").decode()
 
+# %% ../../nbs/features/06_encoder.ipynb #18bdd616
 @patch
 def texts(self:Encoder,
     texts:list, # Titles; `None`, NaN or blank for a row without one

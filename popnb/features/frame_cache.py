@@ -23,11 +23,12 @@ from .store import KILL_GRACE, WRITE_SECONDS, Store, content_key
 from ..media.video import frames
 from ..workers import Lost, answers
 
-# %% ../../nbs/features/10_frame_cache.ipynb #4f64925a
+# %% ../../nbs/features/10_frame_cache.ipynb #da708cba
 POSITIONS = ("start", "centre", "end", "random")
 FRAME_POLICIES = (   # policies that give exactly the requested number of frames
     "endpoints", "segment_centres", "first_seconds", "consecutive", "opening", "keyframe")
 
+# %% ../../nbs/features/10_frame_cache.ipynb #4f64925a
 def _whole(name, o):
     "Raise `InputError` unless `o` is a positive integer"
     if not isinstance(o, int) or isinstance(o, bool): raise InputError(f"{name} must be a whole number, got {o!r}.")
@@ -95,9 +96,10 @@ def decode_frames(
     times = (got.times - got.info.start).reshape(indices.shape)
     return pixels, dict(kind=got.status, note="; ".join(notes), times=times)
 
-# %% ../../nbs/features/10_frame_cache.ipynb #554d1ca1
+# %% ../../nbs/features/10_frame_cache.ipynb #b8289a46
 STRIP_FRAMES = 16 # Frames of one JPEG
 
+# %% ../../nbs/features/10_frame_cache.ipynb #3b509edf
 def _to_bytes(pixels, quality):
     "Encode pixels as `(bytes, ends of the JPEG strips)`; raw and without ends for `quality=None`"
     if quality is None: return pixels.tobytes(),[]
@@ -111,6 +113,7 @@ def _to_bytes(pixels, quality):
         ends.append(len(data))
     return data,ends
 
+# %% ../../nbs/features/10_frame_cache.ipynb #554d1ca1
 def _from_bytes(data, ends, shape):
     "Inverse of `_to_bytes`, up to the loss of JPEG"
     if not len(ends): return data.reshape(shape)
@@ -129,10 +132,11 @@ def failure_info(
     elif isinstance(e, MemoryError): kind,note = "too-large","it needs more memory than a worker may take"
     return dict(kind=kind, note=note, times=[], ends=[])
 
-# %% ../../nbs/features/10_frame_cache.ipynb #db510bf0
+# %% ../../nbs/features/10_frame_cache.ipynb #54312ac4
 USABLE = ("ok", "partial")   # kinds of files that have a result
 _CALL = "popnb.features.frame_cache:_job"
 
+# %% ../../nbs/features/10_frame_cache.ipynb #db510bf0
 @dataclass(frozen=True)
 class VideoJob:
     "Work that is done on each video of a table"
@@ -149,9 +153,10 @@ class VideoJob:
     def head(self, info): return {}     # more values for the small record, which is read when a set is made
     def arrays(self, info, data): return dict(x=np.frombuffer(data, np.uint8), ends=np.array(info["ends"], np.int64))
 
-# %% ../../nbs/features/10_frame_cache.ipynb #9314fea2
+# %% ../../nbs/features/10_frame_cache.ipynb #b3f152cf
 FRAMES_VERSION = 1 # raised when the same rule gives other pixels
 
+# %% ../../nbs/features/10_frame_cache.ipynb #d9bd7f8a
 def _frames_job(rule, quality, deadline, call=_CALL):
     "The job that decodes the frames of a rule"
     arguments = dict(rule=rule.to_dict(), quality=quality)
@@ -159,6 +164,7 @@ def _frames_job(rule, quality, deadline, call=_CALL):
     if quality is not None: size,advice = int(.3*np.prod(rule.shape)),"give another store, fewer frames or a smaller crop"
     return VideoJob(call, arguments, dict(what="frames", version=FRAMES_VERSION, **arguments), size, advice, deadline)
 
+# %% ../../nbs/features/10_frame_cache.ipynb #9314fea2
 def _job(path, rule, deadline, quality):
     "Decode one file in a worker: `(info, bytes)`"
     try: pixels,info = decode_frames(path, FrameRule.from_dict(rule), deadline)
@@ -166,13 +172,14 @@ def _job(path, rule, deadline, quality):
     data,ends = _to_bytes(pixels, quality)
     return info | dict(times=info["times"].tolist(), ends=ends),data
 
-# %% ../../nbs/features/10_frame_cache.ipynb #57b5d79e
+# %% ../../nbs/features/10_frame_cache.ipynb #a6c60ec1
 def _lost_info(lost, seconds):
     "`(info, lasting)` for a file whose worker was killed or crashed"
     if lost.late: return dict(kind="timeout", note=f"killed after {seconds:g} s", times=[], ends=[]),False
     info = dict(kind="broken", note=f"the decoder crashed ({lost.how})", times=[], ends=[])
     return info,lost.how != "SIGKILL"   # the system kills processes if memory is short: not the file's fault
 
+# %% ../../nbs/features/10_frame_cache.ipynb #57b5d79e
 def _run_job(paths, job, workers):
     "Yield `(index of the path, info, result as bytes, lasting)` as videos finish"
     seconds = job.deadline + job.grace + KILL_GRACE
@@ -183,15 +190,17 @@ def _run_job(paths, job, workers):
         if info["kind"] == "call": raise InputError(info["note"])
         yield i,info,data,lasting
 
-# %% ../../nbs/features/10_frame_cache.ipynb #d34a0175
+# %% ../../nbs/features/10_frame_cache.ipynb #454b1678
 def _pixels_key(key): return f"{key}/pixels"
 
+# %% ../../nbs/features/10_frame_cache.ipynb #beb7c75d
 def _records(job, key, info, data):
     "Both records of a video, for one commit"
     head = dict(times=np.array(info["times"], np.float64), kind=info["kind"], note=info["note"])
     if info["kind"] not in USABLE: return {key: head}
     return {key: head | job.head(info), _pixels_key(key): job.arrays(info, data)}
 
+# %% ../../nbs/features/10_frame_cache.ipynb #d34a0175
 def _require_space(store, n, size, advice):
     "Raise `InputError` if the disk does not hold `n` results of `size` bytes"
     if not hasattr(store, "folder"): return     # a store that writes nothing
@@ -199,9 +208,10 @@ def _require_space(store, n, size, advice):
     if need > free:
         raise InputError(f"The frames of {n} videos need about {need/1e9:.1f} GB in {store.folder}, where {free/1e9:.1f} GB are free: {advice}.")
 
-# %% ../../nbs/features/10_frame_cache.ipynb #81fede0e
+# %% ../../nbs/features/10_frame_cache.ipynb #23a753b1
 WRITE_BYTES = 64<<20 # Bytes between writes to the store
 
+# %% ../../nbs/features/10_frame_cache.ipynb #81fede0e
 def _compute(todo, store, job, workers):
     "`key -> info` for `key -> path`, written to the store on the way"
     keys,infos,fresh = list(todo),{},{}
@@ -222,7 +232,7 @@ def _compute(todo, store, job, workers):
         store.put_many(fresh)
     return infos
 
-# %% ../../nbs/features/10_frame_cache.ipynb #9a460be1
+# %% ../../nbs/features/10_frame_cache.ipynb #1371d485
 def _path_keys(paths, job):
     "`path -> key`, and `path -> info` for paths without content"
     keys,gone = {},{None: dict(kind="no-path", note="the table names no video file", times=[])}
@@ -233,6 +243,7 @@ def _path_keys(paths, job):
             keys[p],gone[p] = None,dict(kind="missing", note=note, times=[])
     return keys,gone
 
+# %% ../../nbs/features/10_frame_cache.ipynb #14629948
 class _TemporaryStore:
     "A store that is removed with the last reference in this process"
     def __init__(self):
@@ -241,6 +252,7 @@ class _TemporaryStore:
         self.store = Store(folder)                                                  # folders of killed ones are removed
         weakref.finalize(self, _remove, self.store, os.getpid())
 
+# %% ../../nbs/features/10_frame_cache.ipynb #9a460be1
 def _remove(store, pid):
     if os.getpid() != pid: return   # a forked worker that ends
     store.close()

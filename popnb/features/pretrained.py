@@ -40,7 +40,7 @@ def reachable(
     t.join(seconds + 1)
     return bool(got and got[0])
 
-# %% ../../nbs/features/04_pretrained.ipynb #6c5a0d8f
+# %% ../../nbs/features/04_pretrained.ipynb #50a3f103
 @contextmanager
 def _quiet():
     "Suppress all logging"
@@ -52,6 +52,7 @@ def _quiet():
         logging.disable(level)
         root.removeHandler(handler)
 
+# %% ../../nbs/features/04_pretrained.ipynb #6c5a0d8f
 @contextmanager
 def _cache_only(on):
     "Keep the Hugging Face libraries off the network"
@@ -61,17 +62,19 @@ def _cache_only(on):
     try: yield
     finally: constants.HF_HUB_OFFLINE = before
 
-# %% ../../nbs/features/04_pretrained.ipynb #a90bf7d5
+# %% ../../nbs/features/04_pretrained.ipynb #4c8dca4f
 def _failures():
     from safetensors import SafetensorError
     return OSError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError, SafetensorError
 
+# %% ../../nbs/features/04_pretrained.ipynb #66b26ae7
 def _reason(e):
     text = " ".join(str(e).split())
     return f"{type(e).__name__}: {text[:160]}{'…' if len(text) > 160 else ''}"
 
 def _hub(): return need("huggingface_hub.constants", "torch", "loading weights")
 
+# %% ../../nbs/features/04_pretrained.ipynb #a90bf7d5
 def _cached_only(): return _hub().HF_HUB_OFFLINE   # set by the user
 
 # %% ../../nbs/features/04_pretrained.ipynb #c365ffd2
@@ -105,9 +108,10 @@ def local(
     except PopnbError: raise
     except _failures() as e: raise InputError(f"Cannot load {what} from {folder} ({_reason(e)}).") from e
 
-# %% ../../nbs/features/04_pretrained.ipynb #3d3a9515
+# %% ../../nbs/features/04_pretrained.ipynb #1395796d
 WEIGHT_FILES = (".json", ".safetensors", ".bin", ".pth", ".pt", ".txt", ".model")
 
+# %% ../../nbs/features/04_pretrained.ipynb #3d3a9515
 def folder_id(
     folder:str|os.PathLike, # Folder with weights, settings and vocabulary
 ) -> str: # `folder` and a hash of its files

@@ -33,10 +33,11 @@ def make_encoder(
     for o in options: one_of(f"option of encoder {name}", o, known)
     return cls(preset=preset, model_id=model_id, device=device, dtype=dtype, seed=seed, **options)
 
-# %% ../../nbs/features/09_registry.ipynb #721a1f84
+# %% ../../nbs/features/09_registry.ipynb #8f1d95fc
 def _named(prefix, values):
     return pd.DataFrame(values, columns=[f"{prefix}_{i:03d}" for i in range(values.shape[1])])
 
+# %% ../../nbs/features/09_registry.ipynb #721a1f84
 def embed_table(
     table:pd.DataFrame, # `video_id`, and `thumbnail_path` or `title` or both
     encoder:Encoder, # Encoder from `make_encoder`

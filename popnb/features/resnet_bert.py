@@ -19,11 +19,12 @@ from .store import content_key
 from .tiny_encoders import RESNETS, TINY_BERT, tiny_bert, tiny_id, tiny_resnet, tiny_tokenizer
 from .pretrained import folder_id, freeze, local, published, word_pieces
 
-# %% ../../nbs/features/08_resnet_bert.ipynb #a99e33bd
+# %% ../../nbs/features/08_resnet_bert.ipynb #e57e96fd
 BERT_NAME = "google-bert/bert-base-multilingual-cased"
 RESNET_BERT_FILES = ("resnet18.safetensors (or torchvision's resnet18-….pth) and a folder bert with config.json, "
     "model.safetensors and tokenizer.json")
 
+# %% ../../nbs/features/08_resnet_bert.ipynb #3a2b87fd
 def _resnet(name, state=None):
     "A torchvision ResNet that returns pooled features"
     from torch import nn
@@ -33,13 +34,14 @@ def _resnet(name, state=None):
     model.fc = nn.Identity()
     return model
 
+# %% ../../nbs/features/08_resnet_bert.ipynb #a99e33bd
 def _resnet_file(folder, name):
     "Weight file of a ResNet in a folder"
     found = [*Path(folder).glob(f"{name}.safetensors"), *sorted(Path(folder).glob(f"{name}*.pth"))]
     if found: return found[0]
     raise InputError(f"The folder {folder} has no {name}.safetensors and no {name}-….pth; it must hold {RESNET_BERT_FILES.replace('resnet18', name)}.")
 
-# %% ../../nbs/features/08_resnet_bert.ipynb #060c4fdf
+# %% ../../nbs/features/08_resnet_bert.ipynb #51c64483
 def _published_resnet(name):
     "A ResNet with torchvision's first ImageNet weights"
     torch = need("torch", "torch", "ResNet")
@@ -50,6 +52,7 @@ def _published_resnet(name):
         if not online and not file.is_file(): raise FileNotFoundError(file)
         return _resnet(name, info.get_state_dict(check_hash=True, weights_only=True))
 
+# %% ../../nbs/features/08_resnet_bert.ipynb #fb130e7a
 def _local_resnet(name, folder):
     "A ResNet from a folder"
     torch,file = need("torch", "torch", "ResNet"),_resnet_file(folder, name)
@@ -58,6 +61,7 @@ def _local_resnet(name, folder):
         from safetensors.torch import load_file
         return _resnet(name, load_file(file))
 
+# %% ../../nbs/features/08_resnet_bert.ipynb #060c4fdf
 def _load_bert(folder=None):
     "BERT and its tokenizer, from a folder or the hub"
     transformers = need("transformers", "torch", "BERT")
@@ -72,9 +76,10 @@ def _load_bert(folder=None):
         raise InputError(f"The folder {folder} has no folder bert; it must hold {RESNET_BERT_FILES}.")
     with local("BERT", where): return load(where, local_files_only=True)
 
-# %% ../../nbs/features/08_resnet_bert.ipynb #e9f571ef
+# %% ../../nbs/features/08_resnet_bert.ipynb #8280c872
 POOLINGS = ("first", "pooler", "mean")
 
+# %% ../../nbs/features/08_resnet_bert.ipynb #e9f571ef
 @encoder_class("resnet-mbert")
 class ResNetBert(Encoder):
     "Encode pictures with torchvision's ResNet and texts with multilingual BERT"
@@ -107,7 +112,7 @@ class ResNetBert(Encoder):
         if self.tiny: return TINY_BERT["hidden_size"]
         return int(read_json(self.folder/"bert"/"config.json").get("hidden_size", 768)) if self.folder else 768
 
-# %% ../../nbs/features/08_resnet_bert.ipynb #cdad1655
+# %% ../../nbs/features/08_resnet_bert.ipynb #becf0cda
 @patch
 def _weights(self:ResNetBert, part):
     "Identity of the weights of `image` or `text`"
@@ -116,6 +121,7 @@ def _weights(self:ResNetBert, part):
     if not self.folder: return f"{self.resnet} IMAGENET1K_V1"
     return f"{self.resnet} {content_key(_resnet_file(self.folder, self.resnet))[:16]}"
 
+# %% ../../nbs/features/08_resnet_bert.ipynb #cdad1655
 @patch
 def part_identity(self:ResNetBert, part):
     weights = dict(weights=self._weights(part))
@@ -143,9 +149,10 @@ def bert(self:ResNetBert): # transformers `BertModel`
 @patch
 def load_networks(self:ResNetBert, part): return self.vision if part == "image" else self.bert
 
-# %% ../../nbs/features/08_resnet_bert.ipynb #ed330d78
+# %% ../../nbs/features/08_resnet_bert.ipynb #2d4a341e
 IMAGENET_MEAN,IMAGENET_STD = (.485, .456, .406),(.229, .224, .225)   # per channel, of values in 0..1
 
+# %% ../../nbs/features/08_resnet_bert.ipynb #ed330d78
 @patch
 def channel_stats(self:ResNetBert): return (IMAGENET_MEAN, IMAGENET_STD) if self.normalise else ((0, 0, 0), (1, 1, 1))
 
@@ -160,7 +167,7 @@ def resize_picture(self:ResNetBert, img):
 @patch
 def forward_images(self:ResNetBert, x): return self.vision(x)
 
-# %% ../../nbs/features/08_resnet_bert.ipynb #1cbd5be8
+# %% ../../nbs/features/08_resnet_bert.ipynb #c511d896
 @patch
 def _ids(self:ResNetBert, text):
     "Token ids, truncated, and their number before"
@@ -168,11 +175,13 @@ def _ids(self:ResNetBert, text):
     ids = self._tokenizer(text, verbose=False).input_ids
     return (ids if len(ids) <= self.max_tokens else ids[:self.max_tokens-1] + ids[-1:]), len(ids)
 
+# %% ../../nbs/features/08_resnet_bert.ipynb #00489c5a
 @patch
 def tokenize(self:ResNetBert, text):
     ids,full = self._ids(text)
     return ids, f"truncated to {len(ids)} of {full} tokens" if full > len(ids) else ""
 
+# %% ../../nbs/features/08_resnet_bert.ipynb #1cbd5be8
 def _padded(ids, fill, length=None):
     "Lists of token ids -> long tensor `(n, length)`, and the attention mask"
     import torch

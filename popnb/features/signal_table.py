@@ -17,13 +17,14 @@ from .signals import (SIGNAL_INPUTS, SIGNAL_PARTS, SIGNALS, Measured, creator_si
 from .store import KILL_GRACE, WRITE_SECONDS, Store, content_key
 from ..workers import Lost, answers
 
-# %% ../../nbs/features/03_signal_table.ipynb #9eae79e2
+# %% ../../nbs/features/03_signal_table.ipynb #1bd9fb3e
 def _column(table, name):
     if name in table: return table[name]
     return pd.Series([None]*len(table), table.index, dtype=object)
 
 def _numbers(table, name): return pd.to_numeric(_column(table, name)).astype("float64")
 
+# %% ../../nbs/features/03_signal_table.ipynb #9eae79e2
 def _table_signals(table):
     "Signals of title, description, time and creator"
     text = title_signals(_column(table, "title"))
@@ -32,9 +33,10 @@ def _table_signals(table):
     creator = creator_signals(_numbers(table, "followers"), _numbers(table, "author_posts"))
     return pd.DataFrame(text | when | creator, index=table.index)
 
-# %% ../../nbs/features/03_signal_table.ipynb #e53493b5
+# %% ../../nbs/features/03_signal_table.ipynb #34dfc215
 SIGNALS_VERSION = 1   # raised when a signal changes its meaning
 
+# %% ../../nbs/features/03_signal_table.ipynb #9f5de2e4
 def _keys(files):
     "`(path, part)` -> key in the store, and -> `Measured` for unreadable files"
     keys,failed = {},{}
@@ -44,21 +46,25 @@ def _keys(files):
         except MediaError as e: failed[path, part] = Measured({}, f"{part} {e.kind}", False)
     return keys, failed
 
+# %% ../../nbs/features/03_signal_table.ipynb #34053ba5
 def _to_record(m, part):
     values = np.array([m.values.get(k, np.nan) for k in SIGNAL_PARTS[part]])
     return dict(part=part, values=values, problem=m.problem)
 
+# %% ../../nbs/features/03_signal_table.ipynb #e53493b5
 def _from_record(r):
     values = {k: float(v) for k,v in zip(SIGNAL_PARTS[r["part"]], r["values"]) if v == v}
     return Measured(values, r["problem"])
 
-# %% ../../nbs/features/03_signal_table.ipynb #f71c5ad3
+# %% ../../nbs/features/03_signal_table.ipynb #7b356ee5
 WORKER_MEMORY = 4.     # GB of address space per worker
 MAX_IN_PROCESS = 8     # number of files up to which no worker process is started
 _CALL = "popnb.features.signals:measure"
 
+# %% ../../nbs/features/03_signal_table.ipynb #924be05a
 def _kill_after(deadline): return 2*deadline + KILL_GRACE   # picture and sound have a deadline each
 
+# %% ../../nbs/features/03_signal_table.ipynb #f71c5ad3
 def _outcome(got, part, limit):
     "`Measured` from the answer of a worker or from its loss"
     if not isinstance(got, Lost): return Measured(**got[0])
@@ -96,9 +102,10 @@ def _measure_all(files, store, workers, deadline):
         if store is not None and fresh: store.put_many(fresh)
     return failed | {f: done[k] for f,k in keys.items()}, {first[k] for k,*_ in todo}
 
-# %% ../../nbs/features/03_signal_table.ipynb #c7fb8f3c
+# %% ../../nbs/features/03_signal_table.ipynb #5a83d6ec
 MEDIA_COLUMNS = {"video": "video_path", "thumbnail": "thumbnail_path"}   # kind of file -> column of paths
 
+# %% ../../nbs/features/03_signal_table.ipynb #c7fb8f3c
 def _counts(part, paths, found, computed):
     "Counts of one kind of file for the report"
     mine = [m for (_,p),m in found.items() if p == part]
@@ -118,10 +125,11 @@ def _media_signals(table, store, workers, deadline):
     problems = ["; ".join(m.problem for m in ms if m.problem) for ms in zip(*rows.values())]
     return pd.concat(frames, axis=1), problems, {part: _counts(part, ps, found, computed) for part,ps in paths.items()}
 
-# %% ../../nbs/features/03_signal_table.ipynb #a9fa5282
+# %% ../../nbs/features/03_signal_table.ipynb #dc532baf
 _INDICATORS = dict(video="brightness", sound="loudness", thumbnail="thumb_brightness", title="title_chars",
     description="description_chars", time="hour_sin")   # NaN exactly if the input is missing
 
+# %% ../../nbs/features/03_signal_table.ipynb #a9fa5282
 def _missing_inputs(signals):
     "Names of the missing inputs of each row, joined by commas"
     gone = {i: signals[_INDICATORS[i]].isna() for i in SIGNAL_INPUTS if i in _INDICATORS}

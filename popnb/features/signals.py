@@ -18,7 +18,7 @@ from ..media.audio import Audio
 from ..media.preview import Preview, preview
 from ..media.image import letterbox, letterbox_frames, read_image
 
-# %% ../../nbs/features/02_signals.ipynb #24038c34
+# %% ../../nbs/features/02_signals.ipynb #7a01981e
 VIDEO_SIGNALS = {
     "duration": ("s", "length of the video"),
     "width": ("px", "width as displayed"),
@@ -43,6 +43,8 @@ VIDEO_SIGNALS = {
     "odd_blue": ("-.5..+.5", "blue against yellow in the unusual pixels of that frame"),
     "odd_red": ("-.5..+.5", "red against green in the unusual pixels of that frame"),
 }
+
+# %% ../../nbs/features/02_signals.ipynb #24038c34
 START_SECONDS = 3.   # length of the start; half of the video if it is shorter than twice that
 
 # %% ../../nbs/features/02_signals.ipynb #19838e9d
@@ -55,11 +57,13 @@ def colourfulness(
     spread = np.sqrt(rg.var((-2, -1)) + yb.var((-2, -1)))
     return spread + .3*np.sqrt(rg.mean((-2, -1))**2 + yb.mean((-2, -1))**2)
 
-# %% ../../nbs/features/02_signals.ipynb #d52bf8c7
+# %% ../../nbs/features/02_signals.ipynb #e5c1f001
 LUMA = np.float32([.299, .587, .114])
 
+# %% ../../nbs/features/02_signals.ipynb #2bfa38b0
 def _luma(rgb): return np.einsum("...chw,c->...hw", rgb, LUMA)
 
+# %% ../../nbs/features/02_signals.ipynb #d52bf8c7
 def _frame_signals(px):
     "Signals of single frames, each `(n,)`, from `(n, 3, H, W)` in 0..255"
     px = px.astype(np.float32)
@@ -69,9 +73,10 @@ def _frame_signals(px):
     return dict(brightness=y.mean((1, 2))/255, contrast=y.std((1, 2))/255, colourfulness=colourfulness(px),
         saturation=saturation, sharpness=np.log10(1 + edges.var((1, 2))), black_share=(y < 20).mean((1, 2)))
 
-# %% ../../nbs/features/02_signals.ipynb #1443b622
+# %% ../../nbs/features/02_signals.ipynb #800861e8
 SHOT_LUMA,SHOT_HISTOGRAM = 15., .35   # thresholds of a shot change: luma steps; share of pixels that change their bin
 
+# %% ../../nbs/features/02_signals.ipynb #1443b622
 def _changes(g):
     "Luma difference to the previous frame per tenth of a second (NaN for the first), and the mask of shot changes"
     px = g.pixels
@@ -81,9 +86,10 @@ def _changes(g):
     moved = np.r_[0, np.abs(np.diff(hist, axis=0)).sum(1)/2]
     return diff*.1/g.step, (diff > SHOT_LUMA) & (moved > SHOT_HISTOGRAM)
 
-# %% ../../nbs/features/02_signals.ipynb #15d8c656
+# %% ../../nbs/features/02_signals.ipynb #43e9d358
 ODD_SHARE = .03   # share of a frame's pixels that decides how unusual it is
 
+# %% ../../nbs/features/02_signals.ipynb #15d8c656
 def _unusual_frame(px):
     "`odd_moment`, `odd_blue`, `odd_red` from `(n, 3, H, W)`; NaN for fewer than three frames"
     if len(px) < 3: return dict.fromkeys(("odd_moment", "odd_blue", "odd_red"), np.nan)
@@ -98,20 +104,22 @@ def _unusual_frame(px):
     blue,red = np.take_along_axis(c[at], where[:, None], 2).mean((0, 2))
     return dict(odd_moment=score.max() - np.median(score), odd_blue=blue, odd_red=red)
 
-# %% ../../nbs/features/02_signals.ipynb #869b3739
+# %% ../../nbs/features/02_signals.ipynb #2e463b53
 def _mean(x): return float(np.mean(x[np.isfinite(x)])) if np.isfinite(x).any() else np.nan
 
+# %% ../../nbs/features/02_signals.ipynb #869b3739
 def _start(values, times, duration):
     "Mean over the first seconds minus mean over the rest"
     first = times < min(START_SECONDS, duration/2)
     return _mean(values[first]) - _mean(values[~first])
 
-# %% ../../nbs/features/02_signals.ipynb #d83eca1d
+# %% ../../nbs/features/02_signals.ipynb #edc59e41
 def _per_frame(px):
     "Signals of single frames, 64 frames at a time"
     parts = [_frame_signals(px[a:a+64]) for a in range(0, len(px), 64)]
     return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
 
+# %% ../../nbs/features/02_signals.ipynb #d83eca1d
 def _motion_signals(g, per_frame, duration):
     "Signals of motion, shot changes and the start of the video"
     motion,shot = _changes(g)
@@ -136,7 +144,7 @@ def video_signals(
     out |= _motion_signals(g, per_frame, i.duration) | _unusual_frame(px)
     return {k: float(out[k]) for k in VIDEO_SIGNALS}
 
-# %% ../../nbs/features/02_signals.ipynb #2ade3b8b
+# %% ../../nbs/features/02_signals.ipynb #c9ffe219
 SOUND_SIGNALS = {
     "has_sound": ("0/1", "there is a sound track"),
     "loudness": ("dBFS", "root mean square of the whole sound"),
@@ -154,29 +162,34 @@ SOUND_SIGNALS = {
     "tempo": ("1/min", "most regular beat between 40 and 200 a minute"),
     "beat": ("0..1", "regularity of that beat"),
 }
+
+# %% ../../nbs/features/02_signals.ipynb #2ade3b8b
 SIGNAL_RATE = 16000     # samples per second
 SILENCE_DBFS = -100.    # lowest level in dBFS
 
-# %% ../../nbs/features/02_signals.ipynb #89039bd0
+# %% ../../nbs/features/02_signals.ipynb #8b16d34e
 def _db(power): return np.maximum(10*np.log10(np.maximum(power, 1e-12)), SILENCE_DBFS)
 
+# %% ../../nbs/features/02_signals.ipynb #7fc2b5fa
 def _levels(x, hop=800):
     "Level in dBFS of pieces of 50 ms, and the start time of each"
     n = max(1, len(x)//hop)
     power = np.square(x[:n*hop], dtype=np.float64).reshape(n, -1).mean(1)
     return _db(power), np.arange(n)*hop/SIGNAL_RATE
 
+# %% ../../nbs/features/02_signals.ipynb #89039bd0
 def _power(x, size, hop):
     "Power spectrum in windows, `(windows, size/2+1)`"
     x = np.pad(x, (0, max(0, size - len(x))))
     pieces = np.lib.stride_tricks.sliding_window_view(x, size)[::hop]
     return np.abs(np.fft.rfft(pieces*np.hanning(size).astype(np.float32)))**2
 
-# %% ../../nbs/features/02_signals.ipynb #ae6a4082
+# %% ../../nbs/features/02_signals.ipynb #dc686a4b
 def _peak(a, b, c):
     "Offset of the maximum of the parabola through three neighbours, -.5 to .5 from the middle one"
     return float(np.clip(.5*(a - c)/(a - 2*b + c), -.5, .5)) if a - 2*b + c < 0 else 0.
 
+# %% ../../nbs/features/02_signals.ipynb #ae6a4082
 def _spectrum(x):
     "Spectral signals of a sound that is not silent"
     p = _power(x, 2048, 1024).mean(0)
@@ -188,16 +201,18 @@ def _spectrum(x):
         flatness=np.exp(np.log(band).mean())/band.mean(), low_share=p[f < 250].sum()/total,
         high_share=p[f > 4000].sum()/total)
 
-# %% ../../nbs/features/02_signals.ipynb #6fc725ed
+# %% ../../nbs/features/02_signals.ipynb #d5d5bca1
 SPECTRUM_HOP = 256   # samples
 SPECTRUM_BANDS = np.unique(np.geomspace(2, 257, 21).round().astype(int))   # edges of bands, in bins of 31 Hz
 
+# %% ../../nbs/features/02_signals.ipynb #51f8bb6a
 def _onsets(x):
     "Onset strength: rise of the spectrum per hop"
     e = np.add.reduceat(_power(x, 512, SPECTRUM_HOP), SPECTRUM_BANDS[:-1], 1)
     level = np.log10(e + .01*e.max())
     return np.maximum(level[4:] - level[:-4], 0).sum(1)
 
+# %% ../../nbs/features/02_signals.ipynb #6fc725ed
 def _tempo(x):
     "`tempo` and `beat`; NaN for less than two seconds or without any onset"
     none = dict(tempo=np.nan, beat=np.nan)
@@ -282,9 +297,10 @@ TEXT_SIGNALS = {
     "tags_count": ("count", "tags, separated by commas"),
 }
 
-# %% ../../nbs/features/02_signals.ipynb #ac857166
+# %% ../../nbs/features/02_signals.ipynb #44498ae5
 def _count(s, pattern): return s.str.count(pattern).astype("float64")
 
+# %% ../../nbs/features/02_signals.ipynb #ac857166
 def title_signals(
     title, # pandas Series of texts; missing values allowed
 ) -> dict: # Name -> Series of floats
@@ -343,19 +359,22 @@ def creator_signals(
     logs = {"log_followers": followers, "log_author_posts": author_posts}
     return {k: np.log10(1 + v.astype("float64")) for k,v in logs.items()}
 
-# %% ../../nbs/features/02_signals.ipynb #2ff43269
+# %% ../../nbs/features/02_signals.ipynb #9e1864a1
 _GROUPS = dict(video=VIDEO_SIGNALS, sound=SOUND_SIGNALS, thumbnail=THUMBNAIL_SIGNALS, title=TEXT_SIGNALS,
     time=TIME_SIGNALS, creator=CREATOR_SIGNALS)
 
+# %% ../../nbs/features/02_signals.ipynb #79945629
 def _input(group, name): return "description" if name.startswith(("has_d", "descr", "tags")) else group
 
+# %% ../../nbs/features/02_signals.ipynb #2ff43269
 SIGNALS = {k: (*v, _input(group, k)) for group,table in _GROUPS.items() for k,v in table.items()}
 SIGNAL_INPUTS = ("video", "sound", "thumbnail", "title", "description", "time", "creator")
 
-# %% ../../nbs/features/02_signals.ipynb #8a14adda
+# %% ../../nbs/features/02_signals.ipynb #774ea633
 SIGNAL_PARTS = {"video": (*VIDEO_SIGNALS, *SOUND_SIGNALS), "thumbnail": tuple(THUMBNAIL_SIGNALS)}   # by kind of file
 MAX_SOUND_SECONDS = 180.   # the start of the sound track that is measured
 
+# %% ../../nbs/features/02_signals.ipynb #8a14adda
 @dataclass
 class Measured:
     "Signals of one file"
@@ -363,7 +382,7 @@ class Measured:
     problem:str = "" # Reason for absent signals; empty for none
     lasting:bool = True # Whether the same file would give the same result; False after a timeout
 
-# %% ../../nbs/features/02_signals.ipynb #6df4280c
+# %% ../../nbs/features/02_signals.ipynb #9ffd18dc
 def _try(name, f, problems):
     "`(values, kind of failure)` of `f()`; a failure is appended to `problems`"
     try: return f(), ""
@@ -371,11 +390,13 @@ def _try(name, f, problems):
         if e.kind != "no-audio": problems.append(f"{name} {e.kind}" + (f" ({e.detail})" if e.detail else ""))
         return {}, e.kind
 
+# %% ../../nbs/features/02_signals.ipynb #97f0a4b2
 def _measure_picture(path, deadline, notes):
     g = preview(path, deadline=deadline)
     notes.extend(f"video: {p}" for p in g.problems)
     return video_signals(g)
 
+# %% ../../nbs/features/02_signals.ipynb #6df4280c
 def _measure_sound(path, deadline, notes):
     a = Audio(path, deadline)
     x = a.samples(SIGNAL_RATE, (0, MAX_SOUND_SECONDS))

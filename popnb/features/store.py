@@ -24,11 +24,13 @@ import numpy as np
 from fastcore.basics import patch
 from ..core import InputError, MediaError, PopnbError, read_json, write_json
 
-# %% ../../nbs/features/01_store.ipynb #e08d3d89
+# %% ../../nbs/features/01_store.ipynb #cb27d911
 _HASHES = {}   # identity of a file -> hash of its content
 
+# %% ../../nbs/features/01_store.ipynb #885c1184
 def _identity(st): return st.st_dev,st.st_ino,st.st_size,st.st_mtime_ns,st.st_ctime_ns
 
+# %% ../../nbs/features/01_store.ipynb #e08d3d89
 def _file_hash(path):
     "Hash the bytes of a file; cached while the file stays the same"
     try:
@@ -73,12 +75,13 @@ def content_key(
     text = json.dumps([hashes, _plain_json(what, "what")], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 
-# %% ../../nbs/features/01_store.ipynb #a9272013
+# %% ../../nbs/features/01_store.ipynb #c1a15708
 _HEAD = struct.Struct("<II")   # length of the safetensors bytes, CRC-32 of key and bytes
 _DTYPES = dict(F64="<f8", F32="<f4", F16="<f2", C64="<c8", BOOL="?", I64="<i8", I32="<i4", I16="<i2", I8="i1",
     U64="<u8", U32="<u4", U16="<u2", U8="u1")
 _STORABLE = {t.lstrip("<") for t in _DTYPES.values()} | {"b1"}
 
+# %% ../../nbs/features/01_store.ipynb #a9272013
 def _array(name, value):
     "`value` as an array of a dtype that safetensors holds"
     try: a = np.asarray(value)
@@ -100,7 +103,7 @@ def _pack(key:bytes, values:dict) -> bytes:
     body = save({k: _array(k, v) for k,v in values.items() if k not in text}, metadata=text or None)
     return _HEAD.pack(len(body), zlib.crc32(body, zlib.crc32(key))) + body
 
-# %% ../../nbs/features/01_store.ipynb #79631b8d
+# %% ../../nbs/features/01_store.ipynb #babb0671
 def _valid(key, raw):
     "Whether the record is complete and stored under its own key"
     if len(raw) < _HEAD.size: return False
@@ -108,6 +111,7 @@ def _valid(key, raw):
     body = memoryview(raw)[_HEAD.size:]
     return len(body) == size and zlib.crc32(body, zlib.crc32(key)) == crc
 
+# %% ../../nbs/features/01_store.ipynb #79631b8d
 def _view(raw, offset, dtype, shape, data_offsets):
     "Array on the bytes of a record"
     if dtype == "BF16": return (np.ndarray(shape, "<u2", raw, offset).astype("<u4") << 16).view("<f4")
@@ -122,9 +126,10 @@ def _unpack(key:bytes, raw:bytearray) -> dict|None:
     text = spec.pop("__metadata__", {})
     return {k: _view(raw, start + v["data_offsets"][0], **v) for k,v in spec.items()} | text
 
-# %% ../../nbs/features/01_store.ipynb #83a052d7
+# %% ../../nbs/features/01_store.ipynb #3e8fa9a6
 _ENVS,_LOCK = {},threading.RLock()
 
+# %% ../../nbs/features/01_store.ipynb #2971f207
 def _close_all():
     with _LOCK:
         while _ENVS: _ENVS.popitem()[1][0].close()
@@ -133,6 +138,7 @@ def _before_fork():
     _LOCK.acquire()
     _close_all()
 
+# %% ../../nbs/features/01_store.ipynb #83a052d7
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
 
@@ -145,13 +151,15 @@ def _transact(env, work, write=False):
         except lmdb.MapFullError: env.set_mapsize(2*env.info()["map_size"])
         except lmdb.MapResizedError: env.set_mapsize(0)   # the size that the file has by now
 
-# %% ../../nbs/features/01_store.ipynb #ca431fbf
+# %% ../../nbs/features/01_store.ipynb #005cbb3f
 _MAP_SIZE = 64<<20   # bytes of address space to begin with
 
+# %% ../../nbs/features/01_store.ipynb #fa4b8725
 def _may_write(path): return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 def _length(env): return (env.info()["last_pgno"] + 1) * env.stat()["psize"]
 
+# %% ../../nbs/features/01_store.ipynb #ca431fbf
 def _pad(env, data):
     if _length(env) > data.stat().st_size: os.truncate(data, _length(env))
 
@@ -172,9 +180,10 @@ def _open(folder):
         raise PopnbError(f"The store {folder} does not open ({e}): delete the folder, which is a cache, or choose another.") from e
     return env
 
-# %% ../../nbs/features/01_store.ipynb #7bba828d
+# %% ../../nbs/features/01_store.ipynb #1c3e241a
 _FORMAT = {"format": "popnb feature store", "version": 1}
 
+# %% ../../nbs/features/01_store.ipynb #7bba828d
 def _is_store(folder):
     "Whether `folder` holds a store; raises `InputError` for another content or a store of a newer popnb"
     mark = folder/"store.json"
@@ -191,11 +200,12 @@ def _is_store(folder):
         raise InputError(f"{folder} was made by a newer popnb (store format {v}, this one reads {_FORMAT['version']}): update popnb or choose another folder.")
     return True
 
-# %% ../../nbs/features/01_store.ipynb #e680e110
+# %% ../../nbs/features/01_store.ipynb #608dd6e9
 def _inode(folder):
     try: return os.stat(f"{folder}/data.mdb").st_ino
     except FileNotFoundError: return None
 
+# %% ../../nbs/features/01_store.ipynb #e680e110
 def _env(folder):
     "The environment of `folder` in this process, opened at first access"
     env,inode = _ENVS.get(folder, (None, None))

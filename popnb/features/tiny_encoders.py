@@ -15,11 +15,12 @@ import numpy as np
 
 from ..core import one_of
 
-# %% ../../nbs/features/05_tiny_encoders.ipynb #750ad485
+# %% ../../nbs/features/05_tiny_encoders.ipynb #c9cf97ce
 def _fan_in(name, shape):
     if name.endswith("proj") and len(shape) == 2: return shape[0]   # open_clip multiplies these from the right
     return int(np.prod(shape[1:])) if len(shape) > 1 else shape[0]
 
+# %% ../../nbs/features/05_tiny_encoders.ipynb #750ad485
 def seeded_init(
     model, # torch module
     seed:int=0, # Seed of the weights
@@ -58,9 +59,10 @@ def build_tiny(
     with torch.random.fork_rng(devices=[]): model = make()
     with torch.no_grad(): return seeded_init(model, seed)
 
-# %% ../../nbs/features/05_tiny_encoders.ipynb #23a54e20
+# %% ../../nbs/features/05_tiny_encoders.ipynb #8cb61a66
 TINY_VERSION = 1   # raised when the tiny networks get other weights
 
+# %% ../../nbs/features/05_tiny_encoders.ipynb #23a54e20
 def tiny_id(
     seed:int, # Seed of the weights
     package:str, # Library that defines the architecture
@@ -68,11 +70,12 @@ def tiny_id(
     "Identify tiny weights; a new major version of the library counts as another network"
     return f"tiny {TINY_VERSION} seed {seed} {package} {version(package).split('.')[0]}"
 
-# %% ../../nbs/features/05_tiny_encoders.ipynb #03aee5d6
+# %% ../../nbs/features/05_tiny_encoders.ipynb #32f97d8f
 TINY_CLIP = dict(embed_dim=64, quick_gelu=True,
     vision_cfg=dict(image_size=112, patch_size=16, width=64, head_width=16, layers=3),
     text_cfg=dict(context_length=77, vocab_size=49408, width=64, heads=4, layers=2))
 
+# %% ../../nbs/features/05_tiny_encoders.ipynb #03aee5d6
 def tiny_clip(
     seed:int=0, # Seed of the weights
 ): # `open_clip.CLIP`, frozen
@@ -85,9 +88,10 @@ def tiny_clip(
     set_model_preprocess_cfg(model, asdict(PreprocessCfg(size=TINY_CLIP["vision_cfg"]["image_size"])))
     return model
 
-# %% ../../nbs/features/05_tiny_encoders.ipynb #473cadb3
+# %% ../../nbs/features/05_tiny_encoders.ipynb #eff9d972
 RESNETS = {"resnet18": ("BasicBlock", 512), "resnet101": ("Bottleneck", 2048)}   # name -> block, length of the vector
 
+# %% ../../nbs/features/05_tiny_encoders.ipynb #473cadb3
 def tiny_resnet(
     name:str="resnet18", # Architecture, one of `RESNETS`
     seed:int=0, # Seed of the weights
@@ -102,12 +106,13 @@ def tiny_resnet(
         return model
     return build_tiny(make, seed)
 
-# %% ../../nbs/features/05_tiny_encoders.ipynb #fc58e625
+# %% ../../nbs/features/05_tiny_encoders.ipynb #0cdbc3bd
 LETTER_RANGES = ((0x21, 0x250), (0x370, 0x530), (0x5d0, 0x5f3), (0x620, 0x6d4), (0x900, 0x980), (0xe00, 0xe5c),
     (0x2010, 0x2040), (0x3040, 0x3100), (0xac00, 0xd7a4), (0x1f300, 0x1f650))   # parts of words: half-open ranges
 CJK_RANGE = (0x4e00, 0xa000)   # Chinese characters: words of their own
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
+# %% ../../nbs/features/05_tiny_encoders.ipynb #fc58e625
 def _vocabulary():
     "Piece -> token id"
     chars = [chr(c) for a,b in LETTER_RANGES for c in range(a, b)]
@@ -128,10 +133,11 @@ def tiny_tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=t, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]",
         sep_token="[SEP]")
 
-# %% ../../nbs/features/05_tiny_encoders.ipynb #3a11fc24
+# %% ../../nbs/features/05_tiny_encoders.ipynb #fcecbd69
 TINY_BERT = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
     max_position_embeddings=128)
 
+# %% ../../nbs/features/05_tiny_encoders.ipynb #3a11fc24
 def tiny_bert(
     seed:int=0, # Seed of the weights
 ): # transformers `BertModel`, frozen

@@ -36,11 +36,13 @@ def _mono(frame):
     elif x.dtype.kind == "i": x = x/np.float32(-float(np.iinfo(x.dtype).min))
     return x.sum(0, dtype=np.float32)/np.float32(k)
 
-# %% ../../nbs/media/04_audio.ipynb #ee14e6e1
+# %% ../../nbs/media/04_audio.ipynb #3ec6f46c
 _PREROLL = .25   # seconds that are decoded before the window and discarded
 
+# %% ../../nbs/media/04_audio.ipynb #f6b3d4fe
 def _start_time(c): return (c.start_time or 0)/1e6
 
+# %% ../../nbs/media/04_audio.ipynb #ee14e6e1
 def _seek(c, s, seconds):
     "Seek to the last packet before a time; a container that cannot seek is read from its start"
     import av
@@ -82,10 +84,11 @@ def _convert(run, src, rate):
         out += res.resample(f)
     return np.concatenate([o.to_ndarray()[0] for o in out + res.resample(None)])
 
-# %% ../../nbs/media/04_audio.ipynb #1b0d2859
+# %% ../../nbs/media/04_audio.ipynb #1b4999c9
 _MAX_GAP = .02       # seconds by which timestamps may disagree with the count of samples
 _MAX_MISSING = .3    # seconds that may be missing before a reading is partial; encoders pad and trim by less
 
+# %% ../../nbs/media/04_audio.ipynb #1b0d2859
 def _resample(pieces, rate):
     "Yield `(seconds, samples at rate)`, one item for each run without gaps"
     run,t0,due,src = [],None,None,None
@@ -173,7 +176,7 @@ def _record(self:Audio, window, out, covered, rate, errors):
         if found: self.problems.append(text)
     self.status = "partial" if errors or early or bad or hole > _MAX_MISSING else "ok"
 
-# %% ../../nbs/media/04_audio.ipynb #e8df3a6c
+# %% ../../nbs/media/04_audio.ipynb #b1ab13a7
 def _check_window(window):
     "Start and stop of a window in seconds; raises `InputError`"
     start,stop = (0., None) if window is None else window
@@ -181,6 +184,7 @@ def _check_window(window):
     if stop is not None and not stop > start: raise InputError(f"window must end after it starts, got ({start}, {stop}).")
     return float(start), np.inf if stop is None else float(stop)
 
+# %% ../../nbs/media/04_audio.ipynb #e8df3a6c
 def _why_empty(duration, window):
     if window[0] == 0: return "the track has no samples"
     return f"the sound ends before {window[0]:g} s" + (f", it lasts {duration:.2f} s" if duration else "")

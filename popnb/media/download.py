@@ -92,9 +92,10 @@ def judge_picture(
     if is_placeholder(img): raise FetchError("placeholder", "grey, 120x90")
     return img.shape[1], img.shape[0]
 
-# %% ../../nbs/media/09_download.ipynb #8ee56ec3
+# %% ../../nbs/media/09_download.ipynb #11e86571
 DOWNLOAD_LOG = "downloads.jsonl"
 
+# %% ../../nbs/media/09_download.ipynb #8ee56ec3
 @contextmanager
 def _appending(folder):
     "A function that appends a row to the log and flushes it"
@@ -155,9 +156,10 @@ def _failed(job, tried):
         detail = "; ".join(f"{o.rsplit('/', 1)[-1][:40]}: {q.kind} {q.detail}".strip() for o,q in tried)
     return _row(job, p.status, url, p.kind, detail)
 
-# %% ../../nbs/media/09_download.ipynb #25631889
+# %% ../../nbs/media/09_download.ipynb #bf34c805
 DOWNLOAD_SUFFIXES = {"thumbnails": (".jpg", ".png", ".webp"), "videos": (".mp4", ".mov", ".webm", ".mkv", ".avi")}
 
+# %% ../../nbs/media/09_download.ipynb #25631889
 class _Downloader:
     "Fetch, check and store files; `check(path) -> (width, height, detail)` raises `FetchError`"
     def __init__(self, folder, check, threads):
@@ -200,9 +202,10 @@ async def _download_one(self:_Downloader, fetcher, job):
         if tried[-1][1].status == "failed": return _failed(job, tried[-1:])
     return _failed(job, tried)
 
-# %% ../../nbs/media/09_download.ipynb #9c1ded29
+# %% ../../nbs/media/09_download.ipynb #9f785273
 MAX_CONSECUTIVE_FAILURES = 40   # failures in a row, and at least as many as there are connections
 
+# %% ../../nbs/media/09_download.ipynb #9c1ded29
 @patch
 async def _download_all(self:_Downloader, jobs, fetcher, put):
     "Work through the jobs with more tasks than connections, because some files are being checked"
@@ -284,10 +287,11 @@ def _settled(job, old, folder, media, retry, verify):
     with open(path, "rb") as f: head = f.read(64)
     return old | {"status": "skipped"} if media.suffix(head) else None
 
-# %% ../../nbs/media/09_download.ipynb #522e4d7f
+# %% ../../nbs/media/09_download.ipynb #08a568cd
 DOWNLOAD_COLUMNS = (   # columns of `Downloads.files`
     "video_id", "url", "path", "status", "reason", "detail", "bytes", "width", "height", "live")
 
+# %% ../../nbs/media/09_download.ipynb #522e4d7f
 @dataclass(repr=False)
 class Downloads:
     "Result of a download, one row a video"
@@ -301,7 +305,7 @@ class Downloads:
         "Count the videos of each status and reason"
         return self.files.groupby(["status", "reason"]).size().rename("videos")
 
-# %% ../../nbs/media/09_download.ipynb #5e9a50a9
+# %% ../../nbs/media/09_download.ipynb #33c30c77
 @patch
 def _repr_markdown_(self:Downloads) -> str: # Markdown
     "The counts, the problems with examples, and the sizes"
@@ -319,6 +323,8 @@ def _repr_markdown_(self:Downloads) -> str: # Markdown
         lines.append(f"- sizes: {most}" + (", …" if len(sizes) > 6 else ""))
     if f.live.any(): lines.append(f"- stills of live streams: {int(f.live.sum()):,}")
     return "\n".join(lines + [f"- {o}" for o in self.notes])
+
+# %% ../../nbs/media/09_download.ipynb #5e9a50a9
 Downloads.__repr__ = Downloads._repr_markdown_
 
 # %% ../../nbs/media/09_download.ipynb #8ff89113
@@ -333,11 +339,12 @@ def _result(table, rows, what, folder, path_column):
     paths = f["path"].where(f["status"].isin(["ok", "skipped"]), None).astype(TEXT_DTYPE)
     return Downloads(table.assign(**{path_column: paths}), f, what, str(folder))
 
-# %% ../../nbs/media/09_download.ipynb #be6dfd24
+# %% ../../nbs/media/09_download.ipynb #85784528
 PATHS = {"thumbnails": "thumbnail_path", "videos": "video_path"}   # columns of local paths
 LINKS = {"thumbnails": "thumbnail_url", "videos": "link"}          # columns of addresses
 LIMITS = {"thumbnails": Limits(), "videos": Limits(bytes=200_000_000, seconds=300.)}
 
+# %% ../../nbs/media/09_download.ipynb #be6dfd24
 def _known_rows(table, what, folder):
     "Rows of files outside the folder that the table knows already"
     paths = table[PATHS[what]] if PATHS[what] in table else []

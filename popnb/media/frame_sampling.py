@@ -11,9 +11,10 @@ import inspect
 import numpy as np
 from ..core import InputError, in_range, one_of
 
-# %% ../../nbs/media/02_frame_sampling.ipynb #73477621
+# %% ../../nbs/media/02_frame_sampling.ipynb #0fba5c45
 POLICIES = {}   # name -> rule
 
+# %% ../../nbs/media/02_frame_sampling.ipynb #73477621
 def policy(
     name:str, # Name of the rule in options and configuration files
 ):

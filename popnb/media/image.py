@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 from ..core import InputError, MediaError, in_range
 
-# %% ../../nbs/media/05_image.ipynb #7113eef7
+# %% ../../nbs/media/05_image.ipynb #333f925e
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")   # accepted formats; of an animation the first frame
 DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error)   # what Pillow raises for damaged files
 
+# %% ../../nbs/media/05_image.ipynb #7113eef7
 def _sniff(path):
     "Kind of a file that Pillow does not identify: `broken` if it starts like an image, else `not-media`"
     with open(path, "rb") as f: head = f.read(12)
@@ -95,11 +96,12 @@ class Box(NamedTuple):
     @property
     def area(self) -> int: return (self.bottom - self.top)*(self.right - self.left) # Pixels
 
-# %% ../../nbs/media/05_image.ipynb #c9544e08
+# %% ../../nbs/media/05_image.ipynb #0094f17f
 def _distance(x, colour):
     "Largest difference of a channel from a colour, for each pixel"
     return np.maximum.reduce([np.abs(x[..., c].astype(np.int16) - np.int16(colour[c])) for c in range(3)])
 
+# %% ../../nbs/media/05_image.ipynb #c9544e08
 def _bar(x):
     "Lines of the bar at the start of axis 1 of `(n, lines, across, 3)`, 0 for none, and its colour"
     x = x[:, :int(_MAX_WIDTH*x.shape[1]) + 3, ::max(1, x.shape[2]//256)]

@@ -108,9 +108,10 @@ def _check_frames(clip, full, log):
     if lines and not wrong: wrong.append(f"FFmpeg reports: {lines[0][2].split(chr(10))[0]}")
     return wrong,next((c.first for c in counts if c.first), None),frames if full else len(index)
 
-# %% ../../nbs/media/07_integrity.ipynb #d0ad11d5
+# %% ../../nbs/media/07_integrity.ipynb #ff7ce3e3
 def _left(until): return max(until - time.monotonic(), .1)   # seconds until the deadline
 
+# %% ../../nbs/media/07_integrity.ipynb #d0ad11d5
 def _check_audio(path, seconds, full, until):
     "State of the audio track (`none`, `ok`, `partial` or `broken`) and its problems"
     try:
@@ -137,7 +138,7 @@ MEDIA_SUFFIXES = {
 }
 _KIND_OF = {s: kind for kind,names in MEDIA_SUFFIXES.items() for s in names}
 
-# %% ../../nbs/media/07_integrity.ipynb #dc4c76cd
+# %% ../../nbs/media/07_integrity.ipynb #95498566
 _SIGNATURES = {   # first bytes -> description
     b"\xff\xd8\xff": "a JPEG picture",
     b"\x89PNG": "a PNG picture",
@@ -152,6 +153,7 @@ _SIGNATURES = {   # first bytes -> description
     b"\0"*64: "zeros",
 }
 
+# %% ../../nbs/media/07_integrity.ipynb #dc4c76cd
 def _describe(path):
     "Description of a file from its first bytes, `''` if they are not recognised"
     try:
@@ -170,11 +172,12 @@ def _broken(path, kind, detail="", backend=""):
     else: reason = f"{MEDIA_KINDS[kind]}: {' '.join(detail.split())}" if detail else MEDIA_KINDS[kind]
     return Verdict(path, "broken", kind, reason, backend=backend)
 
-# %% ../../nbs/media/07_integrity.ipynb #b4527ca9
+# %% ../../nbs/media/07_integrity.ipynb #2ec661cc
 def _check_image(path, full, until):
     h,w,_ = read_image(path).shape
     return Verdict(path, "ok", width=w, height=h, frames=1, backend="pillow")
 
+# %% ../../nbs/media/07_integrity.ipynb #b4527ca9
 def _check_sound(path, full, until):
     sound = Audio(path, _left(until))
     duration = sound.duration   # raises if the file does not open or has no audio
@@ -221,11 +224,13 @@ def check_file(
     except OSError as e: v = _broken(path, "broken", e.strerror or str(e))
     return replace(v, media=media, full=full, seconds=round(time.monotonic() - start, 3))
 
-# %% ../../nbs/media/07_integrity.ipynb #5c59a88a
+# %% ../../nbs/media/07_integrity.ipynb #13b4665f
 _CHECK_CALL = "popnb.media.integrity:check_file"   # the function that a worker runs
 
+# %% ../../nbs/media/07_integrity.ipynb #e6b6329e
 def _kill_after(deadline): return deadline + 2   # seconds; the check keeps the deadline itself where it can
 
+# %% ../../nbs/media/07_integrity.ipynb #5c59a88a
 def _verdict(got, path, full, deadline):
     "The verdict that a worker returned, or one that says how the worker was lost"
     if not isinstance(got, Lost): return Verdict(**got[0])

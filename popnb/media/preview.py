@@ -77,9 +77,10 @@ def _shrink(frame, scaler, size):
     a = scaler.reformat(frame, width=w, height=h, format="rgb24", interpolation="AREA", **single).to_ndarray()
     return np.rot90(a, -frame_rotation(frame)//90) if frame_rotation(frame) else a
 
-# %% ../../nbs/media/06_preview.ipynb #6b6cab3a
+# %% ../../nbs/media/06_preview.ipynb #dfd32f76
 _NEIGHBOUR = .35   # seconds
 
+# %% ../../nbs/media/06_preview.ipynb #6b6cab3a
 def _sample(clip, fps, size, budget):
     "Small frames `{seconds: (H, W, 3)}` of an open clip, at most `fps` a second, and the rotation of the last"
     from av.video.reformatter import VideoReformatter

@@ -113,9 +113,10 @@ def _disposable_hevc(data, length):
     kinds = [(data[i] >> 1 & 63, data[i+1] & 7) for i in _units(data, length) if data[i] >> 1 & 63 < 35]
     return bool(kinds) and all(k < 16 and k%2 == 0 for k,_ in kinds), max((t for _,t in kinds), default=0)
 
-# %% ../../nbs/media/01_probe.ipynb #471416dd
+# %% ../../nbs/media/01_probe.ipynb #d6c2d295
 PACKET_CACHE_BYTES = 48_000_000   # packets of a larger stream are not kept in memory but read a second time
 
+# %% ../../nbs/media/01_probe.ipynb #471416dd
 class VideoIndex:
     "An open video with its index; made by `open_clip`"
     def __init__(self,

@@ -83,11 +83,12 @@ def is_public(
     if not a.is_global or any(a in o for o in _CLOSED if o.version == a.version): return False
     return a.version == 4 or a in _OPEN6
 
-# %% ../../nbs/media/08_safe_http.ipynb #80c02f4e
+# %% ../../nbs/media/08_safe_http.ipynb #cf21aee3
 _HOST = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]([a-z0-9-]*[a-z0-9])?")
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 _PORTS = {"https": 443, "http": 80}
 
+# %% ../../nbs/media/08_safe_http.ipynb #80c02f4e
 def _origin(u): return u.scheme, u.raw_host.decode("ascii"), u.port or _PORTS.get(u.scheme)
 
 # %% ../../nbs/media/08_safe_http.ipynb #4862c189
@@ -256,9 +257,10 @@ def retry_after(
     if at.tzinfo is None: at = at.replace(tzinfo=timezone.utc)   # a date that ends in -0000 is UTC too
     return max(0., (at - (now or datetime.now(timezone.utc))).total_seconds())
 
-# %% ../../nbs/media/08_safe_http.ipynb #25310913
+# %% ../../nbs/media/08_safe_http.ipynb #64a59b1f
 USER_AGENT = "popnb (dataset download; https://github.com/popnb/popnb)"
 
+# %% ../../nbs/media/08_safe_http.ipynb #25310913
 @dataclass(frozen=True)
 class FetchedFile:
     "A file that was fetched"
@@ -344,9 +346,10 @@ def _check_head(self:Fetcher, r):
     if length.isdigit() and int(length) > self.limits.bytes:
         raise FetchError("size", f"{int(length):,} of {self.limits.bytes:,}")
 
-# %% ../../nbs/media/08_safe_http.ipynb #965851b9
+# %% ../../nbs/media/08_safe_http.ipynb #e3cdcb5d
 SPOOL_BYTES = 500_000   # a body up to this size stays in memory and is written by the thread that checks it
 
+# %% ../../nbs/media/08_safe_http.ipynb #965851b9
 @patch
 async def _read_body(self:Fetcher, r, path):
     "Suffix, size and body of a response; the body is `None` if it was too large for memory and is in `path`"

@@ -103,10 +103,11 @@ def _balance(cost, n):
         parts[k].append(j)
     return [sorted(p) for p in parts if p]
 
-# %% ../../nbs/media/03_video.ipynb #d4896c33
+# %% ../../nbs/media/03_video.ipynb #c4afae18
 # codecs whose decoders need nothing but the header of the stream
 SELF_CONTAINED_CODECS = {"h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video"}
 
+# %% ../../nbs/media/03_video.ipynb #d4896c33
 def _in_threads(work, jobs):
     "Run `work(*job)` for each job, the first in this thread; raises the first error, returns the results"
     results,errors = [],[]
@@ -136,11 +137,12 @@ def _decode_wanted(clip, wanted, collector, threads):
             for k,part in enumerate(parts)]
     return all(_in_threads(_decode_runs, jobs))
 
-# %% ../../nbs/media/03_video.ipynb #be71e747
+# %% ../../nbs/media/03_video.ipynb #5bae4129
 def _is_nearer(i, old, m):
     "Whether frame `i` replaces frame `m` better than `old`: the latest one not after it, else the earliest"
     return old is None or (old < i <= m) or (i < old and old > m)
 
+# %% ../../nbs/media/03_video.ipynb #be71e747
 def _replace_missing(clip, missing, collector):
     "Decode all packets and add the nearest decodable frame for each missing one: `{frame: replacement}`"
     import av
@@ -215,9 +217,10 @@ def _timed(f, seconds, path, backend):
     if e := box.get("error"): raise MediaError("broken", path, backend, str(e).strip().split("\n")[0][:200]) from e
     return box["got"]
 
-# %% ../../nbs/media/03_video.ipynb #8daf72b3
+# %% ../../nbs/media/03_video.ipynb #a544d424
 DECODERS = {"decord": _by_decord, "torchcodec": _by_torchcodec}
 
+# %% ../../nbs/media/03_video.ipynb #8daf72b3
 def _read_other(backend, clip, wanted, size, threads):
     "Wanted frames by decord or torchcodec, in the form of `_read_pyav`"
     error = partial(MediaError, "broken", clip.path, backend)
@@ -272,10 +275,11 @@ def backends() -> dict[str, str]: # Version of each backend, or `no: ` and the r
     "List the decoders that work on this machine, found by decoding a test clip"
     return {o: v if ok else f"no: {v}" for o in ("pyav", *DECODERS) for ok,v in [_works(o)]}
 
-# %% ../../nbs/media/03_video.ipynb #eb7aa50f
+# %% ../../nbs/media/03_video.ipynb #1d8d558e
 # fastest backend of each codec, from bench/results/decode.json; codecs that were not measured go to pyav
 FASTEST_BACKEND = {"h264": "pyav", "hevc": "pyav", "vp9": "pyav", "av1": "pyav"}
 
+# %% ../../nbs/media/03_video.ipynb #eb7aa50f
 def choose_backend(
     backend:str="auto", # `auto` or the name of a backend; `POPNB_VIDEO_BACKEND` replaces `auto`
     clip=None, # An open `VideoIndex`, for `auto`

@@ -66,11 +66,12 @@ def _spearman(truth, preds):
         return np.stack([_weighted_correlation(W, a, r(W)) for r in rp])
     return f
 
-# %% ../../nbs/metrics/03_bootstrap.ipynb #864785a5
+# %% ../../nbs/metrics/03_bootstrap.ipynb #3e85e632
 def _standard(x):
     x = x/(np.abs(x).max() or 1.)   # squares of huge values would overflow
     return (x-x.mean())/(x.std() or 1.)
 
+# %% ../../nbs/metrics/03_bootstrap.ipynb #864785a5
 def _pearson(truth, preds):
     t = _standard(truth)
     columns = [np.stack([t, p, t*t, p*p, t*p], 1) for p in map(_standard, preds)]
@@ -101,11 +102,12 @@ def _nmse(truth, preds):
         return np.divide((W@error.T).T/n, var, out=np.full((len(preds), len(W)), np.nan), where=var > 1e-12)
     return f
 
-# %% ../../nbs/metrics/03_bootstrap.ipynb #722b3948
+# %% ../../nbs/metrics/03_bootstrap.ipynb #50e7c366
 def _rmsle(t, P):
     if min(t.min(), P.min()) <= -1: return lambda W: np.full((len(P), len(W)), np.nan)
     return _mean_of((np.log1p(t)-np.log1p(P))**2, after=np.sqrt)
 
+# %% ../../nbs/metrics/03_bootstrap.ipynb #722b3948
 _REGRESSION = {
     "srocc": _spearman, "plcc": _pearson, "nmse": _nmse, "rmsle": _rmsle,
     "r2": lambda t,P: lambda W, f=_nmse(t, P): 1-f(W),
@@ -131,7 +133,7 @@ def _auc(truth, preds):
         return np.stack([np.divide(w, pairs, out=np.full(len(W), np.nan), where=pairs > 0) for w in wins])
     return f
 
-# %% ../../nbs/metrics/03_bootstrap.ipynb #e7ffc326
+# %% ../../nbs/metrics/03_bootstrap.ipynb #9118c4c3
 def _average_precision(truth, preds):
     def one(W, p):
         _,where,count = np.unique(-p, return_inverse=True, return_counts=True)
@@ -143,14 +145,18 @@ def _average_precision(truth, preds):
         return np.divide(area, total, out=np.full(len(W), np.nan), where=(total > 0) & (total < W.sum(1)))
     return lambda W: np.stack([one(W, p) for p in preds])
 
+# %% ../../nbs/metrics/03_bootstrap.ipynb #944d45d4
 _BINARY = {k: _at_threshold(k) for k in class_scores(np.ones((2, 2)))}
+
+# %% ../../nbs/metrics/03_bootstrap.ipynb #e7ffc326
 _BINARY |= {"roc_auc": _auc, "ap": _average_precision, "brier": lambda t,P: _mean_of((t-P)**2)}
 
-# %% ../../nbs/metrics/03_bootstrap.ipynb #229ad92c
+# %% ../../nbs/metrics/03_bootstrap.ipynb #e6ff021d
 def _nanmean(x):
     n = (~np.isnan(x)).sum(-1)
     return np.divide(np.nansum(x, -1), n, out=np.full(n.shape, np.nan), where=n > 0)
 
+# %% ../../nbs/metrics/03_bootstrap.ipynb #229ad92c
 def _day_means(rows, known):
     "`rows` `(k, n, T)`, `known` `(n, T)`: mean over rows, then over the days that have any"
     def f(W):
@@ -159,7 +165,7 @@ def _day_means(rows, known):
         return _nanmean(np.stack(day))
     return f
 
-# %% ../../nbs/metrics/03_bootstrap.ipynb #a4c78ee9
+# %% ../../nbs/metrics/03_bootstrap.ipynb #d54a2fd2
 def _asrc(truth, preds):
     known = ~np.isnan(truth)
     days = [(ok, _spearman(truth[ok,d], [p[ok,d] for p in preds])) for d,ok in enumerate(known.T) if ok.any()]
@@ -173,6 +179,7 @@ def _asrc(truth, preds):
         return _nanmean(np.stack(values, -1))
     return f
 
+# %% ../../nbs/metrics/03_bootstrap.ipynb #a4c78ee9
 _SEQUENCE = {
     "amae": lambda t,P: _day_means(np.abs(t-P), ~np.isnan(t)),
     "ase": lambda t,P: _day_means((t-P)**2, ~np.isnan(t)),
@@ -190,10 +197,11 @@ def _pairs(truth, preds, code):
         return np.divide(V@good, V@pairs, out=np.full((len(W), len(preds)), np.nan), where=V@pairs > 0).T
     return f
 
-# %% ../../nbs/metrics/03_bootstrap.ipynb #d11932ea
+# %% ../../nbs/metrics/03_bootstrap.ipynb #a4a4feb1
 SLOW_METRICS = {"krcc": 200, "plcc_mapped": 100, "asrc": 300}   # most resamples of the slow metrics
 _MIXED = {"final": ("srocc", "plcc"), "final_mapped": ("srocc", "plcc_mapped")}
 
+# %% ../../nbs/metrics/03_bootstrap.ipynb #d11932ea
 def _row_by_row(name, truth, preds, code):
     "A metric without a weighted form; copies of a cluster are different creators"
     def values(w):

@@ -142,11 +142,12 @@ def final_mapped(
     "The challenge score with the mapped Pearson correlation"
     return final_score(srocc(truth, pred), plcc_mapped(truth, pred))
 
-# %% ../../nbs/metrics/02_metrics.ipynb #c9b37935
+# %% ../../nbs/metrics/02_metrics.ipynb #72667709
 def _relative_mse(truth, pred):
     t,p = check_pair(truth, pred)
     return float(np.mean((t-p)**2)/t.var()) if np.ptp(t) else np.nan
 
+# %% ../../nbs/metrics/02_metrics.ipynb #c9b37935
 @metric("regression", "high", "Share of the variance explained; 0: as good as the mean, negative: worse")
 def r2(
     truth:np.ndarray, # `(n,)` true values
@@ -239,9 +240,10 @@ def confusion(
     t,p = _binary(truth, pred, probability=True)
     return np.bincount(2*t + (p > threshold), minlength=4).reshape(2, 2)
 
-# %% ../../nbs/metrics/02_metrics.ipynb #916975f7
+# %% ../../nbs/metrics/02_metrics.ipynb #52ccd99b
 def _ratio(a, b): return np.divide(a, b, out=np.zeros(np.broadcast(a, b).shape), where=np.asarray(b) > 0)
 
+# %% ../../nbs/metrics/02_metrics.ipynb #916975f7
 def class_scores(
     counts:np.ndarray, # `(..., 2, 2)` confusion matrices, rows truth
 ) -> dict[str,np.ndarray]: # Accuracy, weighted scores and scores of class 1, each of shape `(...)`
@@ -375,11 +377,12 @@ def ase(
     "Mean squared error, averaged over days"
     return _over_days(truth, pred, days, window, "mse")
 
-# %% ../../nbs/metrics/02_metrics.ipynb #57474970
+# %% ../../nbs/metrics/02_metrics.ipynb #db528c9f
 def _of_task(task, groups):
     "Names of the metrics of a task that can be computed"
     return [k for k,m in METRICS.items() if m.task == task and (groups is not None or not m.grouped)]
 
+# %% ../../nbs/metrics/02_metrics.ipynb #57474970
 def metric_names(
     metrics, # A task, a metric, or a list of metrics
     groups=None, # Creators, required by grouped metrics

@@ -67,11 +67,12 @@ def correlation(
     x,y = _unit_vector(x),_unit_vector(y)
     return np.nan if x is None or y is None else float(np.clip(x@y, -1, 1))
 
-# %% ../../nbs/metrics/01_rank_stats.ipynb #d8894336
+# %% ../../nbs/metrics/01_rank_stats.ipynb #f15ddd1b
 def _basis(z, b2, b3):
     # 1/2 - 1/(1+exp(u)) is tanh(u/2)/2, which cannot overflow
     return np.stack([np.tanh(b2*(z-b3)/2)/2, z, np.ones_like(z)], 1)
 
+# %% ../../nbs/metrics/01_rank_stats.ipynb #d8894336
 class LogisticMap(NamedTuple):
     "Fitted curve from prediction to truth; call it with predictions"
     beta: np.ndarray # `(5,)` parameters, on standardised scales

@@ -58,7 +58,7 @@ def target_layers(
         raise InputError(f"targets: no layer outside {', '.join(keep)} is called {lost[0]!r}; there are {words}.")
     return [n for n in layers if any(n in ns for ns in hits.values())]
 
-# %% ../../nbs/models/03_adapters.ipynb #597230ba
+# %% ../../nbs/models/03_adapters.ipynb #4b6fb707
 def _quietly(module, why):
     "Import bitsandbytes, or peft which imports it, without their messages about kernels from the hub"
     was = logging.root.manager.disable
@@ -66,6 +66,7 @@ def _quietly(module, why):
     try: return need(module, "torch", why)
     finally: logging.disable(was)
 
+# %% ../../nbs/models/03_adapters.ipynb #597230ba
 def _bnb(): return _quietly("bitsandbytes", "4-bit weights")
 
 # %% ../../nbs/models/03_adapters.ipynb #b95f6208
@@ -112,9 +113,10 @@ def base_id(
         if not t.is_meta: h.update(t.detach().reshape(-1)[::max(1, t.numel()//4096)].double().cpu().numpy().tobytes())
     return h.hexdigest()
 
-# %% ../../nbs/models/03_adapters.ipynb #e61f5202
+# %% ../../nbs/models/03_adapters.ipynb #0d285c08
 def _freeze_norm(m, args): m.training = False          # forward pre-hook of a batch normalisation
 
+# %% ../../nbs/models/03_adapters.ipynb #e61f5202
 def _inject_lora(module, names, r, alpha, dropout, seed, quantised):
     "Put LoRA beside layers; its random matrices follow from the seed"
     peft = _quietly("peft", "adapters")
@@ -180,7 +182,7 @@ def adapt(
     module.adapted = about
     return module
 
-# %% ../../nbs/models/03_adapters.ipynb #d4583516
+# %% ../../nbs/models/03_adapters.ipynb #7f6bf446
 def _trained(module):
     "Name -> live tensor, of trained parameters and of the buffers of trained parts"
     a = getattr(module, "adapted", {"method": "full"})
@@ -189,6 +191,7 @@ def _trained(module):
     saved = module.state_dict(keep_vars=True)
     return out | {n: b for n,b in module.named_buffers() if n in saved and (full or in_part(n, a["keep"]))}
 
+# %% ../../nbs/models/03_adapters.ipynb #d4583516
 def adapted_state(
     module:nn.Module, # A network; without `adapted`, all of it counts as trained
     whole:bool=False, # Add the frozen base
@@ -229,9 +232,10 @@ def load_adapted(
         for n,t in frozen.items(): own[n].copy_(t)
     return module
 
-# %% ../../nbs/models/03_adapters.ipynb #9859538b
+# %% ../../nbs/models/03_adapters.ipynb #279f8305
 ADAPTER_FILES = ("adapted.safetensors", "adapted.json")
 
+# %% ../../nbs/models/03_adapters.ipynb #9859538b
 def save_adapted(
     module:nn.Module, # An adapted network
     folder:str|Path, # Folder to write into

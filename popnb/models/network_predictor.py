@@ -96,13 +96,14 @@ def describe_inputs(self:NetworkPredictor) -> str: # E.g. `8 frames of 224 × 22
     "Describe the inputs of the network for the report"
     return ""
 
-# %% ../../nbs/models/04_network_predictor.ipynb #9c30ba81
+# %% ../../nbs/models/04_network_predictor.ipynb #0d7884ab
 @patch
 def _learn_scale(self:NetworkPredictor, y):
     "Mean and standard deviation of the training labels; raises `InputError` for a single class"
     self.stats = {"mean": float(y.mean()), "sd": float(y.std()) or 1.}
     if self.label.task == "binary" and len(set(y)) < 2: raise InputError(f"Among the training videos with frames, all have class {int(y[0])} of label {self.label.name}: nothing can be learned.")
 
+# %% ../../nbs/models/04_network_predictor.ipynb #9c30ba81
 @patch
 def to_training_target(self:NetworkPredictor,
     y:np.ndarray, # `(n,)` labels
@@ -143,7 +144,7 @@ def forward_rows(self:NetworkPredictor,
     self.extra_outputs = {k: np.concatenate(v)[back] for k,v in out.items()}
     return self.extra_outputs.pop("prediction", np.zeros((0, 1)))
 
-# %% ../../nbs/models/04_network_predictor.ipynb #c13c87fb
+# %% ../../nbs/models/04_network_predictor.ipynb #b73fb1ff
 @patch
 def _note_bad(self:NetworkPredictor, table, inputs):
     "Remember the videos without frames and their reasons, as `(video_id, reason)`"
@@ -152,6 +153,7 @@ def _note_bad(self:NetworkPredictor, table, inputs):
     self.problems |= self.unusable
     return bad
 
+# %% ../../nbs/models/04_network_predictor.ipynb #c13c87fb
 @patch
 def _predict(self:NetworkPredictor, table):
     inputs = self.load_inputs(table)
@@ -235,14 +237,16 @@ def _weigh(self:NetworkPredictor, y):
     self.net.recipe["class_weight"] = w
     self.net.class_weight = torch.tensor(w, dtype=torch.float32)
 
-# %% ../../nbs/models/04_network_predictor.ipynb #384aa903
+# %% ../../nbs/models/04_network_predictor.ipynb #f2fce92a
 def _class_metrics(prediction, target):
     call = (_logit(prediction) > 0).astype(float)
     return {"f1_weighted": f1_weighted(target, call), "accuracy": accuracy(target, call)}
 
+# %% ../../nbs/models/04_network_predictor.ipynb #ee384ec4
 def _rank_metric(prediction, target):
     return {"srocc": srocc(target.astype(float), prediction[:, 0].astype(float))}
 
+# %% ../../nbs/models/04_network_predictor.ipynb #384aa903
 @patch
 def _note_network(self:NetworkPredictor):
     n,how = sizes(self.net),getattr(self.net, "adapted", {"method": "full"})

@@ -52,17 +52,19 @@ class Predictor:
     ):
         self.preset,self.seed,self.options,self.notes = preset,seed,options,[]
 
-# %% ../../nbs/models/01_predictor.ipynb #469b9449
+# %% ../../nbs/models/01_predictor.ipynb #8a6f74c3
 @patch
 def _fit(self:Predictor, train, valid, y_train, y_valid):
     "Learn from labelled rows; make every choice on the validation rows"
     raise NotImplementedError
 
+# %% ../../nbs/models/01_predictor.ipynb #d3aabbe6
 @patch
 def _predict(self:Predictor, table):
     "Frame of `video_id, prediction, missing` for every row, in order"
     raise NotImplementedError
 
+# %% ../../nbs/models/01_predictor.ipynb #469b9449
 @patch
 def _save(self:Predictor, folder):
     "Write weights and fitted values into the folder `model` of a run"

@@ -15,9 +15,10 @@ from torch import nn
 
 from ..core import InputError
 
-# %% ../../nbs/models/02_state_dicts.ipynb #37c8d881
+# %% ../../nbs/models/02_state_dicts.ipynb #9a7c97d3
 _WRAPPER_KEYS = ("model", "state_dict", "model_state_dict")
 
+# %% ../../nbs/models/02_state_dicts.ipynb #37c8d881
 def _unwrap(content):
     "The innermost state dict, and the values beside it"
     beside = {}

@@ -17,10 +17,11 @@ from ..core import InputError, in_range
 from ..metrics.rank_stats import check_pair, ranks
 from ..metrics.metrics import ap, brier, confusion, class_scores, roc_auc, _binary
 
-# %% ../../nbs/plots/01_figures.ipynb #b011621a
+# %% ../../nbs/plots/01_figures.ipynb #81068ace
 BLUE,ORANGE,GREEN,RED,SKY,PINK,GREY = "#0072B2","#E69F00","#009E73","#D55E00","#56B4E9","#CC79A7","#666666"
 COLOURS = [BLUE, RED, GREEN, ORANGE, PINK, SKY]
 
+# %% ../../nbs/plots/01_figures.ipynb #b011621a
 def png(
     fig, # matplotlib figure
     colours:int=80, # Size of the palette, at most 256; 0: all colours, for photos
@@ -33,9 +34,10 @@ def png(
     Image.open(raw).convert("RGB").quantize(colours, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
     return small.getvalue()
 
-# %% ../../nbs/plots/01_figures.ipynb #82d7cfbe
+# %% ../../nbs/plots/01_figures.ipynb #af579b84
 def _with_unit(text, unit): return f"{text} ({unit})" if unit else text
 
+# %% ../../nbs/plots/01_figures.ipynb #82d7cfbe
 def canvas(
     xlabel:str|list[str], # Label of the x axis with its unit; a list makes panels side by side
     ylabel:str|list[str], # Label of the y axis, one for all panels or one each
@@ -343,11 +345,12 @@ def plot_curves(
         right.plot(days, p[order[q]], "--", color=colour, lw=1.2)
     return fig
 
-# %% ../../nbs/plots/01_figures.ipynb #7738c2f2
+# %% ../../nbs/plots/01_figures.ipynb #4f72e007
 _STEPS = ("epoch", "iteration", "step")
 _OTHER = ("lr", "learning_rate", "seconds", "time")   # numbers that are neither losses nor scores
 _ERRORS = ("loss", "rmse", "mae", "mse", "l1", "l2", "error")
 
+# %% ../../nbs/plots/01_figures.ipynb #7738c2f2
 def _panels(frame):
     "Columns of the log that are losses or errors, and those that are scores, without empty lists"
     numbers = [c for c in frame.select_dtypes("number") if c not in _STEPS + _OTHER]

@@ -16,9 +16,12 @@ from ..media.integrity import MEDIA_SUFFIXES, check_file, check_paths
 from ..models.predictor import Predictor, using, load, resolve_modalities
 from .train import open_store
 
-# %% ../../nbs/runs/05_predict.ipynb #86b16e49
+# %% ../../nbs/runs/05_predict.ipynb #7b86a1fd
 TABLE_SUFFIXES = (".parquet", ".csv")
+
+# %% ../../nbs/runs/05_predict.ipynb #86b16e49
 def _is(path, kind): return path.suffix.lower().lstrip(".") in MEDIA_SUFFIXES[kind]
+
 def _text(path): return None if path is None else str(path.absolute())
 
 # %% ../../nbs/runs/05_predict.ipynb #3dbffb0a

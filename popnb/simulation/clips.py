@@ -15,10 +15,11 @@ import numpy as np
 
 from ..core import InputError, PopnbError, atomic_path, in_range, one_of
 
-# %% ../../nbs/simulation/01_clips.ipynb #0ecda542
+# %% ../../nbs/simulation/01_clips.ipynb #05794ce8
 SOUND_RATE = 16_000   # Hz
 MARKER_HUES = {"disc": .25, "square": .58, "diamond": .92}   # shape -> hue, a third of the circle apart
 
+# %% ../../nbs/simulation/01_clips.ipynb #0ecda542
 @dataclass(frozen=True)
 class ClipSpec:
     "Content of one synthetic clip"
@@ -88,9 +89,10 @@ def marker(
     n = np.arange(clip.frames) - round(clip.at*clip.fps)
     return masks[clip.kind], (n >= 0) & (n < clip.fps)
 
-# %% ../../nbs/simulation/01_clips.ipynb #fa6baa7b
+# %% ../../nbs/simulation/01_clips.ipynb #2b321c44
 def _chroma(hue, radius): return 128 + radius*np.cos(2*np.pi*hue), 128 + radius*np.sin(2*np.pi*hue)
 
+# %% ../../nbs/simulation/01_clips.ipynb #fa6baa7b
 def draw(
     clip:ClipSpec, # Clip to render
     index:np.ndarray|None=None, # `(t,)` frame numbers; `None`: all frames
@@ -122,13 +124,15 @@ def tone(
     x = x*(1 + .4*wave(clip.tempo, d)) + .01*rng.standard_normal(len(t), np.float32)
     return np.clip(x * 10**(clip.loudness/20) / np.sqrt((x**2).mean()), -1, 1).astype(np.float32)
 
-# %% ../../nbs/simulation/01_clips.ipynb #731ea006
+# %% ../../nbs/simulation/01_clips.ipynb #bd0a297f
 _AAC = {"aac_coder": "fast", "aac_tns": "0", "aac_pns": "0"}     # a third of the default's time
 
+# %% ../../nbs/simulation/01_clips.ipynb #33e6a6ce
 def _timed(frame, pts, rate):
     frame.pts,frame.time_base = pts, Fraction(1, rate)
     return frame
 
+# %% ../../nbs/simulation/01_clips.ipynb #b5ad6358
 def _mux_video(out, stream, clip):
     "Encode the frames, in blocks that keep memory small for long clips"
     import av
@@ -139,6 +143,7 @@ def _mux_video(out, stream, clip):
             out.mux(stream.encode(_timed(frame, int(i), clip.fps)))
     out.mux(stream.encode())
 
+# %% ../../nbs/simulation/01_clips.ipynb #731ea006
 def _mux_audio(out, stream, clip):
     import av
     frame = av.AudioFrame.from_ndarray(tone(clip)[None], format="fltp", layout="mono")

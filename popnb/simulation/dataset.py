@@ -48,9 +48,10 @@ class SimulatedDataset:
 
     __repr__ = _repr_markdown_
 
-# %% ../../nbs/simulation/03_dataset.ipynb #2c81e55d
+# %% ../../nbs/simulation/03_dataset.ipynb #37071347
 _FORMAT = 1     # to be increased with every change of the formula or the rendering, so that old folders are not reused
 
+# %% ../../nbs/simulation/03_dataset.ipynb #2c81e55d
 def _arguments(n, seed, weights, media, seconds, size, fps):
     "Arguments that determine a data set, as JSON values"
     for name,v,low,high in (("n", n, 1, 999_999), ("seed", seed, 0, 2**32-2), ("fps", fps, 10, 60)):
@@ -121,10 +122,11 @@ def _write_media(jobs, workers):
                          "`if __name__ == \"__main__\":`, or pass workers=1.") from e
     finally: pool.shutdown(cancel_futures=True)
 
-# %% ../../nbs/simulation/03_dataset.ipynb #dd8b9a7d
+# %% ../../nbs/simulation/03_dataset.ipynb #11574050
 _OWN_FILES = ("sample.json", "sample.part.json", "table.parquet", "signals.parquet",
               "videos/syn*-*.mp4", "thumbnails/syn*-*.jpg")
 
+# %% ../../nbs/simulation/03_dataset.ipynb #dd8b9a7d
 def _clear(folder):
     "Remove the files of a data set and nothing else, `sample.json` first"
     for pattern in _OWN_FILES:
@@ -147,12 +149,13 @@ def _claim(folder, args, overwrite):
     write_json(folder/"sample.part.json", {"arguments": args})
     return False
 
-# %% ../../nbs/simulation/03_dataset.ipynb #2eaf6d3c
+# %% ../../nbs/simulation/03_dataset.ipynb #20038595
 _FORMULA = {
     "speed": SPEED, "loudness": LOUDNESS, "pitch": PITCH, "moment": MOMENT_VALUE, "values": VALUES,
     "together": INTERACTION, "words": WORDS, "score": "z / sqrt(sum of squared weights)",
     "day_30": "exp(8 + 1.5 (score + .05 noise))", "views": "day_30 (age/30)^.15", "ecr": "Phi(score + .05 noise)"}
 
+# %% ../../nbs/simulation/03_dataset.ipynb #2eaf6d3c
 def _finish(s):
     "Write table, ground truth and, last, the description"
     write_table(s.table, s.folder/"table.parquet")

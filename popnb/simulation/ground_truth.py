@@ -121,9 +121,10 @@ def some(
     "Draw a mask with `share` of the rows: at least one, and none in fewer than 8 rows"
     return stream(seed, name).permutation(n) < (max(round(share*n), 1) if n >= 8 else 0)
 
-# %% ../../nbs/simulation/02_ground_truth.ipynb #daaeab36
+# %% ../../nbs/simulation/02_ground_truth.ipynb #951bbf9b
 SIMULATED_CATEGORIES = ["comedy", "food", "games", "music", "news", "pets", "sports", "travel"]
 
+# %% ../../nbs/simulation/02_ground_truth.ipynb #daaeab36
 def _creators(n, seed):
     "Creators of the `n` videos, one row per video"
     k = max(1, round(n/5))
@@ -137,12 +138,14 @@ def _creators(n, seed):
         "language": rng.choice(list(WORDS), k), "category": rng.choice(SIMULATED_CATEGORIES, k)})
     return every.iloc[who].reset_index(drop=True)
 
-# %% ../../nbs/simulation/02_ground_truth.ipynb #8eef9ba3
+# %% ../../nbs/simulation/02_ground_truth.ipynb #67cc6054
 SPEED,LOUDNESS,PITCH = (.04, .4), (-38., -14.), (110., 1760.)     # frame heights/s (log), dB, Hz (log)
 MOMENT_VALUE = {"disc": 1., "square": 0., "diamond": -1.}
 
+# %% ../../nbs/simulation/02_ground_truth.ipynb #b6a07f0b
 def _between(u, low, high): return low*(high/low)**u
 
+# %% ../../nbs/simulation/02_ground_truth.ipynb #8eef9ba3
 def _drawn(n, seed):
     "Contents of `n` videos as uniform numbers, indices of words, and masks"
     names = ("brightness", "colour", "hue", "speed", "at", "loudness", "pitch", "tempo", "duration")
@@ -196,13 +199,15 @@ def curves(
     total = daily.cumsum(1)
     return total/total[:,-1:]
 
-# %% ../../nbs/simulation/02_ground_truth.ipynb #45f0dffb
+# %% ../../nbs/simulation/02_ground_truth.ipynb #ecaa8b87
 _EXTRAS = {
     "emoji": ["", "", " 🔥", " 😂", " ✨"], "hashtag": ["", " #{category}", " #shorts"],
     "tag": ["fun", "daily", "trend", "tips"]}
 
+# %% ../../nbs/simulation/02_ground_truth.ipynb #622ec966
 def _nth(options, i): return options[i % len(options)]
 
+# %% ../../nbs/simulation/02_ground_truth.ipynb #45f0dffb
 def _texts(d, seed):
     "Title, description and tags"
     draws = stream(seed, "texts").integers(0, 2**31, (len(d), 5)).tolist()
@@ -216,7 +221,7 @@ def _texts(d, seed):
     t = pd.DataFrame(rows, columns=["title", "description", "tags"])
     return t.assign(title=t.title.where(d.titled), description=t.description.where(d.described))
 
-# %% ../../nbs/simulation/02_ground_truth.ipynb #7e357968
+# %% ../../nbs/simulation/02_ground_truth.ipynb #1af456a3
 def _days(d, seed):
     "Curves of 30 days; a tenth of the videos lacks some days"
     rng = stream(seed, "days")
@@ -225,6 +230,7 @@ def _days(d, seed):
     gap = some(seed, "gaps", len(d), .1)[:,None] & (np.arange(30) >= start) & (np.arange(30) < start+length)
     return pd.DataFrame(np.where(gap, np.nan, days), columns=[f"day_{i}" for i in DAYS])
 
+# %% ../../nbs/simulation/02_ground_truth.ipynb #7e357968
 def _counts(d, seed):
     "Views when collected, and the other counts"
     rng,views = stream(seed, "counts"), np.round(np.exp(d.log_views))
@@ -252,13 +258,14 @@ def world_table(
     parts = [t, _texts(d, seed), _counts(d, seed), _days(d, seed)]
     return conform(pd.concat(parts, axis=1), f"sample with seed {seed}")
 
-# %% ../../nbs/simulation/02_ground_truth.ipynb #47100f79
+# %% ../../nbs/simulation/02_ground_truth.ipynb #a43d10e7
 SETS = {
     **{c: (c,) for c in COMPONENTS}, "video": ("picture", "motion", "moment"),
     "video+sound": ("picture", "motion", "moment", "sound"),
     "tabular": ("picture", "motion", "sound", "text", "creator"), "all": COMPONENTS}
 LABEL_COLUMNS = {"views": "log_views", "ecr": "ecr"}
 
+# %% ../../nbs/simulation/02_ground_truth.ipynb #47100f79
 def _inputs(inputs):
     "Component names from one name, a name in `SETS`, or several names"
     inputs = SETS.get(inputs, (inputs,)) if isinstance(inputs, str) else tuple(inputs)
@@ -284,10 +291,11 @@ def spearman(
     "Compute the Spearman rank correlation"
     return float(np.nan_to_num(correlation(ranks(np.asarray(a)), ranks(np.asarray(b)))))
 
-# %% ../../nbs/simulation/02_ground_truth.ipynb #cda5727b
+# %% ../../nbs/simulation/02_ground_truth.ipynb #77b44ada
 @lru_cache(maxsize=16)
 def _population(weights, n=20_000): return signals(n, 2**32-1, dict(weights))
 
+# %% ../../nbs/simulation/02_ground_truth.ipynb #cda5727b
 def world_ceiling(
     inputs, # Component names, or a name in `SETS`
     column:str="views", # Label: `views` or `ecr`

@@ -91,7 +91,7 @@ def set_rng_state(
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available(): torch.cuda.set_rng_state(state["cuda"])
 
-# %% ../../nbs/training/02_checkpoints.ipynb #08a649b7
+# %% ../../nbs/training/02_checkpoints.ipynb #420c6b13
 def _flush(path):
     "Flush a file or the entries of a folder to the disk"
     if path.is_dir() and os.name != "posix": return
@@ -99,6 +99,7 @@ def _flush(path):
     try: os.fsync(fd)
     finally: os.close(fd)
 
+# %% ../../nbs/training/02_checkpoints.ipynb #08a649b7
 def _sum(path):
     with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
 

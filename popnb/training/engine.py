@@ -71,9 +71,10 @@ class Engine:
         "Make an engine for another training of the same run"
         return Engine(make_config(asdict(self.config), options), self.folder and self.folder/name, self.resume)
 
-# %% ../../nbs/training/05_engine.ipynb #69c5af35
+# %% ../../nbs/training/05_engine.ipynb #8b317a9a
 _CHANGEABLE = ("keep", "keep_epochs", "save_every", "tensorboard", "workers")
 
+# %% ../../nbs/training/05_engine.ipynb #69c5af35
 def _describe_module(module):
     "Counts and hashes of a module's parameters"
     import hashlib

@@ -160,7 +160,7 @@ def set_progress(
     for m in module.modules():
         if m is module or isinstance(getattr(m, "progress", None), float): m.progress = value
 
-# %% ../../nbs/training/04_loop.ipynb #258e4b60
+# %% ../../nbs/training/04_loop.ipynb #a68e2984
 @patch
 def training_step(self:Loop, model, inputs, num_items_in_batch=None):
     ts,(rows,real,batch) = self.training_state,inputs
@@ -177,6 +177,7 @@ def training_step(self:Loop, model, inputs, num_items_in_batch=None):
         if self.accelerator.gradient_state.sync_gradients: self._average()
     return loss.detach()
 
+# %% ../../nbs/training/04_loop.ipynb #258e4b60
 @patch
 def _average(self:Loop):
     "Turn summed gradients into a mean over items; the processes are averaged already"
@@ -189,7 +190,7 @@ def _average(self:Loop):
         if p.grad is not None: p.grad.mul_(scale)
     ts.weight = 0
 
-# %% ../../nbs/training/04_loop.ipynb #711a3d4b
+# %% ../../nbs/training/04_loop.ipynb #51c7f3c7
 @patch
 def _check_losses(self:Loop, lag=0):
     "Add up the pending losses; raises `PopnbError` for values that are not finite"
@@ -204,6 +205,7 @@ def _check_losses(self:Loop, lag=0):
     ts.pending.clear()
     ts.norms.clear()
 
+# %% ../../nbs/training/04_loop.ipynb #711a3d4b
 @patch
 def _lag(self:Loop): return 0 if self.args.device.type == "cpu" else 16
 
@@ -349,12 +351,13 @@ def _save(self:Loop):
     self._write(f"step-{step:08d}", state, **texts)
     if not ts.rank: prune(ts.folder, step, ts.config.keep)
 
-# %% ../../nbs/training/04_loop.ipynb #de17235a
+# %% ../../nbs/training/04_loop.ipynb #4eeab7f9
 @patch
 def _load_from_checkpoint(self:Loop, resume_from_checkpoint, model=None):
     ts = self.training_state
     load_weights(ts.module, ts.restored[0], ts.frozen, resume_from_checkpoint)
 
+# %% ../../nbs/training/04_loop.ipynb #7b9ce31c
 @patch
 def _load_optimizer_and_scheduler(self:Loop, checkpoint):
     if checkpoint is None: return
@@ -362,6 +365,7 @@ def _load_optimizer_and_scheduler(self:Loop, checkpoint):
     self.optimizer.load_state_dict(state["optimizer"])
     self.lr_scheduler.load_state_dict(state["scheduler"])
 
+# %% ../../nbs/training/04_loop.ipynb #de17235a
 @patch
 def _load_rng_state(self:Loop, checkpoint):
     ts = self.training_state

@@ -18,10 +18,11 @@ from ..core import InputError, PopnbError, in_range, need, one_of
 from ..media.safe_http import retry_after
 from .quota import PRICES, Ledger, QuotaExhausted, utc_now
 
-# %% ../../nbs/youtube/06_client.ipynb #b9ea5b1e
+# %% ../../nbs/youtube/06_client.ipynb #5e5e9c1c
 _SECRETS = set()                       # keys in use, for `redact_keys`
 _KEY_PARAMETER = re.compile(r"(?i)(\bkey=)[^&\s\"'<>\\]+")
 
+# %% ../../nbs/youtube/06_client.ipynb #b9ea5b1e
 def api_key() -> str: # The key
     "Read the API key from `YOUTUBE_API_KEY`; raises `InputError` if it is not set or cannot be a key"
     key = os.environ.get("YOUTUBE_API_KEY", "").strip()
@@ -44,14 +45,16 @@ def redact_keys(
         if len(k) >= 12: text = text.replace(k, "[key]").replace(quote(k, safe=""), "[key]")
     return _KEY_PARAMETER.sub(r"\1[key]", text) if addresses else text
 
-# %% ../../nbs/youtube/06_client.ipynb #0d86efc2
+# %% ../../nbs/youtube/06_client.ipynb #b9e6c2e7
 GOOGLE = "https://youtube.googleapis.com"
 
+# %% ../../nbs/youtube/06_client.ipynb #21e1ced1
 def _is_loopback(host):
     if host == "localhost": return True
     try: return ipaddress.ip_address(host).is_loopback
     except ValueError: return False
 
+# %% ../../nbs/youtube/06_client.ipynb #0d86efc2
 def _allowed(url):
     "Whether an address is scheme, host and port only, of Google over https or of this machine"
     try: u,port = urlsplit(url), urlsplit(url).port
@@ -73,7 +76,7 @@ def check_endpoint(
     raise InputError("The API key goes only to https://*.googleapis.com or to this machine (http://127.0.0.1:PORT),"
         f" not to {redact_keys(url)!r:.80}.")
 
-# %% ../../nbs/youtube/06_client.ipynb #1df265b5
+# %% ../../nbs/youtube/06_client.ipynb #7d9d3376
 class _NoKeys(logging.Filter):
     "Redact keys in log records"
     def filter(self, record):
@@ -82,18 +85,22 @@ class _NoKeys(logging.Filter):
             record.exc_text,record.exc_info = redact_keys(logging.Formatter().formatException(record.exc_info)), None
         return True
 
+# %% ../../nbs/youtube/06_client.ipynb #cda31fe3
 _FILTER = _NoKeys()
 _LOGGERS = ("discovery", "http", "model", "errors", "_helpers", "discovery_cache", "schema")
+
+# %% ../../nbs/youtube/06_client.ipynb #1df265b5
 def _redact_logs():
     for name in _LOGGERS: logging.getLogger(f"googleapiclient.{name}").addFilter(_FILTER)
 
-# %% ../../nbs/youtube/06_client.ipynb #68a947dd
+# %% ../../nbs/youtube/06_client.ipynb #432216e8
 _QUOTA = {"quotaExceeded", "dailyLimitExceeded", "dailyLimitExceededUnreg"}
 _RETRY = {"rateLimitExceeded", "userRateLimitExceeded", "backendError", "servingLimitExceeded"}
 _KEY = {"keyInvalid", "keyExpired", "accessNotConfigured", "ipRefererBlocked", "API_KEY_INVALID",
     "API_KEY_SERVICE_BLOCKED", "API_KEY_HTTP_REFERRER_BLOCKED", "API_KEY_IP_ADDRESS_BLOCKED", "SERVICE_DISABLED",
     "CONSUMER_INVALID"}
 
+# %% ../../nbs/youtube/06_client.ipynb #68a947dd
 def _parse_error(content):
     "Reasons, message and whether a daily limit is meant, from the body of an error of any content"
     try: e = json.loads(content)["error"]
@@ -173,9 +180,10 @@ class DeadLetters:
         self.torn = False
         return True
 
-# %% ../../nbs/youtube/06_client.ipynb #41f5eac8
+# %% ../../nbs/youtube/06_client.ipynb #aede7092
 MAX_BYTES = 64_000_000        # of one response, compressed and uncompressed
 
+# %% ../../nbs/youtube/06_client.ipynb #41f5eac8
 def _unpacked(response, data):
     "Body of a response, uncompressed; raises `HTTPException` if it is broken or too large"
     coding = response.get("content-encoding")
@@ -251,7 +259,7 @@ class YouTube:
 
     def __repr__(self): return f"YouTube({self.endpoint})"
 
-# %% ../../nbs/youtube/06_client.ipynb #9879983f
+# %% ../../nbs/youtube/06_client.ipynb #8d73acdc
 def _check_page(page):
     "The page, or `None` and what is malformed"
     if not isinstance(page, dict): return None, "the answer is no JSON object"
@@ -262,6 +270,7 @@ def _check_page(page):
     if not isinstance(page.get("nextPageToken", ""), str): return None, "the token of the next page is no text"
     return page, ""
 
+# %% ../../nbs/youtube/06_client.ipynb #9879983f
 @patch
 def _build_request(self:YouTube, method, params):
     "The request of Google's client"

@@ -22,18 +22,21 @@ from .client import DeadLetters, YouTube, api_key, check_endpoint, redact_keys
 from .crawl import VIDEO_PARTS, Crawl, CrawlOptions, PageMissing, QuotaPlan, _batches, plan_crawl
 from .snapshots import day_counts
 
-# %% ../../nbs/youtube/09_collector.ipynb #1443a790
+# %% ../../nbs/youtube/09_collector.ipynb #9cccd4b5
 def _options(queries, per_bin, target, options):
     "Options of the crawl, validated"
     for k in options: one_of("option", k, [f.name for f in fields(CrawlOptions)])
     return CrawlOptions(tuple([queries] if isinstance(queries, str) else queries), per_bin, target, **options)
 
+# %% ../../nbs/youtube/09_collector.ipynb #fe4b8e1b
 def _as_json(options): return json.loads(json.dumps(asdict(options), default=lambda o: o.isoformat()))
 
+# %% ../../nbs/youtube/09_collector.ipynb #f806c524
 def _last_wanted(out):
     "Options of the last run in a folder, as JSON"
     return read_json(out/"collection.json").get("wanted") if (out/"collection.json").exists() else None
 
+# %% ../../nbs/youtube/09_collector.ipynb #9d9b511a
 def _existing(out, options, detach=False):
     "Video id -> bin of rows to keep: detached ones, or all if the options have changed since the last run"
     if not (out/"rows.sqlite").exists(): return {}
@@ -43,6 +46,7 @@ def _existing(out, options, detach=False):
     df = rows.read()
     return {v: b for v,b,d in zip(df["video_id"], df["view_bin"], df["detached"]) if d or changed} if len(df) else {}
 
+# %% ../../nbs/youtube/09_collector.ipynb #1443a790
 def _pages(out, repair=True): return PageLog(out/"pages.jsonl", repair, lambda s: redact_keys(s, addresses=False))
 
 # %% ../../nbs/youtube/09_collector.ipynb #d02e0fdd
@@ -70,11 +74,12 @@ def plan_collection(
     out,options = Path(out), _options(queries, per_bin, target, options)
     return plan_crawl(Crawl(options, _fetch(_pages(out, repair=False)), kept=_existing(out, options)))
 
-# %% ../../nbs/youtube/09_collector.ipynb #c6e60583
+# %% ../../nbs/youtube/09_collector.ipynb #6ea3f026
 COLLECTION_COLUMNS = ("channel_id", "channel_title", "language", "live", "aspect", "thumbnail_url", "view_bin",
     "is_short", "short_reasons", "query", "route")      # besides those of all tables
 _ALWAYS = [k for k,(kind,_) in COLUMNS.items() if kind == "count" and k[:4] != "day_" and k not in ("shares", "saves")]
 
+# %% ../../nbs/youtube/09_collector.ipynb #c6e60583
 def _export(out, rows):
     "Write `table.parquet` and `snapshots.parquet`; the table, or `None` if there are no rows"
     df,snaps = rows.read(), rows.snapshots()
@@ -156,13 +161,14 @@ def _run(out, options, until, client, retry_dead):
     if failure is not None: raise failure
     return result
 
-# %% ../../nbs/youtube/09_collector.ipynb #0aedcaa3
+# %% ../../nbs/youtube/09_collector.ipynb #5e799e35
 def _client(out, endpoint=None, ledger=None, buckets=None, now=utc_now, sleep=time.sleep, attempts=6):
     "Client with the ledger of a collection, in which a key is identified by its hash"
     project = hashlib.sha256(api_key().encode()).hexdigest()[:12]
     ledger = Ledger(ledger or out/"ledger.sqlite", buckets, project, now)
     return YouTube(ledger, endpoint, now, sleep, attempts=attempts)
 
+# %% ../../nbs/youtube/09_collector.ipynb #0aedcaa3
 def _check_call(endpoint):
     "Raise for a missing key or a wrong address before a folder is created"
     api_key()
@@ -216,13 +222,14 @@ class RefreshResult:
 
     __repr__ = _repr_markdown_
 
-# %% ../../nbs/youtube/09_collector.ipynb #ad2ad6ac
+# %% ../../nbs/youtube/09_collector.ipynb #c3adbb56
 def _need_rows(out):
     "Rows of a collection; raises `InputError` if there are none"
     df = RowStore(out/"rows.sqlite").read() if (out/"rows.sqlite").exists() else ()
     if len(df): return df
     raise InputError(f"{out} holds no collected videos; collect some first: popnb collect WORDS --out {out}")
 
+# %% ../../nbs/youtube/09_collector.ipynb #c4f0238d
 def _renew(client, pages, method, params, since):
     "A page from after `since`, requested with the ETag of an older one; page, time, whether unchanged"
     old = pages.get(method, params)
@@ -231,6 +238,7 @@ def _renew(client, pages, method, params, since):
     pages.put(method, params, answer.at, answer.page, answer.etag, answer.same, answer.dead)
     return (old["page"] if answer.same else answer.page), answer.at, answer.same
 
+# %% ../../nbs/youtube/09_collector.ipynb #ad2ad6ac
 def _counts(item):
     counts = _part(item, "statistics")
     return {c: _count(counts.get(k)) for c,k in zip(COUNTS, ("viewCount", "likeCount", "commentCount"))}
@@ -280,7 +288,7 @@ class ExpiryResult:
     ended:str # Why the expiry ended
     resumes:datetime|None=None # Time of the next quota; `None` if the quota was not spent
 
-# %% ../../nbs/youtube/09_collector.ipynb #a0764c36
+# %% ../../nbs/youtube/09_collector.ipynb #1de4cccd
 def _audit(out, now, **what):
     "Add a line to `audit.jsonl`; it is on the disk when this returns"
     with open(out/"audit.jsonl", "a", encoding="utf-8") as f:
@@ -288,8 +296,10 @@ def _audit(out, now, **what):
         f.flush()
         os.fsync(f.fileno())
 
+# %% ../../nbs/youtube/09_collector.ipynb #226b9d15
 def _digest(ids): return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
 
+# %% ../../nbs/youtube/09_collector.ipynb #a0764c36
 def _forget_letters(path, cutoff, gone):
     "Remove dead letters that are old, mention a deleted id, or do not parse"
     if not path.exists(): return

@@ -18,12 +18,13 @@ from .quota import PER_CALL, PRICES, QuotaExhausted
 from .items import (VIEW_BINS, _count, _part, _when, check_bins, is_channel_id, is_short, is_video_id,
     row_from_item, uploads_playlist, view_bin)
 
-# %% ../../nbs/youtube/07_crawl.ipynb #3f919160
+# %% ../../nbs/youtube/07_crawl.ipynb #5fd2dad4
 ORDERS = ("relevance", "viewCount", "date")     # of search results
 SHORTS = ("likely", "yes", "any")               # which answers of `is_short` are kept
 _LEAST = {"per_bin": 1, "target": 1, "search_pages": 1, "max_search": 0, "max_channels": 0, "uploads_pages": 1,
     "round_size": 1}
 
+# %% ../../nbs/youtube/07_crawl.ipynb #3f919160
 def _check_numbers(o):
     "Raise `InputError` for a count that is no whole number or out of range"
     for name,least in _LEAST.items():
@@ -83,9 +84,10 @@ class CrawlOptions:
         self.bins = check_bins(self.bins)
         _check_options(self)
 
-# %% ../../nbs/youtube/07_crawl.ipynb #b912a398
+# %% ../../nbs/youtube/07_crawl.ipynb #d584e0ef
 class PageMissing(Exception): "A page is needed that is not at hand"
 
+# %% ../../nbs/youtube/07_crawl.ipynb #b912a398
 class Crawl:
     "Follow searches and upload lists, and collect rows until the bins are full"
     def __init__(self,
@@ -122,11 +124,13 @@ class Crawl:
         "Channels to crawl"
         return list(self.channels)[:self.options.max_channels]
 
-# %% ../../nbs/youtube/07_crawl.ipynb #e2b9df3f
+# %% ../../nbs/youtube/07_crawl.ipynb #51c4b24e
 VIDEO_PARTS = {"part": "snippet,contentDetails,statistics,player"}      # of `videos.list`
 
+# %% ../../nbs/youtube/07_crawl.ipynb #5373c32f
 def _outside(o, when): return bool((o.after and when < o.after) or (o.before and when >= o.before))
 
+# %% ../../nbs/youtube/07_crawl.ipynb #e2b9df3f
 def _rejection(self, row):
     "Reason why a row is not wanted, or `None`"
     o,published = self.options, row["published_at"]
@@ -209,9 +213,10 @@ def _search(self):
         tokens[q, order] = page.get("nextPageToken")
         for item in page.get("items", []): _discover(self, item, q)
 
-# %% ../../nbs/youtube/07_crawl.ipynb #f79c51ef
+# %% ../../nbs/youtube/07_crawl.ipynb #56e8ba62
 def _batches(items): return [items[i:i+PER_CALL] for i in range(0, len(items), PER_CALL)]
 
+# %% ../../nbs/youtube/07_crawl.ipynb #25a387db
 def _fetch_channels(self):
     "Stage 2: items of the creators"
     for batch in progress(_batches(self.known), "creators"):
@@ -221,6 +226,7 @@ def _fetch_channels(self):
             if isinstance(cid, str) and cid in batch: self.channel_items[cid] = item
             else: self.report("channels.list", {"id": cid}, "an id that was not asked for")
 
+# %% ../../nbs/youtube/07_crawl.ipynb #f79c51ef
 def _take_found(self):
     "Stage 3: the videos of the search results"
     todo = [(v, q, "search", None) for v,q in self.found.items() if v not in self.visited]
@@ -321,7 +327,7 @@ class QuotaPlan:
 
     __repr__ = _repr_markdown_
 
-# %% ../../nbs/youtube/07_crawl.ipynb #2c2e95ab
+# %% ../../nbs/youtube/07_crawl.ipynb #21392725
 def _pages_of(o, item):
     "Size of a creator's list: fewest and most pages, fewest and most videos"
     n = _count(_part(item, "statistics").get("videoCount"))
@@ -329,6 +335,7 @@ def _pages_of(o, item):
     pages = min(o.uploads_pages, max(1, math.ceil(n/PER_CALL)))
     return pages, pages, (v := int(min(n, pages*PER_CALL))), v
 
+# %% ../../nbs/youtube/07_crawl.ipynb #2c2e95ab
 def _upload_lists(crawl):
     "Upload lists of the known creators: fewest and most pages, fewest and most new videos"
     o,items = crawl.options, [crawl.channel_items.get(c) for c in crawl.known]
@@ -342,7 +349,7 @@ def _upload_lists(crawl):
     if whole and not crawl.existing and not dated: return p0, p1, v0-repeated, v0-repeated
     return p0, p1, 0 if dated else max(0, v0 - len(found) - len(crawl.existing)), v1-repeated
 
-# %% ../../nbs/youtube/07_crawl.ipynb #e741e68e
+# %% ../../nbs/youtube/07_crawl.ipynb #22a27d6f
 def _calls_in_all(crawl, searched):
     "Method -> fewest and most calls, those with stored pages included"
     o,k = crawl.options, len(crawl.missing_searches)
@@ -357,6 +364,7 @@ def _calls_in_all(crawl, searched):
         "videos.list": (calls(found) + calls(0 if k else v0),
             calls(found + PER_CALL*k) + calls(v1 + new*o.uploads_pages*PER_CALL))}
 
+# %% ../../nbs/youtube/07_crawl.ipynb #e741e68e
 def _rows_wanted(crawl):
     "Number of rows that are still wanted; infinite without a limit"
     o,counts = crawl.options, crawl.bin_counts

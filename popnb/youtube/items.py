@@ -16,11 +16,12 @@ import pandas as pd
 from ..core import InputError
 from ..data.daily_counts import CATEGORY_IDS
 
-# %% ../../nbs/youtube/03_items.ipynb #99011dbd
+# %% ../../nbs/youtube/03_items.ipynb #3eb11bc9
 _ISO = re.compile(r"P(?:(\d{1,6})W)?(?:(\d{1,6})D)?(?:T(?:(\d{1,6})H)?(?:(\d{1,6})M)?(?:(\d{1,6}(?:\.\d{1,9})?)S)?)?")
 _PLAIN = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s")
 _UNITS = (604800, 86400, 3600, 60, 1)       # seconds of the groups of `_ISO`
 
+# %% ../../nbs/youtube/03_items.ipynb #99011dbd
 def parse_duration(
     text:str|None, # Duration as the API writes it, such as `"PT1M3S"` or `"63s"`
 ) -> float: # Seconds, > 0; NaN if the text is no duration or 0
@@ -67,10 +68,11 @@ def view_bin(
     for name,(low,high) in bins.items(): out[(v >= low) & (v < high)] = name
     return out if np.ndim(views) else out[0]
 
-# %% ../../nbs/youtube/03_items.ipynb #086c0a32
+# %% ../../nbs/youtube/03_items.ipynb #9f4d54d4
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069\ufeff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
+# %% ../../nbs/youtube/03_items.ipynb #086c0a32
 def clean_text(
     text:str|None, # Text of the API; other types give `None`
     most:int=100_000, # Number of characters kept
@@ -103,21 +105,23 @@ def uploads_playlist(
         raise InputError(f"{channel_id!r:.60} is no channel id (UC and 22 letters, digits, - or _).")
     return ("UUSH" if shorts else "UU") + channel_id[2:]
 
-# %% ../../nbs/youtube/03_items.ipynb #19b151b7
+# %% ../../nbs/youtube/03_items.ipynb #71ba1f73
 def _count(value):
     "A count as the API writes it, text or number; NaN if there is none"
     try: v = float(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else float("nan")
     except ValueError: return float("nan")
     return v if 0 <= v < 2**63 else float("nan")
 
+# %% ../../nbs/youtube/03_items.ipynb #19b151b7
 def _part(item, *keys):
     "A nested dict; `{}` if any step is missing or no dict"
     for k in keys: item = item.get(k) if isinstance(item, Mapping) else None
     return item if isinstance(item, Mapping) else {}
 
-# %% ../../nbs/youtube/03_items.ipynb #0fc48603
+# %% ../../nbs/youtube/03_items.ipynb #724c2559
 THUMBNAIL_ORDER = ("shortsAspectRatio", "uhd", "qhd", "fhd", "maxres", "standard", "high", "medium", "default")
 
+# %% ../../nbs/youtube/03_items.ipynb #0fc48603
 def best_thumbnail(
     thumbnails:Mapping|None, # Resource `snippet.thumbnails` of the API
 ) -> str|None: # http or https address; `None` if there is none
@@ -137,13 +141,14 @@ def aspect_ratio(
         if w > 0 and h > 0: return w/h
     return float("nan")
 
-# %% ../../nbs/youtube/03_items.ipynb #6d17ba85
+# %% ../../nbs/youtube/03_items.ipynb #f13b6764
 def _when(text):
     "A time of the API; `NaT` if there is none"
     try: t = datetime.fromisoformat(text)
     except (ValueError, TypeError): return pd.NaT
     return pd.Timestamp(t.replace(tzinfo=timezone.utc) if t.tzinfo is None else t.astimezone(timezone.utc))
 
+# %% ../../nbs/youtube/03_items.ipynb #6d17ba85
 def _tags(snippet):
     "Tags joined by commas"
     tags = snippet.get("tags") if isinstance(snippet.get("tags"), list) else []
@@ -174,10 +179,11 @@ def row_from_item(
         "live": s.get("liveBroadcastContent") in ("live", "upcoming"), "aspect": aspect_ratio(item),
         "thumbnail_url": best_thumbnail(s.get("thumbnails"))}
 
-# %% ../../nbs/youtube/03_items.ipynb #57829c96
+# %% ../../nbs/youtube/03_items.ipynb #3b8452c5
 LONG_SHORTS_SINCE = pd.Timestamp("2024-10-15", tz="UTC")        # upload date from which Shorts may last 180 s
 _HASHTAG = re.compile(r"(?<!\w)#shorts?\b", re.IGNORECASE)
 
+# %% ../../nbs/youtube/03_items.ipynb #54040e1e
 def _by_duration(row):
     "What the duration says: `no`, `maybe` or `unknown`, and the reason"
     length,since = row.get("duration"), row.get("published_at")
@@ -189,6 +195,7 @@ def _by_duration(row):
     if length <= 60: return "maybe", f"{length:g} s"
     return ("no", f"{length:g} s, over 180") if length > 180 else ("unknown", f"{length:g} s, upload date unknown")
 
+# %% ../../nbs/youtube/03_items.ipynb #57829c96
 def _tagged(row):
     "Whether title, description or tags say #shorts"
     if any(isinstance(row.get(c), str) and _HASHTAG.search(row[c]) for c in ("title", "description")): return True

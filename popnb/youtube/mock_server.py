@@ -19,16 +19,18 @@ from .mock_site import (MOCK_WEIGHTS, THUMBNAIL_SIZES, TOPICS, MockSite, _has_th
     make_site, placeholder_jpeg, thumbnail_jpeg, truth_table, views_at)
 from ..metrics.rank_stats import correlation, ranks
 
-# %% ../../nbs/youtube/02_mock_server.ipynb #46149516
+# %% ../../nbs/youtube/02_mock_server.ipynb #91cdb3ee
 _THUMBNAIL_KEYS = {"default": "default", "medium": "mqdefault", "high": "hqdefault", "standard": "sddefault",
     "maxres": "maxresdefault", "shortsAspectRatio": "oardefault"}      # key of the API -> file name
 
+# %% ../../nbs/youtube/02_mock_server.ipynb #e55227b6
 def _stamp(t): return t.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 def _iso(seconds):
     h,m,s = int(seconds)//3600, int(seconds)//60 % 60, int(seconds) % 60
     return "PT" + (f"{h}H" if h else "") + (f"{m}M" if m else "") + (f"{s}S" if s or not (h or m) else "")
 
+# %% ../../nbs/youtube/02_mock_server.ipynb #46149516
 def _thumbnails(r, url):
     "Resource `snippet.thumbnails` of a video"
     names = {k: v for k,v in _THUMBNAIL_KEYS.items() if _has_thumbnail(r, v)}
@@ -36,13 +38,14 @@ def _thumbnails(r, url):
     sizes = {k: dict(zip(("width", "height"), THUMBNAIL_SIZES[v])) for k,v in names.items()}
     return {k: {"url": f"{url}/vi/{r['video_id']}/{v}.jpg", **sizes[k]} for k,v in names.items()}
 
-# %% ../../nbs/youtube/02_mock_server.ipynb #31403545
+# %% ../../nbs/youtube/02_mock_server.ipynb #34c77701
 def _snippet(r, creator, url):
     "Resource `snippet` of a video"
     return {"publishedAt": _stamp(r["published"]), "channelId": r["channel_id"], "title": r["title"],
         "description": "A made-up video." + (" #shorts" if r["tagged"] else ""),
         "thumbnails": _thumbnails(r, url), "channelTitle": creator["name"], "liveBroadcastContent": "none"}
 
+# %% ../../nbs/youtube/02_mock_server.ipynb #31403545
 def _statistics(r, at):
     "Resource `statistics` of a video"
     views = views_at(r, at)
@@ -69,7 +72,7 @@ def _video(r, creator, parts, at, url, height):
         "status": lambda: status}
     return {"kind": "youtube#video", "id": r["video_id"], **{p: resource[p]() for p in parts if p in resource}}
 
-# %% ../../nbs/youtube/02_mock_server.ipynb #b13f2620
+# %% ../../nbs/youtube/02_mock_server.ipynb #62ae9efb
 class _ApiError(Exception):
     "An error response of the API"
     def __init__(self, code, reason, message, domain="youtube.parameter", status=None, details=None, headers=None):
@@ -77,10 +80,12 @@ class _ApiError(Exception):
         error = {"code": code, "message": message, "errors": [{"message": message, "domain": domain, "reason": reason}]}
         self.body = {"error": error | {k: v for k,v in dict(status=status, details=details).items() if v}}
 
+# %% ../../nbs/youtube/02_mock_server.ipynb #3d6d0032
 def _details(reason, **metadata):
     return [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "googleapis.com",
         "metadata": {"service": "youtube.googleapis.com", **metadata}}]
 
+# %% ../../nbs/youtube/02_mock_server.ipynb #b13f2620
 def _too_many(what, period, unit, headers=None):
     "A 429 with the limit that was exceeded"
     limit = f"{what} per {period}"
@@ -89,9 +94,11 @@ def _too_many(what, period, unit, headers=None):
     details = _details("RATE_LIMIT_EXCEEDED", quota_limit=limit.title().replace(" ", ""), quota_unit=unit)
     return _ApiError(429, "rateLimitExceeded", message, "global", "RESOURCE_EXHAUSTED", details, headers)
 
-# %% ../../nbs/youtube/02_mock_server.ipynb #eda60246
+# %% ../../nbs/youtube/02_mock_server.ipynb #cddb69ab
 _OVER = ("The request cannot be completed because you have exceeded your "
     '<a href="/youtube/v3/getting-started#quota">quota</a>.')
+
+# %% ../../nbs/youtube/02_mock_server.ipynb #eda60246
 FAULTS = {      # name -> error, or what the server does
     "quota": lambda: _ApiError(403, "quotaExceeded", _OVER, "youtube.quota"),
     "quota-429": lambda: _too_many("Search Queries", "day", "d"),
@@ -109,11 +116,12 @@ FAULTS = {      # name -> error, or what the server does
     "redirect": "302 to another host",
 }
 
-# %% ../../nbs/youtube/02_mock_server.ipynb #4f8b96aa
+# %% ../../nbs/youtube/02_mock_server.ipynb #5cc5b6a9
 _METHODS = {"search": "search.list", "videos": "videos.list", "channels": "channels.list",
     "playlistItems": "playlistItems.list", "videos:batchGetStats": "videos.batchGetStats"}      # path -> method
 _BUCKET = {"search.list": "search", "videos.batchGetStats": "stats"}                            # others: general
 
+# %% ../../nbs/youtube/02_mock_server.ipynb #4f8b96aa
 def _charge(self, method, q):
     "Check the key, count one unit, and raise if none is left"
     if not q.get("key"):
@@ -164,7 +172,7 @@ def _need(q, name):
     if name == "id" and len(out) > 50: raise _ApiError(400, "invalidFilters", "The request specifies too many ids.")
     return out
 
-# %% ../../nbs/youtube/02_mock_server.ipynb #a63797aa
+# %% ../../nbs/youtube/02_mock_server.ipynb #4341d264
 def _matches(site, words):
     "Videos with one of the words in title, topic or creator; a third of the site if there is none"
     text = lambda r: f"{r['title']} {r['topic']} {site.creator[r['channel_id']]['name']}".casefold()
@@ -172,6 +180,7 @@ def _matches(site, words):
     found = [r for r in rows if not words or any(w in text(r) for w in words)]
     return found or [r for r in rows if zlib.crc32(f"{words} {r['video_id']}".encode()) % 3 == 0]
 
+# %% ../../nbs/youtube/02_mock_server.ipynb #a63797aa
 def _search_filter(q):
     "Predicate of the dates, the duration and the channel in a search"
     dates = ("publishedAfter", "publishedBefore")
@@ -219,7 +228,7 @@ def _playlist(self, q):
     if self.hostile: items += [item("x", videoId=v) for v in ("../x", "x"*1_000_000)]
     return {"kind": "youtube#playlistItemListResponse", **extra, "items": items}
 
-# %% ../../nbs/youtube/02_mock_server.ipynb #d989359c
+# %% ../../nbs/youtube/02_mock_server.ipynb #76a606a2
 def _channel(self, c, at):
     "An item of `channels.list`; subscriber counts have three digits"
     own = [views_at(r, at) for r in self.site.row.values() if r["channel_id"] == c["channel_id"]]
@@ -229,6 +238,7 @@ def _channel(self, c, at):
         "snippet": {"title": c["name"], "publishedAt": "2019-01-01T00:00:00Z"},
         "contentDetails": {"relatedPlaylists": {"likes": "", "uploads": "UU"+c["channel_id"][2:]}}, "statistics": counts}
 
+# %% ../../nbs/youtube/02_mock_server.ipynb #d989359c
 def _channels(self, q):
     "Handle `channels.list`; the real method leaves `items` out if there is no match"
     at,known = self.now, self.site.creator
@@ -236,11 +246,12 @@ def _channels(self, q):
     out = {"kind": "youtube#channelListResponse", "pageInfo": {"totalResults": len(found), "resultsPerPage": 5}}
     return out | ({"items": [_channel(self, c, at) for c in found]} if found else {})
 
-# %% ../../nbs/youtube/02_mock_server.ipynb #febafd26
+# %% ../../nbs/youtube/02_mock_server.ipynb #a845b766
 def _by_id(self, q):
     "Videos of the ids in a request; unknown and deleted ones are left out"
     return [r for i in _need(q, "id") if (r := self.site.row.get(i)) and not r["gone"]]
 
+# %% ../../nbs/youtube/02_mock_server.ipynb #febafd26
 def _videos(self, q):
     "Handle `videos.list`"
     parts,at,height = q.get("part", "").split(","), self.now, int(q.get("maxHeight") or 0)
@@ -251,7 +262,7 @@ def _videos(self, q):
     info = {"totalResults": len(items), "resultsPerPage": len(items)}
     return {"kind": "youtube#videoListResponse", "items": items, "pageInfo": info}
 
-# %% ../../nbs/youtube/02_mock_server.ipynb #9823dd79
+# %% ../../nbs/youtube/02_mock_server.ipynb #7375feef
 def _stats(self, q):
     "Handle `videos.batchGetStats`"
     at = self.now
@@ -259,6 +270,7 @@ def _stats(self, q):
     return {"kind": "youtube#batchGetStatsResponse", "items": [{"kind": "youtube#videoStats", "id": r["video_id"],
         "snippet": {"publishTime": _stamp(r["published"])}, "statistics": counts(r)} for r in _by_id(self, q)]}
 
+# %% ../../nbs/youtube/02_mock_server.ipynb #9823dd79
 _HANDLERS = {"search.list": _search, "videos.list": _videos, "channels.list": _channels,
     "playlistItems.list": _playlist, "videos.batchGetStats": _stats}
 
@@ -307,11 +319,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._log(mock, "thumbnail", {"id": vid, "name": name}, 200 if data else 404)
         self._send(200 if data else 404, {"Content-Type": "image/jpeg"}, data or placeholder_jpeg())
 
-# %% ../../nbs/youtube/02_mock_server.ipynb #17d758eb
+# %% ../../nbs/youtube/02_mock_server.ipynb #46a24f94
 @patch
 def _log(self:_Handler, mock, method, params, status):
     with mock.lock: mock.requests.append({"method": method, "params": params, "status": status})
 
+# %% ../../nbs/youtube/02_mock_server.ipynb #17d758eb
 @patch
 def _send(self:_Handler, code, headers, data):
     "Send a response in one write, compressed if the client accepts that"
@@ -321,11 +334,12 @@ def _send(self:_Handler, code, headers, data):
     head = [f"HTTP/1.1 {code} {self.responses.get(code, ('',))[0]}", *(f"{k}: {v}" for k,v in headers.items()), "", ""]
     self.wfile.write("\r\n".join(head).encode() + (b"" if self.command == "HEAD" else data))
 
-# %% ../../nbs/youtube/02_mock_server.ipynb #6e72558b
+# %% ../../nbs/youtube/02_mock_server.ipynb #0153c1f5
 class _Server(ThreadingHTTPServer):
     request_queue_size,daemon_threads = 256, True
     def handle_error(self, *_): return      # a client that disconnects is no error
 
+# %% ../../nbs/youtube/02_mock_server.ipynb #6e72558b
 def _serve(self, port):
     "Open the port and answer in a thread"
     try: self._http = _Server(("127.0.0.1", port), _Handler)

@@ -19,10 +19,11 @@ from ..core import InputError, in_range, one_of
 from ..simulation.clips import ClipSpec, thumbnail
 from ..data.table import conform
 
-# %% ../../nbs/youtube/01_mock_site.ipynb #920b446c
+# %% ../../nbs/youtube/01_mock_site.ipynb #a349741c
 _HOOK_EFFECTS = np.array([-1.2, -.4, .4, 1.2])        # on the text component, in the order of the hooks
 _SUBJECT_EFFECTS = np.array([-1., -.3, .3, 1.])       # the same for the subjects
 
+# %% ../../nbs/youtube/01_mock_site.ipynb #b009ec61
 TITLES = {      # language -> template, hooks, subjects, endings
     "en": ("{h} {t} {r}", "boring usual surprising incredible", "paperwork traffic garden kitten",
            ["today", "at home", "in one minute"]),
@@ -35,11 +36,14 @@ TITLES = {      # language -> template, hooks, subjects, endings
     "ru": ("{h} {t} {r}", "скучный обычный странный невероятный", "документы пробка сад котёнок",
            ["сегодня", "дома", "за минуту"]),
 }
+
+# %% ../../nbs/youtube/01_mock_site.ipynb #920b446c
 TOPICS = {"cooking": "26", "gaming": "20", "pets": "15", "music": "10", "sports": "17", "travel": "19"}  # -> category
 
-# %% ../../nbs/youtube/01_mock_site.ipynb #f27ff787
+# %% ../../nbs/youtube/01_mock_site.ipynb #a9e1f62c
 _AWKWARD = ["=1+1 {}", "+500 subs {}", "@home {}", "-10 kg {}", "\u202e{}", "👩\u200d🍳 {}", "<b>{}</b> & more", "\"{}\""]
 
+# %% ../../nbs/youtube/01_mock_site.ipynb #f27ff787
 def _title(rng, language, hook, subject, topic):
     "A title; one in forty is awkward: a formula, a bidirectional control character, markup"
     template,hooks,subjects,endings = TITLES[language]
@@ -48,17 +52,19 @@ def _title(rng, language, hook, subject, topic):
     text += ["", " 🔥", " 😂", f" #{topic}"][rng.integers(4)] + (" #shorts" if rng.random() < .4 else "")
     return _AWKWARD[rng.integers(len(_AWKWARD))].format(text) if rng.random() < .025 else text
 
-# %% ../../nbs/youtube/01_mock_site.ipynb #bd036a08
+# %% ../../nbs/youtube/01_mock_site.ipynb #0f03a007
 MOCK_WEIGHTS = {"picture": 1., "text": 1., "together": .5, "creator": .8, "noise": .8}      # component -> weight
 MOCK_INPUTS = ("picture", "text", "creator")                                                # what a model can read
 _ALPHABET = np.array(list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"))
 
+# %% ../../nbs/youtube/01_mock_site.ipynb #de6e764b
 def _ids(rng, n, length, prefix=""):
     "`n` different ids in the site's format"
     out = OrderedDict()
     while len(out) < n: out[prefix + "".join(rng.choice(_ALPHABET, length))] = None
     return list(out)
 
+# %% ../../nbs/youtube/01_mock_site.ipynb #bd036a08
 def _standardise(u): return 12**.5*(u-.5)              # uniform on 0..1 -> mean 0, variance 1
 
 # %% ../../nbs/youtube/01_mock_site.ipynb #ba3604a6
@@ -76,7 +82,7 @@ def _creators(rng, n):
     words = rng.choice(["Club", "Daily", "Lab", "& Co"], n)
     return d.assign(name=[f"{t.title()} {w} {i}" for i,(t,w) in enumerate(zip(d.topic, words))])
 
-# %% ../../nbs/youtube/01_mock_site.ipynb #d8db4080
+# %% ../../nbs/youtube/01_mock_site.ipynb #a2e07623
 def _contents(rng, n):
     "Contents of pictures and titles, and the components that follow from them"
     d = pd.DataFrame({k: rng.random(n) for k in ("brightness", "colour", "hue")})
@@ -86,6 +92,7 @@ def _contents(rng, n):
     d["text"] = (_HOOK_EFFECTS[d.hook] + _SUBJECT_EFFECTS[d.thing])/variance**.5
     return d.assign(together=d.picture*d.text, noise=rng.standard_normal(n))
 
+# %% ../../nbs/youtube/01_mock_site.ipynb #d8db4080
 def _formats(rng, n):
     "Duration, shape, age and growth rate: nine in ten videos are Shorts, the others too long, or wide, or both"
     kind = rng.choice(["short", "short", "short", "long", "wide", "film"], n, p=[.3, .3, .32, .03, .03, .02])
@@ -97,11 +104,12 @@ def _formats(rng, n):
     return pd.DataFrame({"kind": kind, "duration": duration, "wide": np.isin(kind, ["wide", "film"]),
         "age": days.round(4), "tau": rng.uniform(2, 15, n)})
 
-# %% ../../nbs/youtube/01_mock_site.ipynb #8eba67e0
+# %% ../../nbs/youtube/01_mock_site.ipynb #524f6110
 _FLAGS = {      # column -> share of videos for which it holds
     "gone": .02, "live_still": .02, "no_likes": .06, "no_comments": .06,
     "small": .35, "upright_thumbnail": .2, "player": .8, "tagged": .5}
 
+# %% ../../nbs/youtube/01_mock_site.ipynb #8eba67e0
 def _add_titles(rng, d):
     "Add titles; one in thirty repeats the title of the video before, with its components"
     d["title"] = [_title(rng, *o) for o in zip(d.language, d.hook, d.thing, d.topic)]
@@ -196,11 +204,12 @@ def known_part(
     if {"picture", "text"} <= set(inputs): out = out + weights["together"]*d["together"]
     return np.asarray(out)
 
-# %% ../../nbs/youtube/01_mock_site.ipynb #7c28808d
+# %% ../../nbs/youtube/01_mock_site.ipynb #02425f61
 THUMBNAIL_SIZES = {     # name -> width, height in pixels
     "default": (120, 90), "mqdefault": (320, 180), "hqdefault": (480, 360), "sddefault": (640, 480),
     "maxresdefault": (1280, 720), "oardefault": (360, 640), "hqdefault_live": (480, 360)}
 
+# %% ../../nbs/youtube/01_mock_site.ipynb #7c28808d
 def _jpeg(img):
     out = BytesIO()
     img.save(out, "JPEG", quality=85)
@@ -214,7 +223,7 @@ def placeholder_jpeg() -> bytes: # A grey JPEG of 120 x 90 pixels
     img.paste((150, 150, 150), (48, 30, 72, 60))
     return _jpeg(img)
 
-# %% ../../nbs/youtube/01_mock_site.ipynb #45b2d044
+# %% ../../nbs/youtube/01_mock_site.ipynb #6ce654ba
 def _draw(r, name):
     "Draw one thumbnail of a video"
     from PIL import Image
@@ -228,6 +237,7 @@ def _draw(r, name):
     canvas.paste(img, ((w-img.width)//2, (h-img.height)//2))
     return _jpeg(canvas)
 
+# %% ../../nbs/youtube/01_mock_site.ipynb #45b2d044
 def _has_thumbnail(r, name):
     "Whether the site offers a thumbnail of this name for a video"
     if name == "maxresdefault": return not r["small"]

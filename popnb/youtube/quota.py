@@ -51,19 +51,21 @@ def units(
         out[bucket] = out.get(bucket, 0) + n*price
     return out
 
-# %% ../../nbs/youtube/04_quota.ipynb #214c4258
+# %% ../../nbs/youtube/04_quota.ipynb #1f0abc71
 PACIFIC = ZoneInfo("America/Los_Angeles")
 
+# %% ../../nbs/youtube/04_quota.ipynb #214c4258
 def utc_now() -> datetime: # With time zone UTC
     "Return the current time; the default clock of ledger, client and collector"
     return datetime.now(timezone.utc)
 
-# %% ../../nbs/youtube/04_quota.ipynb #ed590b2c
+# %% ../../nbs/youtube/04_quota.ipynb #d9c87628
 def _aware(now):
     if now.tzinfo is None:
         raise InputError(f"Times need a time zone, got {now.isoformat()}; use datetime.now(timezone.utc).")
     return now
 
+# %% ../../nbs/youtube/04_quota.ipynb #ed590b2c
 def pacific_day(
     now:datetime, # Time with time zone
 ) -> str: # `YYYY-MM-DD`
@@ -96,13 +98,14 @@ class QuotaExhausted(PopnbError):
 
     def __reduce__(self): return type(self), (self.bucket, self.until, self.who, self.limit)
 
-# %% ../../nbs/youtube/04_quota.ipynb #c00155e8
+# %% ../../nbs/youtube/04_quota.ipynb #2c407b50
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS spent (project TEXT, day TEXT, bucket TEXT, units INTEGER NOT NULL,"
     " PRIMARY KEY (project, day, bucket))",
     "CREATE TABLE IF NOT EXISTS refused"
     " (project TEXT, bucket TEXT, until TEXT NOT NULL, PRIMARY KEY (project, bucket))")
 
+# %% ../../nbs/youtube/04_quota.ipynb #c00155e8
 def _spent(db, project, day, bucket):
     query = "SELECT units FROM spent WHERE project=? AND day=? AND bucket=?"
     row = db.execute(query, (project, day, bucket)).fetchone()

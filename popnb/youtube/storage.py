@@ -90,9 +90,10 @@ def get(self:PageLog,
         line = json.loads(f.read(hit[1][1]))
     return {**line, "at": datetime.fromisoformat(hit[0])}
 
-# %% ../../nbs/youtube/05_storage.ipynb #152b754d
+# %% ../../nbs/youtube/05_storage.ipynb #c6991f6c
 _WORD = re.compile(rb"[A-Za-z0-9_-]{11,}")          # an id in lists, addresses and JSON
 
+# %% ../../nbs/youtube/05_storage.ipynb #152b754d
 @patch
 def forget(self:PageLog,
     before:datetime, # Pages of responses before this time are removed
@@ -110,7 +111,7 @@ def forget(self:PageLog,
     self.__init__(self.path, redact=self.redact)
     return n - len(self)
 
-# %% ../../nbs/youtube/05_storage.ipynb #94a293d5
+# %% ../../nbs/youtube/05_storage.ipynb #706ea8e8
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS rows (video_id TEXT PRIMARY KEY, row TEXT NOT NULL, described TEXT NOT NULL,"
     " counted TEXT NOT NULL, detached INTEGER NOT NULL DEFAULT 0)",
@@ -118,6 +119,7 @@ _TABLES = (
     " PRIMARY KEY (video_id, at))")
 COUNTS = ("views", "likes", "comments")
 
+# %% ../../nbs/youtube/05_storage.ipynb #94a293d5
 class RowStore:
     "Store the rows and snapshots of a collection in SQLite"
     def __init__(self,
@@ -141,13 +143,14 @@ class RowStore:
             finally: db.close()
         except (sqlite3.Error, OSError) as e: raise PopnbError(f"{self.path} cannot be used ({e}).") from e
 
-# %% ../../nbs/youtube/05_storage.ipynb #93757569
+# %% ../../nbs/youtube/05_storage.ipynb #fff71b8d
 def _pack(row):
     "A row as JSON, without its missing values"
     missing = lambda v: v is None or v is pd.NaT or isinstance(v, float) and math.isnan(v)
     plain = lambda v: v.isoformat() if isinstance(v, datetime) else v.item() if hasattr(v, "item") else v
     return json.dumps({k: plain(v) for k,v in row.items() if not missing(v)})
 
+# %% ../../nbs/youtube/05_storage.ipynb #93757569
 def _snap(db, vid, at, counts):
     "Add a reading of the counts of a video, unless all are missing"
     values = [None if v is None or v != v else float(v) for v in (counts.get(c) for c in COUNTS)]
@@ -181,9 +184,10 @@ def save(self:RowStore,
             db.execute("DELETE FROM rows WHERE detached=0 AND video_id NOT IN (SELECT value FROM json_each(?))", (ids,))
         for r in rows: _save_row(db, r)
 
-# %% ../../nbs/youtube/05_storage.ipynb #cdfbc094
+# %% ../../nbs/youtube/05_storage.ipynb #9997c376
 def _times(texts): return pd.to_datetime(texts, utc=True, format="ISO8601")
 
+# %% ../../nbs/youtube/05_storage.ipynb #cdfbc094
 @patch
 def read(self:RowStore) -> pd.DataFrame: # One row a video; and `described`, `counted` (times), `detached`
     "Read all rows in order of insertion"

@@ -112,20 +112,21 @@ class ClipLgbm(Predictor):
         self.device,self._encoder,self.identity = None,None,None
         self.inputs = tuple(BLOCKS[b] for b in FEATURE_SETS[features][1:]) or ("title",)
 
-# %% ../../../nbs/models/clip_lgbm/01_system.ipynb #0cff7992
+# %% ../../../nbs/models/clip_lgbm/01_system.ipynb #216ede1d
 def _flat(d, name=""):
     "Nested dicts as one, keys joined by dots"
     out = {}
     for k,v in d.items(): out |= _flat(v, f"{name}{k}.") if isinstance(v, dict) else {f"{name}{k}": v}
     return out
 
+# %% ../../../nbs/models/clip_lgbm/01_system.ipynb #0cff7992
 @patch
 def _embedding_identity(self:ClipLgbm, encoder):
     "Everything that decides the embeddings of this model"
     unused = {"image", "text"}-set(FEATURE_SETS[self.options["features"]])
     return {k: v for k,v in _flat(encoder.identity).items() if k.split(".")[0] not in unused}
 
-# %% ../../../nbs/models/clip_lgbm/01_system.ipynb #400bbe4b
+# %% ../../../nbs/models/clip_lgbm/01_system.ipynb #eb7010e9
 @patch
 def use(self:ClipLgbm,
     encoder, # Object with the methods of `popnb.features.encoder.Encoder`
@@ -139,6 +140,7 @@ def use(self:ClipLgbm,
     self._encoder = encoder
     return self
 
+# %% ../../../nbs/models/clip_lgbm/01_system.ipynb #400bbe4b
 @patch(as_prop=True)
 def encoder(self:ClipLgbm):
     "The encoder of this model, created at first need; `None` for `features=\"words\"`"
@@ -168,7 +170,7 @@ def embed_inputs(self:ClipLgbm,
         if "text" in kinds: E["text"] = self.encoder.texts(t, store=self.store).values
     return E, [",".join(k for k in self.inputs if gone[k][i]) for i in range(len(table))], problems
 
-# %% ../../../nbs/models/clip_lgbm/01_system.ipynb #d450e487
+# %% ../../../nbs/models/clip_lgbm/01_system.ipynb #f14b70d7
 @patch
 def feature_blocks(self:ClipLgbm, table, E, read=None): # Rows, embeddings from `embed_inputs`, text features if known
     "Columns of the linear model by block"
@@ -179,18 +181,21 @@ def feature_blocks(self:ClipLgbm, table, E, read=None): # Rows, embeddings from 
         out["words"] = self.reader.transform([t or "" for t in titles(table)]) if read is None else read
     return out
 
+# %% ../../../nbs/models/clip_lgbm/01_system.ipynb #8951472a
 @patch
 def tree_matrix(self:ClipLgbm, B, line=None): # Blocks from `feature_blocks`, predictions of the linear model
     "Columns of the trees: reduced blocks, other blocks, and the linear prediction if the trees use it"
     parts = [self.wide[k].transform(v) if k in self.wide else v for k,v in B.items()]
     return np.hstack(parts + ([line[:, None]] if "line" in self.columns else []))
 
+# %% ../../../nbs/models/clip_lgbm/01_system.ipynb #4e9750ed
 @patch
 def _line(self:ClipLgbm, B): return self.line.predict(np.hstack(list(B.values())))
 
 @patch
 def _clip_score(self:ClipLgbm, p): return np.clip(p, 0, 1) if self.label.task == "binary" else p
 
+# %% ../../../nbs/models/clip_lgbm/01_system.ipynb #d450e487
 @patch
 def _score(self:ClipLgbm, B):
     "Predictions from blocks"
@@ -234,7 +239,7 @@ def _fit_published(self:ClipLgbm, train, valid, y, yv, E, V):
     self.notes.append(f"Published recipe: raw embeddings; learning rate .05, feature and bagging fraction .8, 31 leaves, at most 1000 trees, patience 50 (stopped at {tree.num_trees()}). The study stopped on its test rows, which only --protocol paper repeats; with any other split the validation rows decide.")
     self.permuted = self._permutation_importance({k: v[okv] for k,v in Bv.items()}, yv[okv])
 
-# %% ../../../nbs/models/clip_lgbm/01_system.ipynb #89255d16
+# %% ../../../nbs/models/clip_lgbm/01_system.ipynb #061f1f2b
 @patch
 def _fit_words(self:ClipLgbm, train, valid, y, yv):
     "Text features of the training rows, out of fold; `None` without any title"
@@ -243,12 +248,14 @@ def _fit_words(self:ClipLgbm, train, valid, y, yv):
     self.reader = TextReader(seed=self.seed)
     return self.reader.fit(t, y, [s or "" for s in titles(valid)], yv)
 
+# %% ../../../nbs/models/clip_lgbm/01_system.ipynb #ecf8c835
 @patch
 def _block_columns(self:ClipLgbm, k):
     "Names of the tree columns of a block"
     if k in self.wide: return self.wide[k].columns(k)
     return ["alignment"] if k == "alignment" else [f"title_{c}" for c in self.reader.columns]
 
+# %% ../../../nbs/models/clip_lgbm/01_system.ipynb #89255d16
 @patch
 def _params(self:ClipLgbm, n, d):
     "LightGBM parameters: those of `tabular`, of the preset of wide blocks, and the constraint of `together=False`"
@@ -299,13 +306,14 @@ def _permutation_importance(self:ClipLgbm, B, y, repeats=5, most=2000):
         if drops: out[name] = float(np.mean(drops))
     return out
 
-# %% ../../../nbs/models/clip_lgbm/01_system.ipynb #9d532929
+# %% ../../../nbs/models/clip_lgbm/01_system.ipynb #f9a4b8b3
 @patch
 def _predict(self:ClipLgbm, table):
     E,missing,_ = self.embed_inputs(table)
     p = self._score(self.feature_blocks(table, E))
     return pd.DataFrame({"video_id": table["video_id"].to_numpy(), "prediction": p, "missing": missing})
 
+# %% ../../../nbs/models/clip_lgbm/01_system.ipynb #9d532929
 @patch
 def baselines(self:ClipLgbm,
     table:pd.DataFrame, # Any rows
@@ -346,10 +354,11 @@ def input_importance(self:ClipLgbm,
     out = groups.agg(columns=("column", "size"), splits=("splits", "sum"), gain=("gain", "sum"))
     return out.reindex([k for k in order if k in out.index]).assign(permutation=pd.Series(self.permuted, dtype=float))
 
-# %% ../../../nbs/models/clip_lgbm/01_system.ipynb #8199593f
+# %% ../../../nbs/models/clip_lgbm/01_system.ipynb #80cdd20d
 _STORED = {"columns": "columns", "used": "used", "encoder": "identity", "mean": "mean", "weight": "weight",
     "seen": "coverage", "permuted": "permuted"}   # key in `design.json` -> attribute
 
+# %% ../../../nbs/models/clip_lgbm/01_system.ipynb #8199593f
 @patch
 def _save(self:ClipLgbm, folder):
     from safetensors.numpy import save_file

@@ -74,9 +74,10 @@ def fit_score_line(
     slope = max(float(((x-x.mean())*(y-y.mean())).mean()/var), 0.) if var > 0 else 0.
     return float(y.mean()-slope*x.mean()),slope
 
-# %% ../../../nbs/models/ensemble/01_blending.ipynb #899414e4
+# %% ../../../nbs/models/ensemble/01_blending.ipynb #5a8185e5
 QUANTILE_KNOTS = 201     # stored quantiles of a member's validation predictions
 
+# %% ../../../nbs/models/ensemble/01_blending.ipynb #899414e4
 def quantile_knots(
     x:np.ndarray, # `(n,)` validation predictions
 ) -> np.ndarray: # `(QUANTILE_KNOTS,)`, increasing
@@ -92,7 +93,7 @@ def percentile_rank(
     u,first,count = np.unique(knots, return_index=True, return_counts=True)
     return np.interp(x, u, (first+(count-1)/2)/(len(knots)-1))
 
-# %% ../../../nbs/models/ensemble/01_blending.ipynb #6c339514
+# %% ../../../nbs/models/ensemble/01_blending.ipynb #b90193b5
 def _date_order(table, groups, seed):
     "Groups sorted by the median date of their rows, at random where there are no dates"
     when = pd.Series(np.zeros(len(table)))
@@ -101,6 +102,7 @@ def _date_order(table, groups, seed):
     middle = when.groupby(groups).median().fillna(when.median()).to_numpy()
     return np.lexsort((np.random.default_rng(seed).permutation(len(middle)), middle))
 
+# %% ../../../nbs/models/ensemble/01_blending.ipynb #6c339514
 def _blocks(order, size, k):
     "Assign sorted groups to up to `k` folds of similar numbers of rows, at least two"
     block = np.empty(len(size), dtype=int)
@@ -144,19 +146,22 @@ def nonnegative_weights(
     w = nnls(A, np.r_[z[ok], np.zeros(m)])[0]
     return w/w.sum() if w.sum() > 1e-9 else None
 
-# %% ../../../nbs/models/ensemble/01_blending.ipynb #d9ea87fa
+# %% ../../../nbs/models/ensemble/01_blending.ipynb #af326afb
 STACKERS = ("ridge", "lightgbm")
 STACK_ALPHAS = (1., 10., 100., 1000.)     # candidates of the ridge penalty
 _MOST_TREES = 300
 
+# %% ../../../nbs/models/ensemble/01_blending.ipynb #1db9d57c
 def _linear(U, w): return (U*w[:-1, None]).sum(0) + w[-1]      # without BLAS, so that scores do not depend on the batch
 
+# %% ../../../nbs/models/ensemble/01_blending.ipynb #e40abd48
 def _tree_options(n, m, seed):
     return {"objective": "l2", "metric": "l2", "learning_rate": .05, "num_leaves": 4, "lambda_l2": 5.,
         "min_data_in_leaf": int(np.clip(n//20, 3, 50)), "monotone_constraints": [1]*m, "seed": seed,
         "deterministic": True, "force_col_wise": True, "num_threads": 1, "verbose": -1, "max_bin": 63,
         "min_data_in_bin": 3, "feature_pre_filter": False}
 
+# %% ../../../nbs/models/ensemble/01_blending.ipynb #d9ea87fa
 def _fit_fold(options, X, y, a, b):
     "Trees trained on rows `a`, and the squared error on rows `b` after each tree"
     import lightgbm as lgb
@@ -219,9 +224,10 @@ def attributions(self:Stack, U:np.ndarray): # `(m, n)` -> base `(n,)` and attrib
     phi = np.asarray(self.trees.predict(U.T, pred_contrib=True), dtype=float)
     return phi[:, -1],phi[:, :-1].T
 
-# %% ../../../nbs/models/ensemble/01_blending.ipynb #19d10a34
+# %% ../../../nbs/models/ensemble/01_blending.ipynb #adce42aa
 BLEND_METHODS = ("rank", "mean", "nnls", "stack")
 
+# %% ../../../nbs/models/ensemble/01_blending.ipynb #19d10a34
 class Blend:
     "A blend of predictions: `fit` on rows that no member was trained on, then `predict`"
     def __init__(self,
@@ -244,7 +250,7 @@ class Blend:
     def unfitted(self): # A blend with the same options
         return Blend(self.how, self.task, self.ridge, self.stack.kind if self.stack else "ridge", self.seed)
 
-# %% ../../../nbs/models/ensemble/01_blending.ipynb #4050823c
+# %% ../../../nbs/models/ensemble/01_blending.ipynb #116d2b64
 @patch
 def _fit_scale(self:Blend, X, usable, y):
     "Fit the common scale of the members, day by day"
@@ -260,6 +266,7 @@ def _fit_scale(self:Blend, X, usable, y):
         elif len(x) and x.std() > 1e-9*max(1, np.abs(x).max()): a[i, t],b[i, t] = -x.mean()/x.std(),1/x.std()
     self.state |= {"a": a, "b": b}
 
+# %% ../../../nbs/models/ensemble/01_blending.ipynb #4050823c
 @patch
 def _scaled(self:Blend, P, usable):
     "Predictions `(m, n, T)` on the common scale, missing members imputed"
@@ -271,19 +278,21 @@ def _scaled(self:Blend, P, usable):
     else: U = s["a"][:, None]+s["b"][:, None]*X
     return impute_absent(U, usable, s.get("shares", np.full(len(X), 1/len(X))))
 
-# %% ../../../nbs/models/ensemble/01_blending.ipynb #cd50735a
+# %% ../../../nbs/models/ensemble/01_blending.ipynb #0f266dc2
 @patch
 def _combined(self:Blend, U):
     "Weighted sum or stack of scaled predictions, `(n, T)`, before the line to the label"
     if self.stack: return self.stack.predict(U[..., 0])[:, None]
     return (self.weights[:, None, None]*U).sum(0)
 
+# %% ../../../nbs/models/ensemble/01_blending.ipynb #540feeae
 @patch
 def _to_label(self:Blend, C):
     "From the common scale to the label's unit, `(…, T)`"
     out = self.state["line"][0]+self.state["line"][1]*C
     return .5*(1+np.tanh(out/2)) if self.task == "binary" else out
 
+# %% ../../../nbs/models/ensemble/01_blending.ipynb #4ffbf38c
 @patch
 def _rank_lines(self:Blend, X, usable, C):
     "Lines that give mean ranks the mean and standard deviation of the members' predictions"
@@ -292,6 +301,7 @@ def _rank_lines(self:Blend, X, usable, C):
     slope = average(np.std)/np.where(C.std(0) > 0, C.std(0), np.inf)
     return list(zip(average(np.mean)-slope*C.mean(0), slope))
 
+# %% ../../../nbs/models/ensemble/01_blending.ipynb #cd50735a
 @patch
 def _fit_weights(self:Blend, P, usable, y):
     equal = np.full(len(P), 1/len(P))
@@ -360,7 +370,7 @@ def attributions(self:Blend,
     low,high = (self._to_label(np.repeat(c[:, None], P.shape[2], 1))[:, day] for c in (base, base+total))
     return low,parts*((high-low)/np.where(np.abs(total) > 1e-12, total, 1))
 
-# %% ../../../nbs/models/ensemble/01_blending.ipynb #78ea7f30
+# %% ../../../nbs/models/ensemble/01_blending.ipynb #a145efde
 @patch
 def save(self:Blend,
     folder:str|Path, # Existing folder
@@ -377,6 +387,7 @@ def save(self:Blend,
     save_file({k: np.ascontiguousarray(v, dtype=np.float64) for k,v in arrays.items()}, str(folder/"blend.safetensors"))
     if stack and stack.trees is not None: stack.trees.save_model(str(folder/"stack.txt"))
 
+# %% ../../../nbs/models/ensemble/01_blending.ipynb #78ea7f30
 def load_blend(
     folder:str|Path, # From `save`
 ) -> tuple: # A `Blend` and the contents of `blend.json`

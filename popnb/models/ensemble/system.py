@@ -34,11 +34,12 @@ def nearly_equal(
     if isinstance(a, float) and isinstance(b, (int, float)): return bool(np.isclose(a, b, rtol=1e-9, equal_nan=True))
     return a == b
 
-# %% ../../../nbs/models/ensemble/02_system.ipynb #62fbf87e
+# %% ../../../nbs/models/ensemble/02_system.ipynb #5d9fb3f5
 def _label_text(c):
     options = (c["label"].get("options") or {}).items()
     return c["label"]["name"] + "".join(f" {k}={v}" for k,v in options if v is not None and not isinstance(v, list))
 
+# %% ../../../nbs/models/ensemble/02_system.ipynb #23cb9355
 def _check_split(a, b, x, y):
     "Raise `InputError` unless runs `a` and `b` with rows `x` and `y` by part share one split"
     for u,v,one,two in ((y, x, b, a), (x, y, a, b)):
@@ -46,6 +47,7 @@ def _check_split(a, b, x, y):
     for p in x:
         if x[p] != y[p]: raise InputError(f"{b} has other {p} rows than {a}: {len(y[p]-x[p])} only there, {len(x[p]-y[p])} only here. Members must come from one table and one split.")
 
+# %% ../../../nbs/models/ensemble/02_system.ipynb #f5626d4f
 def _check_same(first, m):
     "Raise `InputError` unless two members were trained on the same label and rows"
     a,b,x,y = first["run"],m["run"],first["config"],m["config"]
@@ -54,18 +56,20 @@ def _check_same(first, m):
     _check_split(a, b, *({p: set(v) for p,v in c["split"]["ids"].items()} for c in (x, y)))
     if not nearly_equal(x["label"].get("stats"), y["label"].get("stats")): raise InputError(f"{b} fitted label {_label_text(y)} to other values than {a} did: members must come from one and the same table.")
 
+# %% ../../../nbs/models/ensemble/02_system.ipynb #62fbf87e
 def _check_disjoint(m):
     "Raise `InputError` if validation and test rows overlap"
     split = m["config"]["split"]
     if shared := set(split["ids"]["valid"]) & set(split["ids"]["test"]): raise InputError(f"{m['run']} chose on rows that it reports ({len(shared)} videos are validation and test; split {split.get('how')}): weights fitted there would flatter the ensemble. Train the members with three separate parts.")
 
-# %% ../../../nbs/models/ensemble/02_system.ipynb #b5f693d8
+# %% ../../../nbs/models/ensemble/02_system.ipynb #7a58baca
 def _read_member(run):
     c = read_config(run)
     if c["system"] == "ensemble": raise InputError(f"{run} is an ensemble itself: give its members instead ({', '.join(map(str, c['options'].get('members') or []))}).")
     if not isinstance(c.get("split"), dict) or set(c["split"].get("ids", {})) != {"train", "valid", "test"}: raise InputError(f"{run} does not say which rows it was trained on (no split in its config.json).")
     return c
 
+# %% ../../../nbs/models/ensemble/02_system.ipynb #b5f693d8
 def read_members(
     runs:list, # Run folders, at least two
 ) -> list: # A dict for each: `name run config`, names unique
@@ -138,7 +142,7 @@ class Ensemble(Predictor):
     @property
     def weights(self): return dict(zip([m["name"] for m in self.members], self.blend.weights.tolist()))     # by name
 
-# %% ../../../nbs/models/ensemble/02_system.ipynb #83d128a9
+# %% ../../../nbs/models/ensemble/02_system.ipynb #bcbdf3bf
 @patch
 def _load_member(self:Ensemble, m):
     "Model of a member, `None` if its folder does not exist; raises `InputError` for one that has changed"
@@ -153,12 +157,15 @@ def _load_member(self:Ensemble, m):
     if self.options["together"]: self._models[m["name"]] = model
     return model
 
+# %% ../../../nbs/models/ensemble/02_system.ipynb #2d4bd576
 def _days_in(frame):
     names = (c for c in frame if str(c).startswith("prediction_") and c[11:].isdigit())
     return sorted(int(c.removeprefix("prediction_")) for c in names) or None
 
+# %% ../../../nbs/models/ensemble/02_system.ipynb #919cea98
 def _days_text(days): return "none" if days is None else f"{days[0]} to {days[-1]}"
 
+# %% ../../../nbs/models/ensemble/02_system.ipynb #83d128a9
 def _table_key(table):
     "Hash of the contents and order of a table"
     rows = pd.util.hash_pandas_object(table.astype(str), index=False).to_numpy().tobytes()
@@ -209,7 +216,7 @@ def member_predictions(self:Ensemble,
     self._last = key,out
     return out
 
-# %% ../../../nbs/models/ensemble/02_system.ipynb #a0084811
+# %% ../../../nbs/models/ensemble/02_system.ipynb #d3de332c
 @patch
 def _check_rows(self:Ensemble, found, train, valid):
     "Raise `InputError` unless the rows and the label are the members'"
@@ -220,6 +227,7 @@ def _check_rows(self:Ensemble, found, train, valid):
     mine = _plain(self.label.to_dict())
     if (mine["name"], mine["options"]) != (c["label"]["name"], c["label"]["options"]): raise InputError(f"The ensemble shall learn label {_label_text({'label': mine})} and {first} learned {_label_text(c)}: an ensemble takes the label of its members.")
 
+# %% ../../../nbs/models/ensemble/02_system.ipynb #e7f69db5
 @patch
 def _frame(self:Ensemble, table, p, missing):
     "Predictions `(n, T)` as a frame"
@@ -227,12 +235,13 @@ def _frame(self:Ensemble, table, p, missing):
     if self.days is not None: out = out.join(pd.DataFrame(p, columns=[f"prediction_{k}" for k in self.days]))
     return out.assign(missing=missing)
 
+# %% ../../../nbs/models/ensemble/02_system.ipynb #a0084811
 @patch
 def _truth(self:Ensemble, y):
     "Labels `(n, T)` of the days that the members predict"
     return y[:, None] if y.ndim == 1 else y[:, [self.label.options["days"].index(k) for k in self.days]]
 
-# %% ../../../nbs/models/ensemble/02_system.ipynb #b88b2de5
+# %% ../../../nbs/models/ensemble/02_system.ipynb #13206c03
 @patch
 def _refit_members(self:Ensemble, found, train, valid, k):
     "Out-of-fold predictions of the training rows, by members that are trained without them"
@@ -248,12 +257,14 @@ def _refit_members(self:Ensemble, found, train, valid, k):
     self.notes.append(f"Every member was trained {fold.max()+1} times more for predictions of the {len(train)} training rows out of fold ({how}).")
     return Q,usable
 
+# %% ../../../nbs/models/ensemble/02_system.ipynb #4cec2cd5
 def _member_entry(m):
     "What the ensemble stores of a member"
     c = m["config"]
     return {"name": m["name"], "path": str(m["run"].resolve()), "run": str(m["run"]), "system": c["system"],
             "preset": c.get("preset"), "inputs": c.get("inputs") or [], "print": run_fingerprint(m["run"])}
 
+# %% ../../../nbs/models/ensemble/02_system.ipynb #b88b2de5
 @patch
 def _fit(self:Ensemble, train, valid, y, yv):
     o,found,n = self.options,read_members(self.options["members"]),len(valid)
@@ -285,7 +296,7 @@ def headline_score(
     f = METRICS[HEADLINE[task]].function
     return float(f(truth, pred) if task == "sequence" else f(truth[:, 0], pred[:, 0]))
 
-# %% ../../../nbs/models/ensemble/02_system.ipynb #9d7b78b0
+# %% ../../../nbs/models/ensemble/02_system.ipynb #cd0979c1
 @patch
 def _evaluate(self:Ensemble, P, Y, C):
     "Scores of members and blend on the validation rows, and the best member"
@@ -298,6 +309,7 @@ def _evaluate(self:Ensemble, P, Y, C):
         from popnb.models.network_predictor import best_threshold
         self.threshold = best_threshold(C[:, 0], Y[:, 0])
 
+# %% ../../../nbs/models/ensemble/02_system.ipynb #9d7b78b0
 @patch
 def _add_notes(self:Ensemble, n, folds, usable):
     "Notes for the report: method, weights, scores, missing inputs"
@@ -368,7 +380,7 @@ def contributions(self:Ensemble,
         "weight": weight.ravel(), "contribution": parts.ravel(), "base": np.tile(base, m)})
     return out.assign(prediction=np.tile(base+parts.sum(0), m))
 
-# %% ../../../nbs/models/ensemble/02_system.ipynb #a15c842b
+# %% ../../../nbs/models/ensemble/02_system.ipynb #aa9fe03a
 @patch
 def _save(self:Ensemble, folder):
     folder,entries,copy = Path(folder),[],self.options["copy"]
@@ -379,6 +391,7 @@ def _save(self:Ensemble, folder):
     self.blend.save(folder, members=entries, days=self.days, best=self.best, valid_score=self.valid_score,
                     mean=self.mean, cut=self.threshold)      # `cut`: the key in existing runs
 
+# %% ../../../nbs/models/ensemble/02_system.ipynb #a15c842b
 @patch
 def _load(self:Ensemble, folder):
     folder,self._days_known = Path(folder),True

@@ -52,11 +52,12 @@ def mean_curve(
     if len(empty): raise InputError(f"No training row has a value in column {empty[0]+1} of the curve.")
     return np.nanmean(y, 0)
 
-# %% ../../../nbs/models/smtpd/03_baselines.ipynb #a3401a01
+# %% ../../../nbs/models/smtpd/03_baselines.ipynb #4b411ee6
 def _power(t, x):
     "a + b log(d), and its derivatives"
     return t[:, :1] + t[:, 1:]*x, np.stack([np.ones_like(t[:, :1]*x), x+0*t[:, :1]], 2)
 
+# %% ../../../nbs/models/smtpd/03_baselines.ipynb #6a15272b
 def _logistic(t, x):
     "log K − log(1 + (m/d)^s) for the parameters log K, log m, log s, and its derivatives"
     s = np.exp(np.clip(t[:, 2:], -6, 4))
@@ -64,6 +65,7 @@ def _logistic(t, x):
     q = 1/(1+np.exp(-z))
     return t[:, :1]-np.logaddexp(0, z), np.stack([np.ones_like(z), -q*s, -q*z], 2)
 
+# %% ../../../nbs/models/smtpd/03_baselines.ipynb #a3401a01
 LAWS = {   # name -> start; log views and derivatives at x = log(day) for parameters (…, p)
     "power": (np.array([5., .3]), _power),
     "logistic": (np.array([7., 1., 0.]), _logistic)}
@@ -142,7 +144,7 @@ class Growth:
         log_views,_ = LAWS[self.law][1](t, np.log(days))
         return to_popularity(np.maximum(np.expm1(log_views), 0), days)
 
-# %% ../../../nbs/models/smtpd/03_baselines.ipynb #6fee20e5
+# %% ../../../nbs/models/smtpd/03_baselines.ipynb #b1d9ea51
 class RidgeDays:
     "One ridge regression per day"
     alphas = tuple(10.**a for a in range(-1, 6))     # L2 penalties
@@ -165,36 +167,38 @@ class RidgeDays:
             "scale": np.where(scale > 0, scale, 1), "gone": gone.mean(0),
             "some": (gone.any(0) & ~gone.all(0)).astype(np.uint8)}
 
-    def fit(self,
-        X:np.ndarray, # `(n, d)` columns, NaN where missing
-        y:np.ndarray, # `(n, T)` labels, NaN for unknown days
-        Xv:np.ndarray, # `(m, d)` columns of the validation rows
-        yv:np.ndarray, # `(m, T)` labels of the validation rows
-    ) -> "RidgeDays": # The same object
-        "Fit the weights; raises `InputError` for a day without a label"
-        self._learn_scale(X)
-        A,V = self._standardise(X),self._standardise(Xv)
-        W,b,last = np.empty((A.shape[1], y.shape[1])),np.empty(y.shape[1]),None
-        for d in range(y.shape[1]):
-            rows,check = np.isfinite(y[:, d]),np.isfinite(yv[:, d])
-            if not rows.any(): raise InputError(f"No training row has a value in column {d+1} of the curve.")
-            if last is None or (rows != last[0]).any():
-                c = A[rows].mean(0)
-                last = rows,c,*np.linalg.svd(A[rows]-c, full_matrices=False)
-            _,c,U,S,Vt = last
-            mean = y[rows, d].mean()
-            z = U.T @ (y[rows, d]-mean)
-            tries = [Vt.T @ (S/(S**2+a)*z) for a in self.alphas]
-            def error(w):
-                if not check.any(): return -np.square(w).sum()
-                return np.square((V[check]-c) @ w + mean - yv[check, d]).mean()
-            W[:, d] = min(tries, key=error)
-            b[d] = mean - c @ W[:, d]
-        self.state |= {"weight": W, "bias": b}
-        return self
-
     def predict(self, X:np.ndarray) -> np.ndarray: # `(n, T)`
         return self._standardise(X) @ self.state["weight"] + self.state["bias"]
+
+# %% ../../../nbs/models/smtpd/03_baselines.ipynb #6fee20e5
+@patch
+def fit(self:RidgeDays,
+    X:np.ndarray, # `(n, d)` columns, NaN where missing
+    y:np.ndarray, # `(n, T)` labels, NaN for unknown days
+    Xv:np.ndarray, # `(m, d)` columns of the validation rows
+    yv:np.ndarray, # `(m, T)` labels of the validation rows
+) -> "RidgeDays": # The same object
+    "Fit the weights; raises `InputError` for a day without a label"
+    self._learn_scale(X)
+    A,V = self._standardise(X),self._standardise(Xv)
+    W,b,last = np.empty((A.shape[1], y.shape[1])),np.empty(y.shape[1]),None
+    for d in range(y.shape[1]):
+        rows,check = np.isfinite(y[:, d]),np.isfinite(yv[:, d])
+        if not rows.any(): raise InputError(f"No training row has a value in column {d+1} of the curve.")
+        if last is None or (rows != last[0]).any():
+            c = A[rows].mean(0)
+            last = rows,c,*np.linalg.svd(A[rows]-c, full_matrices=False)
+        _,c,U,S,Vt = last
+        mean = y[rows, d].mean()
+        z = U.T @ (y[rows, d]-mean)
+        tries = [Vt.T @ (S/(S**2+a)*z) for a in self.alphas]
+        def error(w):
+            if not check.any(): return -np.square(w).sum()
+            return np.square((V[check]-c) @ w + mean - yv[check, d]).mean()
+        W[:, d] = min(tries, key=error)
+        b[d] = mean - c @ W[:, d]
+    self.state |= {"weight": W, "bias": b}
+    return self
 
 # %% ../../../nbs/models/smtpd/03_baselines.ipynb #039cb2d4
 class TreeDays:

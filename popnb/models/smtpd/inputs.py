@@ -21,20 +21,22 @@ from .baselines import persistence, to_views
 from .network import FIELDS, NetConfig, SmtpdNet
 from .temporal_heads import n_params
 
-# %% ../../../nbs/models/smtpd/04_inputs.ipynb #b34a6e08
+# %% ../../../nbs/models/smtpd/04_inputs.ipynb #d15d1f1e
 NUMBERS = ("duration", "followers", "author_posts", "title_length", "tag_count", "description_length")
 
+# %% ../../../nbs/models/smtpd/04_inputs.ipynb #14d5d973
 def _column(table, name): return table[name] if name in table else pd.Series(np.nan, table.index)
 
 def _count(table, name, f): return _column(table, name).map(f, na_action="ignore").astype(float)
 
+# %% ../../../nbs/models/smtpd/04_inputs.ipynb #22953afd
 _TEXTS = {
     "title_length": ("title", len),
     "description_length": ("description", len),
     "tag_count": ("tags", lambda t: sum(bool(o.strip()) for o in t.split(",")))}
-
 _PUBLISHED = dict(zip(("duration", "followers", "author_posts", "title_length", "tag_count"), SMTPD_NUMBERS))
 
+# %% ../../../nbs/models/smtpd/04_inputs.ipynb #b34a6e08
 def _number(table, k):
     "Logarithm of a numeric input"
     try:
@@ -93,9 +95,10 @@ def check_units(
     falls = (b[both] < .9*a[both]).mean() if both.any() else 0
     if falls > .2: raise InputError(f"{source}: day_{have[0]} to day_{have[-1]} fall by more than a tenth in {falls:.0%} of the steps. They must be cumulative views, which do not fall; these look like views of single days.")
 
-# %% ../../../nbs/models/smtpd/04_inputs.ipynb #d80359ad
+# %% ../../../nbs/models/smtpd/04_inputs.ipynb #e7be8cc7
 LANGUAGES = ("en", "zh", "ko", "ja", "hi", "ru")
 
+# %% ../../../nbs/models/smtpd/04_inputs.ipynb #d80359ad
 def vocabulary(
     values:list, # Names in the training rows, `None` where missing
     published:tuple, # Names with fixed ids from 1 on
@@ -167,7 +170,7 @@ def _raw(self:Inputs, table):
     else: early = early_columns(early)
     return np.hstack([raw_numbers(table, self.numbers), early])
 
-# %% ../../../nbs/models/smtpd/04_inputs.ipynb #e06f6397
+# %% ../../../nbs/models/smtpd/04_inputs.ipynb #405cb69b
 @patch
 def fit(self:Inputs,
     table:pd.DataFrame, # Training rows
@@ -184,11 +187,13 @@ def fit(self:Inputs,
         if "language" in self.use: self.languages = vocabulary(title_languages(table), LANGUAGES)
     return self
 
+# %% ../../../nbs/models/smtpd/04_inputs.ipynb #6a34332f
 @patch
 def to_dict(self:Inputs) -> dict: # JSON values
     "Return the fitted statistics"
     return {"mean": self.mean, "scale": self.scale, "categories": self.categories, "languages": self.languages}
 
+# %% ../../../nbs/models/smtpd/04_inputs.ipynb #e06f6397
 @patch
 def restore(self:Inputs,
     d:dict, # From `to_dict`
@@ -198,9 +203,10 @@ def restore(self:Inputs,
     self.categories,self.languages = d["categories"],d["languages"]
     return self
 
-# %% ../../../nbs/models/smtpd/04_inputs.ipynb #f385deb4
+# %% ../../../nbs/models/smtpd/04_inputs.ipynb #61754db2
 CHUNK = 2048     # rows whose vectors are in single precision at the same time
 
+# %% ../../../nbs/models/smtpd/04_inputs.ipynb #58c59270
 def _in_halves(n, encode):
     "`encode(rows)` of all `n` rows, a chunk at a time, as one float16 array"
     out = None
@@ -210,6 +216,7 @@ def _in_halves(n, encode):
         out[i:i+CHUNK] = v
     return out
 
+# %% ../../../nbs/models/smtpd/04_inputs.ipynb #f385deb4
 def _black(encoder):
     "Vector of a black image"
     from PIL import Image

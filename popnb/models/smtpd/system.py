@@ -64,7 +64,7 @@ _TRAINING = dict(
 @system("smtpd")
 class Smtpd(Predictor):
     "Curves of daily popularity by a network on frozen features"
-    tasks,pretrained,protocol = ("sequence",),True,"smtpd"
+    inputs,tasks,pretrained,protocol = USE,("sequence",),True,"smtpd"
     def __init__(self,
         preset:str="tiny", # `tiny`: narrow, random encoders; `paper`: published sizes and weights
         seed:int=42, # Seed of everything random
@@ -96,7 +96,7 @@ class Smtpd(Predictor):
     def training(self) -> dict: # Fields of `popnb.training.config.TrainConfig`
         return _PUBLISHED_TRAINING if self.options["faithful"] else _TRAINING
 
-# %% ../../../nbs/models/smtpd/05_system.ipynb #245b606a
+# %% ../../../nbs/models/smtpd/05_system.ipynb #79380fb3
 @patch(as_prop=True)
 def encoder(self:Smtpd):
     "The frozen encoders; `None` if neither thumbnail nor texts are inputs"
@@ -107,6 +107,7 @@ def encoder(self:Smtpd):
             pool="pooler", max_tokens=64, resnet=resnet, **plain)
     return self._encoder
 
+# %% ../../../nbs/models/smtpd/05_system.ipynb #245b606a
 @patch
 def _config(self:Smtpd, days, image_dim, text_dim):
     "Shape of the network"
@@ -125,7 +126,7 @@ def _anchor(self:Smtpd, table):
     p = persistence(known, np.arange(1, known.shape[1]+1), days)
     return np.where(np.isnan(p), self.curve["mean"], p+self.curve["gain"])
 
-# %% ../../../nbs/models/smtpd/05_system.ipynb #5f7b7f34
+# %% ../../../nbs/models/smtpd/05_system.ipynb #4a34ed42
 @patch
 def _mean_gain(self:Smtpd, table, y):
     "`(T,)` mean of the labels over persistence, 0 for days without one"
@@ -136,6 +137,7 @@ def _mean_gain(self:Smtpd, table, y):
     if not some.any(): return np.zeros(len(days))
     return np.where(some, np.nan_to_num(np.nanmean(np.where(some, gain, 0), 0)), 0)
 
+# %% ../../../nbs/models/smtpd/05_system.ipynb #5f7b7f34
 @patch
 def _learn_curve(self:Smtpd, table, y):
     "Mean curve, mean gain over persistence, spread around the anchor"
@@ -143,7 +145,7 @@ def _learn_curve(self:Smtpd, table, y):
     residual = y-self._anchor(table) if not self.options["faithful"] else np.ones((1, len(self.days)))
     self.curve["scale"] = np.maximum(np.sqrt(np.nanmean(residual**2, 0)), 1e-2)
 
-# %% ../../../nbs/models/smtpd/05_system.ipynb #b0fca41a
+# %% ../../../nbs/models/smtpd/05_system.ipynb #fcbb0af6
 @patch
 def _rows(self:Smtpd, table, y=None):
     "Arrays for the network, names of missing inputs"
@@ -153,6 +155,7 @@ def _rows(self:Smtpd, table, y=None):
     if anchor is not None: arrays["anchor"] = anchor.astype(np.float32)
     return ArrayDataset(**arrays, target=None if y is None else y.astype(np.float32)),missing
 
+# %% ../../../nbs/models/smtpd/05_system.ipynb #b0fca41a
 @patch
 def _target(self:Smtpd, y):
     "Labels of the predicted days; as published, an unknown day counts as 0"
@@ -186,16 +189,18 @@ def _start_linear(self:Smtpd, rows, check, y, yv):
         self.net.skip.weight.copy_(torch.as_tensor(w.T))
         self.net.skip.bias.copy_(torch.as_tensor(s["bias"]-s["mean"] @ w))
 
-# %% ../../../nbs/models/smtpd/05_system.ipynb #68a82576
+# %% ../../../nbs/models/smtpd/05_system.ipynb #31e0d5f6
 def _metrics(prediction, target):
     return {"amae": amae(np.asarray(target, dtype=float), np.asarray(prediction, dtype=float))}
 
+# %% ../../../nbs/models/smtpd/05_system.ipynb #0010f796
 @patch
 def _note_missing(self:Smtpd, missing):
     n = pd.Series([m for s in missing for m in s.split(",") if m], dtype=object).value_counts()
     shares = ", ".join(f"{k} {v/len(missing):.0%}" for k,v in n.items())
     if shares: self.notes.append(f"Training rows without: {shares}.")
 
+# %% ../../../nbs/models/smtpd/05_system.ipynb #68a82576
 @patch
 def _note_unknown(self:Smtpd, y, part):
     v = y[:, -len(self.days):]
@@ -234,7 +239,7 @@ def _fit(self:Smtpd, train, valid, y, yv):
     self.axes,self.fitted = {},{}
     if self.engine.main: self._fit_baselines(train, valid, t, tv, rows.arrays, check.arrays)   # in one process only
 
-# %% ../../../nbs/models/smtpd/05_system.ipynb #98dd375f
+# %% ../../../nbs/models/smtpd/05_system.ipynb #199225e0
 @patch
 def _forward(self:Smtpd, rows, batch=1024):
     import torch
@@ -246,13 +251,14 @@ def _forward(self:Smtpd, rows, batch=1024):
             out.append(self.net(**{k: v.to(device) for k,v in b.items()})["prediction"].float().cpu().numpy())
     return np.concatenate(out).astype(float)
 
+# %% ../../../nbs/models/smtpd/05_system.ipynb #98dd375f
 @patch
 def _curves(self:Smtpd, table, batch=1024):
     "`(n, T)` predictions, names of missing inputs"
     rows,missing = self._rows(table)
     return self._forward(rows, batch),missing
 
-# %% ../../../nbs/models/smtpd/05_system.ipynb #3ce01f5b
+# %% ../../../nbs/models/smtpd/05_system.ipynb #794bbbdb
 @patch
 def _frame(self:Smtpd, table, p, missing=None):
     "One column per day, and the last day as `prediction` for the percentile"
@@ -261,10 +267,11 @@ def _frame(self:Smtpd, table, p, missing=None):
     missing = pd.DataFrame({"missing": missing if missing is not None else ""}, index=wide.index)
     return pd.concat([last, wide, missing], axis=1)
 
+# %% ../../../nbs/models/smtpd/05_system.ipynb #3ce01f5b
 @patch
 def _predict(self:Smtpd, table): return self._frame(table, *self._curves(table))
 
-# %% ../../../nbs/models/smtpd/05_system.ipynb #e8a06d35
+# %% ../../../nbs/models/smtpd/05_system.ipynb #a5626b61
 @patch
 def predict(self:Smtpd,
     table:pd.DataFrame, # Any rows with `video_id`
@@ -272,6 +279,7 @@ def predict(self:Smtpd,
     "Predict the curve of every row"
     return Predictor.predict(self, table).drop(columns="prediction")
 
+# %% ../../../nbs/models/smtpd/05_system.ipynb #e8a06d35
 @patch
 def sweep(self:Smtpd,
     table:pd.DataFrame, # Rows to predict
@@ -281,13 +289,15 @@ def sweep(self:Smtpd,
     rows,missing = self._rows(table)
     for load in loaders: yield load(self.net),self._frame(table, self._forward(rows), missing)
 
-# %% ../../../nbs/models/smtpd/05_system.ipynb #c47ed68d
+# %% ../../../nbs/models/smtpd/05_system.ipynb #87e77746
 AXES = 8     # principal components of the thumbnail and of each text
 
+# %% ../../../nbs/models/smtpd/05_system.ipynb #1ca12638
 def _chunks(v, n=4096):
     "A few rows in float32 at a time, to save memory"
     return (v[i:i+n].astype(np.float32) for i in range(0, len(v), n))
 
+# %% ../../../nbs/models/smtpd/05_system.ipynb #c47ed68d
 @patch
 def _learn_axes(self:Smtpd, name, v):
     "Principal components of a vector"

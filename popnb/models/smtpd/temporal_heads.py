@@ -165,13 +165,13 @@ class Unrolled(nn.Module):
             out.append(head(torch.cat([h, c], 1)))
         return torch.cat(out, 1)
 
-# %% ../../../nbs/models/smtpd/01_temporal_heads.ipynb #e5d99690
+# %% ../../../nbs/models/smtpd/01_temporal_heads.ipynb #4389a815
 _LISTS = {"x_MLP_list": "read", "MLPo_list": "head"}
-
 _CELLS = {
     "weight_ih": "cell_x.weight", "bias_ih": "cell_x.bias",
     "weight_hh": "cell_h.weight", "bias_hh": "cell_h.bias"}
 
+# %% ../../../nbs/models/smtpd/01_temporal_heads.ipynb #e5d99690
 def _by_step(state):
     "Name within a step -> step -> tensor"
     lists = {}
@@ -228,12 +228,13 @@ class TransformerSteps(nn.Module):
     def forward(self, fused): # `(n, fused)` -> `(n, steps)`
         return self.head(self.layers(self.enter(fused)[:, None] + self.days)).squeeze(2)
 
-# %% ../../../nbs/models/smtpd/01_temporal_heads.ipynb #26f26c26
+# %% ../../../nbs/models/smtpd/01_temporal_heads.ipynb #3909a523
 TEMPORAL = {
     "lstm": LSTMSteps,
     "transformer": TransformerSteps,
     "mlp": lambda fused, hidden, steps: mlp(fused, 2*hidden, hidden, steps)}
 
+# %% ../../../nbs/models/smtpd/01_temporal_heads.ipynb #26f26c26
 def make_temporal(
     name:str, # Key of `TEMPORAL`
     fused:int, # Width of the fused input

@@ -30,10 +30,11 @@ def creator_history(
     row = g.reindex(np.asarray(author, dtype=object))
     return np.stack([row["sum"]/(row["count"]+prior), np.log1p(row["count"])], 1).astype(float)
 
-# %% ../../../nbs/models/tabular/03_system.ipynb #cec372b9
+# %% ../../../nbs/models/tabular/03_system.ipynb #52de90b6
 TABULAR_INPUTS = ("video", "sound", "thumbnail", "title", "description", "time", "creator", "category")
 TEXT_FIELDS = ("title", "description", "tags")
 
+# %% ../../../nbs/models/tabular/03_system.ipynb #cec372b9
 def table_texts(
     table:pd.DataFrame, # Table with any of `title`, `description`, `tags`
     inputs:tuple=TABULAR_INPUTS, # Inputs in use; `tags` belong to `title`
@@ -70,7 +71,7 @@ class DesignMatrix:
         rows = [s.split(",") + ["category"]*bool(c) for s,c in zip(missing, none)]
         return [",".join(m for m in row if m in self.inputs) for row in rows]
 
-# %% ../../../nbs/models/tabular/03_system.ipynb #824347d1
+# %% ../../../nbs/models/tabular/03_system.ipynb #039cdc9d
 @patch
 def _stack(self:DesignMatrix, table, signals, text, history):
     "All columns by name, from signals, text features `text` and creator history `history`"
@@ -82,6 +83,7 @@ def _stack(self:DesignMatrix, table, signals, text, history):
     if text is not None: out |= dict(zip(self.reader.columns, text.T))
     return out
 
+# %% ../../../nbs/models/tabular/03_system.ipynb #a7e723f1
 @patch
 def _fit_history(self:DesignMatrix, train, valid, y):
     "Creator history of the training rows, out of fold; `None` if it is not used"
@@ -94,6 +96,7 @@ def _fit_history(self:DesignMatrix, train, valid, y):
         out[b] = creator_history(self.authors[0][b], self.authors[0][a], self.authors[1][a])
     return out
 
+# %% ../../../nbs/models/tabular/03_system.ipynb #824347d1
 def _varies(v): return len(np.unique(v[np.isfinite(v)])) > 1 or (np.isnan(v).any() and not np.isnan(v).all())
 
 # %% ../../../nbs/models/tabular/03_system.ipynb #8a93fbc2
@@ -158,9 +161,10 @@ class Linear:
 
     def predict(self, X): return ridge_predict(self.standardise(X), self.state["weights"])
 
-# %% ../../../nbs/models/tabular/03_system.ipynb #63d40316
+# %% ../../../nbs/models/tabular/03_system.ipynb #c772fd47
 DETERMINISTIC = {"deterministic": True, "force_col_wise": True, "verbose": -1}   # equal to the bit, no output
 
+# %% ../../../nbs/models/tabular/03_system.ipynb #63d40316
 def tree_params(
     n:int, # Number of training rows
     task:str, # Task of the label: `regression` or `binary`
@@ -231,7 +235,7 @@ class Tabular(Predictor):
         signals,missing = self.design.signals(table, self.store, self.workers)
         return self.design.transform(table, signals), missing
 
-# %% ../../../nbs/models/tabular/03_system.ipynb #ef76720b
+# %% ../../../nbs/models/tabular/03_system.ipynb #e5313ecb
 @patch
 def _out_of_fold_line(self:Tabular, X, y, Xv, yv):
     "Out-of-fold predictions of the linear model for the training rows"
@@ -239,6 +243,7 @@ def _out_of_fold_line(self:Tabular, X, y, Xv, yv):
     for f in range(5): out[fold == f] = Linear().fit(X[fold != f], y[fold != f], Xv, yv).predict(X[fold == f])
     return out
 
+# %% ../../../nbs/models/tabular/03_system.ipynb #ef76720b
 @patch
 def _fit(self:Tabular, train, valid, y, yv):
     signals,missing = self.design.signals(train, self.store, self.workers)
@@ -256,12 +261,14 @@ def _fit(self:Tabular, train, valid, y, yv):
     self.trees,self.log = [t for t,_ in grown],grown[0][1]
     self.weight = blend_weight(self._mean_trees(V), self._clip_score(V[:, -1]), yv)
 
-# %% ../../../nbs/models/tabular/03_system.ipynb #078fe9a5
+# %% ../../../nbs/models/tabular/03_system.ipynb #7cc3adb5
 @patch
 def _mean_trees(self:Tabular, A): return np.mean([t.predict(A) for t in self.trees], 0)
+
 @patch
 def _clip_score(self:Tabular, p): return np.clip(p, 0, 1) if self.label.task == "binary" else p
 
+# %% ../../../nbs/models/tabular/03_system.ipynb #078fe9a5
 @patch
 def _predict(self:Tabular, table):
     X,missing = self._matrix(table)
@@ -280,13 +287,14 @@ def baselines(self:Tabular,
     linear = self._clip_score(self.line.predict(X))
     return {"trivial": frame(np.full(len(table), self.design.mean)), "linear": frame(linear)}
 
-# %% ../../../nbs/models/tabular/03_system.ipynb #4c68845c
+# %% ../../../nbs/models/tabular/03_system.ipynb #313f500d
 def _column_input(c):
     "Input that a column comes from"
     if c in SIGNALS: return SIGNALS[c][2]
     if c.startswith("creator_"): return "creator"
     return {"category": "category", "line": "all"}.get(c, "text")
 
+# %% ../../../nbs/models/tabular/03_system.ipynb #4c68845c
 @patch
 def importance(self:Tabular) -> pd.DataFrame: # `column, input, gain`; gains sum to 1
     "Compute the share of each column in the trees' total gain"

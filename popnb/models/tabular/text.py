@@ -15,13 +15,14 @@ from scipy.stats import rankdata
 from ...core import InputError, in_range
 from .text_kernel import TextKernelRidge, text_kernel_from
 
-# %% ../../../nbs/models/tabular/02_text.ipynb #2ab5660a
+# %% ../../../nbs/models/tabular/02_text.ipynb #dbf1145d
 VIEWS = {
     "word": {"analyzer": "word", "ngram_range": (1, 2), "token_pattern": r"(?u)\b\w+\b"},
     "subword": {"analyzer": "char_wb", "ngram_range": (2, 7), "strip_accents": "unicode"},
     "cased": {"analyzer": "char", "ngram_range": (1, 5), "lowercase": False},
 }
 
+# %% ../../../nbs/models/tabular/02_text.ipynb #2ab5660a
 def _vectorizer(view, min_df=1, max_features=None, vocabulary=None):
     from sklearn.feature_extraction.text import TfidfVectorizer
     return TfidfVectorizer(**VIEWS[view], min_df=min_df, max_features=max_features, vocabulary=vocabulary,
@@ -55,12 +56,13 @@ class Ngrams:
     def n_words(self): # number of columns of the view `word`, the first ones
         return len(self.views["word"].vocabulary_) if "word" in self.views else 0
 
-# %% ../../../nbs/models/tabular/02_text.ipynb #305dec36
+# %% ../../../nbs/models/tabular/02_text.ipynb #74ded24e
 def _pack_ngrams(g):
     words = {k: sorted(v.vocabulary_, key=v.vocabulary_.get) for k,v in g.views.items()}
     idf = {f"idf.{k}": v.idf_.astype(np.float32) for k,v in g.views.items()}
     return {"max_features": g.max_features, "words": words}, idf
 
+# %% ../../../nbs/models/tabular/02_text.ipynb #305dec36
 def _unpack_ngrams(text, arrays):
     g = Ngrams(text["max_features"])
     for k,words in text["words"].items():
@@ -70,9 +72,10 @@ def _unpack_ngrams(text, arrays):
         g.views[view] = v
     return g
 
-# %% ../../../nbs/models/tabular/02_text.ipynb #3f7a006d
+# %% ../../../nbs/models/tabular/02_text.ipynb #f7bcde55
 NGRAM_ALPHAS = (.25, .5, 1, 2, 4, 8, 16)   # L2 penalties, chosen on the validation rows
 
+# %% ../../../nbs/models/tabular/02_text.ipynb #3f7a006d
 def ridge_fit(
     X, # Columns `(n, d)`, sparse or dense
     y:np.ndarray, # Labels `(n,)`
@@ -121,12 +124,13 @@ def text_folds(
     fold = np.random.default_rng(seed).permutation(group.max()+1)[group] % folds
     return np.where(empty, np.arange(len(texts)) % folds, fold)
 
-# %% ../../../nbs/models/tabular/02_text.ipynb #ad80b0f7
+# %% ../../../nbs/models/tabular/02_text.ipynb #d8a49517
 def _words(X, ngrams):
     "Columns of whole words, rows rescaled to length 1"
     from sklearn.preprocessing import normalize
     return normalize(X[:, :ngrams.n_words])
 
+# %% ../../../nbs/models/tabular/02_text.ipynb #ad80b0f7
 def _mask_empty(X, out):
     "Set the columns of rows without any n-gram to NaN"
     out[np.asarray(X.getnnz(axis=1)) == 0] = np.nan

@@ -39,9 +39,10 @@ def text_shape(
     x = np.hstack([counted, np.array([_word_shape(t) for t in texts], dtype=float).reshape(len(counted), 17)])
     return np.where(x > 1, 1+np.log(np.maximum(x, 1)), x)       # linear up to 1, logarithmic above
 
-# %% ../../../nbs/models/tabular/01_text_kernel.ipynb #c3ed07ab
+# %% ../../../nbs/models/tabular/01_text_kernel.ipynb #7cafaf09
 WIDTH,THEME_WIDTH = .5,.3   # length scales of the kernels of wording and theme
 
+# %% ../../../nbs/models/tabular/01_text_kernel.ipynb #c3ed07ab
 def text_kernel(
     wording:np.ndarray, # Cosines of n-grams `(n, m)`, 0..1
     theme:np.ndarray, # Cosines of components `(n, m)`, -1..1
@@ -84,9 +85,10 @@ def kernel_targets(
     kept = {k: v for k,v in above.items() if v.any() and len(np.unique(y)) > 2}        # two classes have one threshold
     return ["value", "rank", *kept], np.stack([y, rank, *kept.values()], 1).astype(float)
 
-# %% ../../../nbs/models/tabular/01_text_kernel.ipynb #2646616c
+# %% ../../../nbs/models/tabular/01_text_kernel.ipynb #7ef004ea
 PENALTIES = (.1, .2, .4, .8, 1.6)   # ridge penalties, chosen on the validation rows
 
+# %% ../../../nbs/models/tabular/01_text_kernel.ipynb #2646616c
 class TextKernelRidge:
     "Kernel ridge regression on wording, theme and style of texts"
     def __init__(self,
@@ -110,7 +112,7 @@ class TextKernelRidge:
         mean,scale = self.shape
         return np.clip((text_shape(texts)-mean)/np.where(scale > 0, scale, 1), -3, 3)[:, scale > 0]
 
-# %% ../../../nbs/models/tabular/01_text_kernel.ipynb #826dca88
+# %% ../../../nbs/models/tabular/01_text_kernel.ipynb #0b3c51d7
 @patch
 def _set_bank(self:TextKernelRidge, B, texts=None):
     "Set the rows of the bank; `texts` are needed unless their styles are known"
@@ -118,6 +120,7 @@ def _set_bank(self:TextKernelRidge, B, texts=None):
     if texts is not None: self.shapes = self._shapes(texts).astype(np.float32)
     return self
 
+# %% ../../../nbs/models/tabular/01_text_kernel.ipynb #826dca88
 @patch
 def _blocks(self:TextKernelRidge, X, texts, kind=np.float64, size=500):
     "Yield slices of rows and their kernel with the bank"
@@ -129,7 +132,7 @@ def _blocks(self:TextKernelRidge, X, texts, kind=np.float64, size=500):
         apart = np.square(Z[s]).sum(1)[:, None] + np.square(ZB).sum(0) - 2*(Z[s] @ ZB)
         yield s, text_kernel((X[s] @ self.rows).toarray().astype(kind), U[s] @ UB, np.maximum(apart, 0)/width)
 
-# %% ../../../nbs/models/tabular/01_text_kernel.ipynb #f576c5dc
+# %% ../../../nbs/models/tabular/01_text_kernel.ipynb #da2bb9f8
 @patch
 def _fit_features(self:TextKernelRidge, X, texts):
     "Fit the SVD of the themes and the scale of the styles"
@@ -141,6 +144,7 @@ def _fit_features(self:TextKernelRidge, X, texts):
     self.components = svd.components_.astype(np.float32)
     self.shape = np.stack([style.mean(0), np.where(style.std(0) > 1e-9, style.std(0), 0)])
 
+# %% ../../../nbs/models/tabular/01_text_kernel.ipynb #f576c5dc
 @patch
 def _choose_penalty(self:TextKernelRidge, K, t, V, texts, y_valid):
     "Set the penalty with the smallest squared error on the validation rows"

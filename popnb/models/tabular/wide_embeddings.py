@@ -11,7 +11,7 @@ import numpy as np
 from ...core import InputError, in_range, one_of
 from .system import Linear
 
-# %% ../../../nbs/models/tabular/04_wide_embeddings.ipynb #d5bb1009
+# %% ../../../nbs/models/tabular/04_wide_embeddings.ipynb #6b6c4e8e
 PRESETS = {   # preset -> LightGBM parameters
     "default": {},
     "fraction": {"feature_fraction": .1, "max_bin": 63},
@@ -19,6 +19,7 @@ PRESETS = {   # preset -> LightGBM parameters
     "picked": {"feature_fraction": .4, "max_bin": 31},
 }
 
+# %% ../../../nbs/models/tabular/04_wide_embeddings.ipynb #d5bb1009
 def resolve_preset(
     preset:str, # `auto`, or one of `PRESETS`
     width:int, # Number of dense columns
@@ -102,9 +103,10 @@ class DenseLinear(Linear):
     def predict(self, X): # `(n, d)` -> `(n,)`
         return self.standardise(np.asarray(X, float)) @ self.state["weights"][:-1] + self.state["weights"][-1]
 
-# %% ../../../nbs/models/tabular/04_wide_embeddings.ipynb #1b311711
+# %% ../../../nbs/models/tabular/04_wide_embeddings.ipynb #f8f1787d
 def _sums(A, y): return len(y), A.sum(0), y.sum(), A.T @ A, A.T @ y
 
+# %% ../../../nbs/models/tabular/04_wide_embeddings.ipynb #1b311711
 def _solve(sums, alphas):
     "Weights `(len(alphas), d+1)` from `_sums`; the last is the intercept"
     n,a,t,G,b = sums

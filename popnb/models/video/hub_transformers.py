@@ -50,7 +50,7 @@ class HubFamily(VideoFamily):
         layers = [(f"backbone.encoder.layer.{i}",) for i in range(len(backbone.encoder.layer))]
         return [("backbone.embeddings",), *layers, (*last, "head")]
 
-# %% ../../../nbs/models/video/04_hub_transformers.ipynb #1b81ad7d
+# %% ../../../nbs/models/video/04_hub_transformers.ipynb #84388815
 def _colours(t, where, default):
     "Mean and standard deviation of the colours that a checkpoint states"
     quiet = dict(_raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False)
@@ -59,15 +59,18 @@ def _colours(t, where, default):
     stated = next((c for c in (read_json(f) for f in files if f) if "image_mean" in c and "image_std" in c), {})
     return stated.get("image_mean", default[0]),stated.get("image_std", default[1])
 
+# %% ../../../nbs/models/video/04_hub_transformers.ipynb #a6722ed4
 @patch
 def load_options(self:HubFamily, frames:int|None) -> dict: # Arguments of `from_pretrained`
     "Changes of a checkpoint's configuration for another number of frames"
     return {}
 
+# %% ../../../nbs/models/video/04_hub_transformers.ipynb #e116fb58
 @patch
 def set_frames(self:HubFamily, backbone:nn.Module, frames:int|None):
     "Change the number of frames of a loaded backbone"
 
+# %% ../../../nbs/models/video/04_hub_transformers.ipynb #1b81ad7d
 @patch
 def load(self:HubFamily, model_id=None, frames=None):
     t,where = need("transformers", "torch", self.name),model_id or self.hub_id

@@ -98,22 +98,25 @@ def set_recompute(self:VideoFamily, backbone:nn.Module, on:bool):
     if on: backbone.activation_checkpointing_enable({"use_reentrant": False})
     else: backbone.activation_checkpointing_disable()
 
-# %% ../../../nbs/models/video/01_networks.ipynb #e3b7f5c1
+# %% ../../../nbs/models/video/01_networks.ipynb #01531088
 @patch
 def parts(self:VideoFamily, backbone:nn.Module) -> list: # Tuples of module names; the last one holds the head
     "List the parts of a network from input to output, for staged unfreezing and learning rates"
     return [("backbone",), ("head",)]
 
+# %% ../../../nbs/models/video/01_networks.ipynb #cdb27f18
 @patch
 def clip_size(self:VideoFamily, backbone:nn.Module) -> tuple: # Frames and side in pixels; `None`: any
     "Clips that a backbone takes"
     return None,None
 
+# %% ../../../nbs/models/video/01_networks.ipynb #9df63981
 @patch
 def clip_shape(self:VideoFamily, frames:int|None, size:int|None) -> dict: # Arguments of `build`
     "Sizes of a backbone for clips of other frames"
     return {}
 
+# %% ../../../nbs/models/video/01_networks.ipynb #f11b2474
 @patch
 def rule(self:VideoFamily,
     tiny:bool, # Whether it is the tiny network
@@ -123,17 +126,19 @@ def rule(self:VideoFamily,
     "Frame rule of a network"
     return dict(frames=frames or 8, resize=size or 112, crop=size or 112)
 
+# %% ../../../nbs/models/video/01_networks.ipynb #e3b7f5c1
 @patch
 def resize_rule(self:VideoFamily, rule:dict, size:int) -> dict: # Changes of the rule
     "Change the side of the frames of a rule"
     return dict(resize=size, crop=size)
 
-# %% ../../../nbs/models/video/01_networks.ipynb #0a0212ab
+# %% ../../../nbs/models/video/01_networks.ipynb #35aef815
 def _families():
     "Names of the systems that have a family of video networks"
     own = [k for k,home in SYSTEMS.homes.items() if home.startswith("popnb.models.video.")]
     return own + [k for k,cls in SYSTEMS.parts.items() if k not in own and hasattr(cls, "video_family")]
 
+# %% ../../../nbs/models/video/01_networks.ipynb #0a0212ab
 def video_family(
     name:str, # Name of the system, e.g. `timesformer`
 ) -> VideoFamily: # Its family
@@ -227,12 +232,13 @@ def cost(self:FrameNet,
     "Weighted mean loss; raises `InputError` for a class that is neither 0 nor 1"
     return weighted_loss(y, target, "mse" if self.loss == "score" else self.loss, weight, self.class_weight)
 
-# %% ../../../nbs/models/video/01_networks.ipynb #200670fa
+# %% ../../../nbs/models/video/01_networks.ipynb #c8b0f7b0
 @patch(as_prop=True)
 def parts(self:FrameNet) -> list: # Tuples of module names
     "Parts from input to output"
     return self.family.parts(self.backbone)
 
+# %% ../../../nbs/models/video/01_networks.ipynb #f44e5513
 @patch
 def unfrozen(self:FrameNet,
     progress:float, # Share of the training that is done, 0..1
@@ -242,6 +248,7 @@ def unfrozen(self:FrameNet,
     k = len(parts) if progress >= self.gradual else 1+int(progress/self.gradual*(len(parts)-1)+1e-9)
     return parts[len(parts)-k:]
 
+# %% ../../../nbs/models/video/01_networks.ipynb #200670fa
 @patch
 @contextmanager
 def staged_freezing(self:FrameNet):

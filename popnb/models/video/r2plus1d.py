@@ -67,7 +67,7 @@ def read_state(
         state = {k.removeprefix(f"{min(first)}."): v for k,v in state.items()}
     return state
 
-# %% ../../../nbs/models/video/03_r2plus1d.ipynb #26fa2946
+# %% ../../../nbs/models/video/03_r2plus1d.ipynb #d37adb75
 def _resnet_shape(state, path="The network"):
     "Arguments of `video_resnet`, from a state dict; raises `InputError` for other networks"
     w = state.get("stem.3.weight")
@@ -75,12 +75,14 @@ def _resnet_shape(state, path="The network"):
     if w is None or not all(blocks): raise InputError(f"{path} holds no R(2+1)D network; its first names are {', '.join(list(state)[:3])}.")
     return {"width": len(w), "blocks": blocks}
 
+# %% ../../../nbs/models/video/03_r2plus1d.ipynb #a1568951
 def _fill(net, state, path):
     "Load a state dict that must fit"
     try: net.load_state_dict(state)
     except RuntimeError as e: raise InputError(f"{path} does not fit: {' '.join(str(e).split())[:300]}") from e
     return net
 
+# %% ../../../nbs/models/video/03_r2plus1d.ipynb #26fa2946
 KINETICS_FILES = "r2plus1d_18.safetensors or torchvision's r2plus1d_18-91a641e6.pth"
 
 # %% ../../../nbs/models/video/03_r2plus1d.ipynb #f0edddd5
@@ -160,7 +162,7 @@ def _keep_statistics(block):
     finally:
         for m,momentum,n in norms: m.momentum,m.num_batches_tracked = momentum,n
 
-# %% ../../../nbs/models/video/03_r2plus1d.ipynb #f0e1e603
+# %% ../../../nbs/models/video/03_r2plus1d.ipynb #f7327ab1
 def _checkpointed(net, x):
     "Forward pass that stores the activations between blocks alone"
     x = net.stem(x)
@@ -170,6 +172,7 @@ def _checkpointed(net, x):
             x = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
     return net.avgpool(x).flatten(1)
 
+# %% ../../../nbs/models/video/03_r2plus1d.ipynb #f0e1e603
 @patch
 def features(self:R2Plus1DFamily, backbone, x, recompute=False):
     exact = torch.autocast("cpu", enabled=False) if x.device.type == "cpu" else nullcontext()

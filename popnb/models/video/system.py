@@ -145,13 +145,14 @@ def build_network(self:FrameModel):
     if method == "full": return net
     return adapt(net, method, r=o["r"], alpha=o["alpha"], dropout=o["dropout"], seed=self.seed)
 
-# %% ../../../nbs/models/video/02_system.ipynb #ef8ecc9a
+# %% ../../../nbs/models/video/02_system.ipynb #6c66773a
 @patch
 def _learn_scale(self:FrameModel, y):
     "Mean and standard deviation of the training labels; raises `InputError` for a score outside 0..1"
     NetworkPredictor._learn_scale(self, y)
     if self.net.loss == "score" and (y.min() < 0 or y.max() > 1): raise InputError(f"faithful {self.system} squeezes its score into 0..1, and label {self.label.name} goes from {y.min():.3g} to {y.max():.3g}: use label virality, ecr or rank, or leave faithful out.")
 
+# %% ../../../nbs/models/video/02_system.ipynb #ef8ecc9a
 @patch
 def to_training_target(self:FrameModel, y):
     return y if self.net.loss == "score" else NetworkPredictor.to_training_target(self, y)

@@ -21,9 +21,10 @@ from torch.utils.checkpoint import checkpoint
 from ...core import InputError, Settings, in_range
 from ..state_dicts import subset_state, fit_weights, open_weights
 
-# %% ../../../nbs/models/videollama2/02_beats.ipynb #e2aecb74
+# %% ../../../nbs/models/videollama2/02_beats.ipynb #1385d5a0
 _RATES = ("dropout", "attention_dropout", "activation_dropout", "dropout_input", "encoder_layerdrop")
 
+# %% ../../../nbs/models/videollama2/02_beats.ipynb #e2aecb74
 def _check_config(c):
     for k in _RATES: in_range(k, getattr(c, k), 0, .99)
     in_range("layer_wise_gradient_decay_ratio", c.layer_wise_gradient_decay_ratio, 0, 1)
@@ -64,9 +65,10 @@ class BeatsConfig(Settings):
                      encoder_attention_heads=2, conv_pos=8, conv_pos_groups=2, num_buckets=32, max_distance=64)
         return cls(**small | changes)
 
-# %% ../../../nbs/models/videollama2/02_beats.ipynb #962ca744
+# %% ../../../nbs/models/videollama2/02_beats.ipynb #c62dd3c7
 FBANK_MEAN,FBANK_STD = 15.41663,6.55582   # of the log-mel energies, published
 
+# %% ../../../nbs/models/videollama2/02_beats.ipynb #962ca744
 def n_tokens(
     frames:int|torch.Tensor, # Frames of the filterbank
     bins:int=128, # Mel bins
@@ -164,13 +166,14 @@ class BeatsLayer(nn.Module):
         self.first = c.layer_norm_first
         self.alpha = (2*c.encoder_layers)**.25 if c.deep_norm and not c.layer_norm_first else 1.
 
-# %% ../../../nbs/models/videollama2/02_beats.ipynb #e05d9af2
+# %% ../../../nbs/models/videollama2/02_beats.ipynb #d449bd46
 @patch
 def _sublayer(self:BeatsLayer, norm, f, x):
     "A sublayer with residual and layer norm, before or after it"
     y = self.dropout(f(norm(x) if self.first else x))
     return x + y if self.first else norm(self.alpha*x + y)
 
+# %% ../../../nbs/models/videollama2/02_beats.ipynb #e05d9af2
 @patch
 def forward(self:BeatsLayer, x, bias, padding=None): # As in `GatedAttention`
     x = self._sublayer(self.self_attn_layer_norm, lambda o: self.self_attn(o, bias, padding), x)
@@ -196,7 +199,7 @@ class BeatsEncoder(nn.Module):
         buckets = distance_buckets(n, self.config.num_buckets, self.config.max_distance, w.weight.device)
         return distance_matrix(w(buckets))
 
-# %% ../../../nbs/models/videollama2/02_beats.ipynb #fd9b24ce
+# %% ../../../nbs/models/videollama2/02_beats.ipynb #4b5c1d2e
 @patch
 def _run_layer(self:BeatsEncoder, layer, x, bias, mask):
     "One layer, with gradient decay, layer drop and activation checkpointing in training"
@@ -206,6 +209,7 @@ def _run_layer(self:BeatsEncoder, layer, x, bias, mask):
     if self.checkpointing and self.training: return checkpoint(layer, x, bias, mask, use_reentrant=False)
     return layer(x, bias, mask)
 
+# %% ../../../nbs/models/videollama2/02_beats.ipynb #fd9b24ce
 @patch
 def forward(self:BeatsEncoder, x, padding=None): # As in `GatedAttention`; the result is zero for padding
     first = self.config.layer_norm_first
@@ -260,13 +264,14 @@ class Beats(nn.Module):
                 nn.init.zeros_(m.bias)
             elif isinstance(m, nn.Embedding): nn.init.normal_(m.weight, std=.02)
 
-# %% ../../../nbs/models/videollama2/02_beats.ipynb #6d5345e7
+# %% ../../../nbs/models/videollama2/02_beats.ipynb #1266e42c
 def _check_mel(mel, lengths, p):
     if mel.ndim != 3 or mel.shape[1] < p or mel.shape[2] < p or mel.shape[2] % p:
         raise InputError(f"BEATs needs log-mel energies (n, frames, bins) with at least {p} frames and a multiple of {p} bins, got {tuple(mel.shape)}.")
     if lengths is not None and len(lengths) != len(mel):
         raise InputError(f"lengths must have one number a row, got {len(lengths)} for {len(mel)} rows.")
 
+# %% ../../../nbs/models/videollama2/02_beats.ipynb #6d5345e7
 @patch
 def forward(self:Beats,
     mel:torch.Tensor, # `(n, frames, bins)` from `log_mel`
@@ -301,7 +306,7 @@ def beats_settings(
     names = {f.name for f in fields(BeatsConfig)}
     return BeatsConfig(**{k: v for k,v in cfg.items() if k in names})
 
-# %% ../../../nbs/models/videollama2/02_beats.ipynb #1c027e23
+# %% ../../../nbs/models/videollama2/02_beats.ipynb #12430ab1
 def _sizes(state):
     patch,v = state["patch_embedding.weight"].shape,state["encoder.pos_conv.0.weight_v"].shape
     layer = "encoder.layers.0."
@@ -312,6 +317,7 @@ def _sizes(state):
         encoder_attention_heads=state[attention+"grep_a"].shape[1], conv_pos=v[-1], conv_pos_groups=v[0]//v[1],
         num_buckets=len(state[attention+"relative_attention_bias.weight"]))
 
+# %% ../../../nbs/models/videollama2/02_beats.ipynb #1c027e23
 def beats_sizes(
     state:dict, # Names and tensors of the encoder
 ) -> BeatsConfig: # Sizes from the shapes, everything else as published

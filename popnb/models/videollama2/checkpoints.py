@@ -21,7 +21,7 @@ from .beats import WEIGHT_NORM_NAMES, beats_settings, beats_sizes
 from ..state_dicts import subset_state, open_weights
 from .network import NETWORK_PARTS, SO400M, VideoLlama2, VideoLlamaConfig
 
-# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #f3e40c90
+# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #8881cc3d
 BASE_MODEL = "DAMO-NLP-SG/VideoLLaMA2.1-7B-AV"            # on the Hugging Face hub
 VISION_MODEL = "google/siglip-so400m-patch14-384"
 VIDEOLLAMA2_FILES = ("config.json, the shards with their index (or model.safetensors, or pytorch_model.bin) and, "
@@ -30,6 +30,7 @@ VIDEOLLAMA2_FILES = ("config.json, the shards with their index (or model.safeten
 SEPARATE_FILES = {"audio_tower.bin": "model.audio_tower.", "mm_projector.bin": "model.mm_projector.",
                   "mm_projector_a.bin": "model.mm_projector_a."}
 
+# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #f3e40c90
 def _shards(folder, index):
     names = sorted({Path(o).name for o in read_json(index)["weight_map"].values()})
     if lost := [o for o in names if not (folder/o).is_file()]:
@@ -50,12 +51,13 @@ def weight_files(
     inner = ", ".join(sorted(o.parent.name for o in folder.glob("*/config.json")))
     raise InputError(f"{folder} holds no weights; it must hold {VIDEOLLAMA2_FILES}." + (f" Folders in it that may: {inner}." if inner else ""))
 
-# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #72119d70
+# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #1ec040f9
 # weights that the network does not need
 UNUSED_WEIGHTS = re.compile(r"lm_head\.(weight|bias)|.*\.(position_ids|inv_freq)|model\.audio_tower\.predictor.*")
 # table of position biases, shared by all layers
 BIAS_TABLE = re.compile(r"(model\.audio_tower\.encoder\.layers\.)\d+(\.self_attn\.relative_attention_bias\.weight)")
 
+# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #72119d70
 def network_name(
     name:str, # Name of a weight in a file
 ) -> str: # Its name in the network
@@ -64,7 +66,7 @@ def network_name(
     name = name.replace("vision_tower.vision_tower.vision_model.", "vision_tower.vision_tower.")
     return next((name.removesuffix(a)+b for a,b in WEIGHT_NORM_NAMES.items() if name.endswith(a)), name)
 
-# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #48d2b9d7
+# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #78d8c5ed
 def _safetensors_shapes(path):
     "Name -> meta tensor of a safetensors file"
     from safetensors import SafetensorError, safe_open
@@ -73,6 +75,7 @@ def _safetensors_shapes(path):
             return {k: torch.empty(f.get_slice(k).get_shape(), device="meta") for k in f.keys()}
     except (SafetensorError, OSError) as e: raise InputError(f"{path} is no file of safetensors ({e}).") from e
 
+# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #f8c941bc
 def _part_names(path, prefix, shapes):
     "Name without prefix -> name in the file, of a file with a single part"
     if prefix == "model.mm_projector_a.":
@@ -83,6 +86,7 @@ def _part_names(path, prefix, shapes):
     start = next(k for k in shapes if k == anchor or k.endswith(f".{anchor}")).removesuffix(anchor)
     return {k.removeprefix(start): k for k in shapes if k.startswith(start)}
 
+# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #48d2b9d7
 def _names(path, prefix=""):
     "Name in the network -> (name in the file, meta tensor), of a model or a part; and other contents of the file"
     beside = {}
@@ -93,9 +97,10 @@ def _names(path, prefix=""):
     own = _part_names(path, prefix, shapes) if prefix else {k: k for k in shapes}
     return {network_name(prefix+k): (v, shapes[v]) for k,v in own.items()},beside
 
-# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #ea50c5c8
+# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #67a3b7e9
 def _mismatch(o): return f"{o[0]} is {o[1]} there and {o[2]} in the network"
 
+# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #ea50c5c8
 @dataclass(repr=False)
 class FolderReport:
     "Names and shapes of a folder of weights, compared with the network"
@@ -122,7 +127,7 @@ class FolderReport:
 
     def __repr__(self): return f"{self.folder}: {self.problems() or 'all fits'}"
 
-# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #9f96eff0
+# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #7594fe2c
 def _report_markdown(r):
     rows = [("taken", len(r.where)-len(r.wrong)-len(r.unexpected), "")]
     for k in ("new", "unused", "missing", "unexpected", "wrong"):
@@ -132,14 +137,16 @@ def _report_markdown(r):
     notes = [f"- {o}" for o in r.notes]
     return "\n".join([f"`{r.folder.name}`", "", "| | names | |", "|---|---|---|", *lines, "", *notes])
 
+# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #9f96eff0
 FolderReport._repr_markdown_ = _report_markdown
 
-# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #420f9c8f
+# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #0c473883
 SUPPORTED_PARTS = dict(mm_projector_type="stc_connector_v35", mm_projector_a_type="mlp2x_gelu",
                        mm_vision_select_feature="patch")
 REQUIRED_KEYS = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
                  "num_key_value_heads")
 
+# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #420f9c8f
 def _vision_sizes(shapes, config, folder):
     "Sizes of a SigLIP encoder from shapes and `vision_config`; raises `InputError` where both do not suffice"
     p = "model.vision_tower.vision_tower."
@@ -159,7 +166,7 @@ def _vision_sizes(shapes, config, folder):
     return dict(hidden_size=width, intermediate_size=inner, num_hidden_layers=layers, num_attention_heads=heads,
                 image_size=(near or [side*patch])[0], patch_size=patch)
 
-# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #4543ff1b
+# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #a8da0aa0
 def _read_folder_config(folder):
     "config.json of a folder; raises `InputError` for another kind of model"
     path = folder/"config.json"
@@ -171,6 +178,7 @@ def _read_folder_config(folder):
         raise InputError(f"{path} speaks of parts that are not built here; in brackets what is: {', '.join(other)}.")
     return c
 
+# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #4543ff1b
 def folder_config(
     folder:Path, # Folder of a checkpoint
     shapes:dict, # Name -> tensor, or another object with a shape
@@ -189,7 +197,7 @@ def folder_config(
         vision=_vision_sizes(shapes, vision or c.get("vision_config") or {}, folder),
         beats=beats_settings(cfg) if cfg else beats_sizes(audio))
 
-# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #9a2b3153
+# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #a7a1fa98
 def _gather_vision(found, vision):
     "Add the weights of a separate vision encoder to `found.where`; returns its settings"
     if any(k.startswith("model.vision_tower.") for k in found.where):
@@ -201,6 +209,7 @@ def _gather_vision(found, vision):
     config = Path(vision)/"config.json"
     return read_json(config).get("vision_config") if config.is_file() else None
 
+# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #9a2b3153
 def _gather_separate(found):
     "Add the weights of separate files to `found.where`; returns the settings of the audio encoder"
     cfg = None
@@ -213,7 +222,7 @@ def _gather_separate(found):
         found.where |= {k: (path, own, v) for k,(own,v) in names.items() if k not in found.where}
     return cfg
 
-# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #0f8ce236
+# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #88c126f5
 def _gather(found, vision):
     "Names of all files into `found.where`; returns the separate settings of vision and audio encoder"
     for path in weight_files(found.folder):
@@ -226,6 +235,7 @@ def _gather(found, vision):
         for i in layers: found.where.setdefault(BIAS_TABLE.sub(rf"\g<1>{i}\g<2>", first), last)
     return config,cfg
 
+# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #0f8ce236
 def empty_videollama2(
     config:VideoLlamaConfig=VideoLlamaConfig(), # Sizes
 ) -> VideoLlama2: # On torch's meta device: shapes without data
@@ -255,16 +265,18 @@ def inspect_folder(
     found.wrong = [(k, v, own[k]) for k,v in theirs.items() if k in own and v != own[k]]
     return found
 
-# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #730867bf
+# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #5c606bbf
 # modules that stay in float32
 FLOAT32_MODULES = tuple(n for k in ("connector", "projector", "head", "absence") for n in NETWORK_PARTS[k])
 
+# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #e62b9671
 def _cast(net, dtype, convert):
     "Convert all parameters but those of `FLOAT32_MODULES` to another type"
     for n,p in net.named_parameters():
         if p.dtype != dtype and not in_part(n, FLOAT32_MODULES): p.data = convert(p.data)
     return net.eval()
 
+# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #0b0459f7
 def _uninitialised(config, options, dtype):
     "A network with allocated weights and without values"
     need("transformers", "torch", "VideoLLaMA2")
@@ -272,6 +284,7 @@ def _uninitialised(config, options, dtype):
     with no_init_weights(): net = VideoLlama2(config, **options)
     return _cast(net, dtype, lambda p: torch.empty_like(p, dtype=dtype))
 
+# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #730867bf
 def _silence_vector(net):
     "Mean output of the audio projector for silence"
     kind = net.absence.weight.dtype
@@ -302,7 +315,7 @@ def fill_weights(
     if "absence.weight" in found.new: net.absence.weight.copy_(_silence_vector(net))
     return net
 
-# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #4e774616
+# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #5eae65e1
 def _local_folder(place, holds):
     "A folder on this machine, or that of a download"
     if place is None or Path(place).is_dir(): return place and Path(place).resolve()
@@ -312,11 +325,13 @@ def _local_folder(place, holds):
     with published(str(place), holds):
         return Path(hub.snapshot_download(str(place), allow_patterns=["*.json", "*.safetensors", "*.bin"]))
 
+# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #387c17b5
 def _random_network(config, options, dtype, seed):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _cast(VideoLlama2(config, **options), dtype, lambda p: p.to(dtype))
 
+# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #4e774616
 def _published_network(model_id, vision, options, dtype, seed, strict):
     found = inspect_folder(model_id, vision)
     if strict and (why := found.problems()): raise InputError(f"{model_id} does not fit VideoLlama2: {why}.")

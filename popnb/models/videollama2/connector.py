@@ -116,7 +116,7 @@ class Connector(nn.Module):
         "Recompute the activations of blocks in the backward pass instead of storing them"
         self.s1.checkpointing = self.s2.checkpointing = on
 
-# %% ../../../nbs/models/videollama2/03_connector.ipynb #70fa3290
+# %% ../../../nbs/models/videollama2/03_connector.ipynb #86918896
 def _check_patches(x, c):
     side = round(x.shape[-2]**.5) if x.ndim == 4 else 0
     if x.ndim != 4 or side*side != x.shape[2] or x.shape[3] != c.mm_hidden_size:
@@ -126,6 +126,7 @@ def _check_patches(x, c):
         raise InputError(f"The connector joins {c.step} frames and {c.step}×{c.step} patches; got {frames} frame(s) of {side}×{side}: repeat a single frame.")
     return side
 
+# %% ../../../nbs/models/videollama2/03_connector.ipynb #70fa3290
 @patch
 def forward(self:Connector,
     x:torch.Tensor, # `(n, frames, patches, width)`, patches row by row

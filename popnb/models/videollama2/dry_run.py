@@ -60,7 +60,7 @@ def dry_run_on_meta():
     from torch._subclasses.fake_tensor import FakeTensorMode
     with FakeTensorMode(), AllocationMeter() as m: yield m
 
-# %% ../../../nbs/models/videollama2/08_dry_run.ipynb #4b0b28c7
+# %% ../../../nbs/models/videollama2/08_dry_run.ipynb #169854c4
 class _Linear4Bit(torch.autograd.Function):
     "Memory use of a product with a 4-bit matrix"
     @staticmethod
@@ -70,12 +70,14 @@ class _Linear4Bit(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g): return g @ torch.empty(ctx.shape, dtype=ctx.dtype).to(g.dtype),None,None,None,None
 
+# %% ../../../nbs/models/videollama2/08_dry_run.ipynb #13e8702c
 def _forward_4bit(layer, shape, dtype):
     def forward(x):
         y,b = x.to(torch.bfloat16),layer.bias
         return _Linear4Bit.apply(y, layer.weight, shape, dtype, None if b is None else b.to(torch.bfloat16)).to(x.dtype)
     return forward
 
+# %% ../../../nbs/models/videollama2/08_dry_run.ipynb #4b0b28c7
 def _fake_4bit(layer):
     shape,dtype = tuple(layer.weight.shape),layer.weight.dtype
     n = math.prod(shape)
@@ -102,7 +104,7 @@ def to_fake_tensors(
                 if t is not None and not (four and k == "weight"): own[k] = fake(t)
     return net
 
-# %% ../../../nbs/models/videollama2/08_dry_run.ipynb #f04f59b6
+# %% ../../../nbs/models/videollama2/08_dry_run.ipynb #e5756ab9
 class _FusedAttention(torch.autograd.Function):
     "Memory use of GPU attention kernels: they store inputs, outputs, and a number per query"
     @staticmethod
@@ -116,12 +118,14 @@ class _FusedAttention(torch.autograd.Function):
         grads = [torch.empty_like(o) for o in (q, k, v)]
         return *grads,torch.empty_like(mask) if ctx.needs_input_grad[3] else None
 
+# %% ../../../nbs/models/videollama2/08_dry_run.ipynb #cf729bb1
 def _attention(q, k, v, attn_mask=None, *args, **kwargs):
     given = [q, k, v, attn_mask]
     if torch.is_autocast_enabled("cpu"):
         given = [o.to(torch.bfloat16) if o is not None and o.is_floating_point() else o for o in given]
     return _FusedAttention.apply(*given)
 
+# %% ../../../nbs/models/videollama2/08_dry_run.ipynb #f04f59b6
 def _dropout(x, p=.5, training=True, inplace=False):
     return torch.native_dropout(x, p, True)[0] if training and p else x
 

@@ -40,9 +40,10 @@ def encoder_output_bytes(
     return dict(patches=frames*c.side**2*c.vision["hidden_size"]*each,
                 audio_tokens=tokens*c.beats.encoder_embed_dim*each)
 
-# %% ../../../nbs/models/videollama2/07_feature_cache.ipynb #418dcd2f
+# %% ../../../nbs/models/videollama2/07_feature_cache.ipynb #8ea1f124
 ENCODER_CACHE_VERSION = 1      # increase it if the same encoder would return other numbers
 
+# %% ../../../nbs/models/videollama2/07_feature_cache.ipynb #418dcd2f
 def encoder_hash(
     net:VideoLlama2, # With its weights
     part:str, # `vision` or `audio`
@@ -57,13 +58,18 @@ def encoder_hash(
         h.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return h.hexdigest()
 
-# %% ../../../nbs/models/videollama2/07_feature_cache.ipynb #44cf74a6
+# %% ../../../nbs/models/videollama2/07_feature_cache.ipynb #5ac7b1f1
 def _to_record(t):
     if t.dtype == torch.bfloat16: return dict(x=t.view(torch.int16).numpy(), dtype="bfloat16")
     return dict(x=t.numpy())
+
+# %% ../../../nbs/models/videollama2/07_feature_cache.ipynb #48f244ed
 def _from_record(r):
     return torch.from_numpy(r["x"]).view(torch.bfloat16 if r.get("dtype") == "bfloat16" else torch.float32)
+
 def _data_key(key): return f"{key}/kept"
+
+# %% ../../../nbs/models/videollama2/07_feature_cache.ipynb #44cf74a6
 def _amount(b):
     return next(f"{b/10**e:.3g} {u}" for e,u in ((9, "GB"), (6, "MB"), (3, "kB"), (0, "bytes")) if b >= 10**e or not e)
 
@@ -104,7 +110,7 @@ def subset(self:EncoderCache,
     keys = (None if o is None else [o[i] for i in at] for o in (self.frame_keys, self.audio_keys))
     return EncoderCache(self.store, *keys, self.width, self.computed, self.sizes, self.owner)
 
-# %% ../../../nbs/models/videollama2/07_feature_cache.ipynb #88fb7cb3
+# %% ../../../nbs/models/videollama2/07_feature_cache.ipynb #4cd85d14
 @contextmanager
 def _encoder_on_device(net, part, device):
     "An encoder in evaluation mode, on the device, in a network that drops no audio; gives the device"
@@ -120,11 +126,13 @@ def _encoder_on_device(net, part, device):
         net.training = own
         encoder.train(was).to(home)
 
+# %% ../../../nbs/models/videollama2/07_feature_cache.ipynb #e3d2cad2
 def _read(part, inputs, rows, fill):
     "Frames or audio of some rows as a batch"
     if part == "audio": return pad_audio([inputs.read_audio(i) for i in rows], fill)
     return torch.from_numpy(np.stack([inputs.read_frames(i) for i in rows])),None
 
+# %% ../../../nbs/models/videollama2/07_feature_cache.ipynb #88fb7cb3
 def _encode(net, part, x, length, device):
     "Encoder output of a batch: a tensor per clip, in the precision of the weights"
     if part == "vision": out = net.encode_frames(x.to(device))
@@ -153,7 +161,7 @@ def _compute(net, part, inputs, todo, store, fill, batch, device):
         ahead.close()
         store.put_many(fresh)
 
-# %% ../../../nbs/models/videollama2/07_feature_cache.ipynb #7754cb05
+# %% ../../../nbs/models/videollama2/07_feature_cache.ipynb #11d1adf5
 def _row_keys(net, part, inputs, fill):
     "Key of each row in the store; the names in it are those of existing caches"
     dtype = str(net.model.embed_tokens.weight.dtype).removeprefix("torch.")
@@ -165,11 +173,13 @@ def _row_keys(net, part, inputs, fill):
     return [None if not ok else silence if mute else content_key(k.encode(), **what)
             for k,ok,mute in zip(inputs.sound.keys, inputs.ok, inputs.silent)]
 
+# %% ../../../nbs/models/videollama2/07_feature_cache.ipynb #c3bca939
 def _check_space(store, part, n, size):
     if not hasattr(store, "folder"): return     # it writes nothing
     free = shutil.disk_usage(store.folder).free
     if n*size > free: raise InputError(f"What the {part} tower makes of {n} clips needs {_amount(n*size)} ({_amount(size)} a clip) in {store.folder}, where {_amount(free)} are free: give another store, or do without kept towers.")
 
+# %% ../../../nbs/models/videollama2/07_feature_cache.ipynb #7754cb05
 def _missing_rows(store, keys):
     "Key -> first row with it, of the outputs that the store does not have"
     first = {k: i for i,k in reversed(list(enumerate(keys))) if k}

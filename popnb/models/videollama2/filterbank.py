@@ -57,9 +57,10 @@ def mel_bank(
     bank[-1] = 0
     return bank
 
-# %% ../../../nbs/models/videollama2/01_filterbank.ipynb #2c6bcb43
+# %% ../../../nbs/models/videollama2/01_filterbank.ipynb #9797caf7
 ENERGY_FLOOR = torch.finfo(torch.float32).eps     # smallest mel energy before the logarithm
 
+# %% ../../../nbs/models/videollama2/01_filterbank.ipynb #2c6bcb43
 def _check_wave(wave):
     if not torch.is_tensor(wave) or not wave.is_floating_point():
         kind = wave.dtype if torch.is_tensor(wave) else type(wave).__name__

@@ -64,12 +64,13 @@ def read_audio(self:AudioVisualSet, i:int): # Row -> float32 `(samples,)`, empty
     "Read the audio of a row from the store"
     return np.zeros(0, np.float32) if self.silent[i] else self.sound.read(int(i))
 
-# %% ../../../nbs/models/videollama2/06_inputs.ipynb #c73f9406
+# %% ../../../nbs/models/videollama2/06_inputs.ipynb #f9451760
 CLIP_MARKER = "\ue002popnb clip\ue003"      # stands for the placeholder until the text is tokenised
 CHATML = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
           "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
 ANSWER_PREFIX = "Its engagement continuation rate is"   # constant assistant turn of `faithful`
 
+# %% ../../../nbs/models/videollama2/06_inputs.ipynb #c73f9406
 def _chat_turns(prompt, answer):
     out = []
     for t in conversation(prompt):
@@ -144,7 +145,7 @@ def pad_audio(
     return (torch.from_numpy(np.stack([np.pad(o, (0, wide-len(o))) for o in audio])),
             torch.tensor([len(o) for o in audio]))
 
-# %% ../../../nbs/models/videollama2/06_inputs.ipynb #b0c8f2b7
+# %% ../../../nbs/models/videollama2/06_inputs.ipynb #6511fb02
 @patch
 def _cached(self:AudioVisualDataset, name, rows):
     "Cached encoder outputs of these rows; `None` unless all are cached"
@@ -152,11 +153,13 @@ def _cached(self:AudioVisualDataset, name, rows):
     found = [getattr(self.feature_cache, name)(i) for i in rows]
     return None if any(o is None for o in found) else found
 
+# %% ../../../nbs/models/videollama2/06_inputs.ipynb #ed4483a6
 @patch
 def _frame_inputs(self:AudioVisualDataset, rows):
     if (cached := self._cached("patches", rows)) is not None: return dict(patches=torch.stack(cached))
     return dict(pixels=torch.from_numpy(np.stack([self.inputs.read_frames(i) for i in rows])))
 
+# %% ../../../nbs/models/videollama2/06_inputs.ipynb #b0c8f2b7
 @patch
 def _audio_inputs(self:AudioVisualDataset, rows):
     if (cached := self._cached("audio_tokens", rows)) is not None:
@@ -164,7 +167,7 @@ def _audio_inputs(self:AudioVisualDataset, rows):
     sound,length = pad_audio([self.inputs.read_audio(i) for i in rows], self.fill)
     return dict(sound=sound, sound_length=length)
 
-# %% ../../../nbs/models/videollama2/06_inputs.ipynb #c6cee19d
+# %% ../../../nbs/models/videollama2/06_inputs.ipynb #4983437b
 @patch
 def __getitems__(self:AudioVisualDataset, rows): # Row numbers -> dict of tensors
     rows = [int(i) for i in rows]
@@ -175,6 +178,7 @@ def __getitems__(self:AudioVisualDataset, rows): # Row numbers -> dict of tensor
     if self.inputs.sound is not None: out |= self._audio_inputs(rows)
     return out if self.target is None else out | dict(target=torch.from_numpy(self.target[rows]))
 
+# %% ../../../nbs/models/videollama2/06_inputs.ipynb #c6cee19d
 @patch
 def fingerprint(self:AudioVisualDataset) -> dict:
     "What identifies the dataset, for checkpoints of a training"

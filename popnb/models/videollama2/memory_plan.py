@@ -29,7 +29,7 @@ from ..vlm.architectures import Tokens, layer_macs
 from .network import MODALITIES, NETWORK_PARTS, VideoLlama2, VideoLlamaConfig, adapt_videollama2
 from .checkpoints import BASE_MODEL, FLOAT32_MODULES, folder_config, inspect_folder
 
-# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #158d3212
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #077d0aae
 @dataclass(frozen=True)
 class AudioVisualTokens(Tokens):
     "Tokens of a clip"
@@ -38,6 +38,7 @@ class AudioVisualTokens(Tokens):
     @property
     def total(self): return self.visual+self.sound+self.text
 
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #158d3212
 def clip_tokens(
     config:VideoLlamaConfig, # Sizes of the network
     frames:int=8, # Frames of a clip
@@ -80,7 +81,7 @@ class MemoryCase:
         elif self.faithful: unused += ["absence"]
         return [*self.frozen, *unused]
 
-# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #67e4a245
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #9fb38757
 def shallow_config(
     config:VideoLlamaConfig, # Sizes of the network
 ) -> VideoLlamaConfig: # With two layers of decoder and audio encoder, and one of the vision encoder
@@ -89,6 +90,7 @@ def shallow_config(
     return replace(config, num_hidden_layers=min(2, config.num_hidden_layers), beats=beats,
                    vision=config.vision | {"num_hidden_layers": 1}, select=1)
 
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #67e4a245
 def empty_network(
     case:MemoryCase, # What to train
 ) -> VideoLlama2: # On the meta device
@@ -101,7 +103,7 @@ def empty_network(
     if case.setup.recompute: net.gradient_checkpointing_enable()
     return net
 
-# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #3c2fcd82
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #3238caab
 def _mark_layers(net, m):
     "Start a window at each layer of decoder and audio encoder, forward and backward; note the bytes of gradients"
     trained,mark = [p for p in net.parameters() if p.requires_grad],m.mark
@@ -118,10 +120,11 @@ def _mark_layers(net, m):
                 if i == 0 and out.requires_grad: out.register_hook(lambda g: m.mark(f"back {name} 0"))
             layer.register_forward_hook(after)
 
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #3c2fcd82
 def _mark_backward(x, m, window):
     if x.requires_grad: x.register_hook(lambda g: m.mark(window))
 
-# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #34e5c6e1
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #32f2d0d0
 def _media(net, case, m, pixels, sound):
     "Visual and audio tokens of a batch, with marks"
     inner,kind,out = net.model,net.absence.weight.dtype,[]
@@ -141,12 +144,14 @@ def _media(net, case, m, pixels, sound):
         out.append(net.absence.weight.expand(case.batch, 1, -1)[:, :0])      # unused, and yet trained
     return out
 
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #97972991
 def _sequence(net, case, ids, media):
     "Embedded text around the tokens of a clip"
     w,k = net.model.embed_tokens(ids),case.clip.text//2
     rows = [torch.cat([w[i, :k], *(o[i].to(w.dtype) for o in media), w[i, k:]]) for i in range(case.batch)]
     return torch.nn.utils.rnn.pad_sequence(rows, True)
 
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #34e5c6e1
 def _forward(net, case, m):
     "As `VideoLlama2.forward`; the inputs of a batch, and the output of the head"
     b,t,mask = case.batch,case.clip,None
@@ -183,13 +188,15 @@ def _run(case, train):
             m.mark("end")
     return m,net
 
-# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #d4769b1e
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #e147698f
 WINDOW_ORDER = ("start", "vision", "sound 0", "sound 1", "sound 2", "text 0", "text 1", "text 2", "back text 1",
                 "back text 0", "back sound 1", "back sound 0", "back vision", "end")
 WINDOW_INDEX = {w: i for i,w in enumerate(WINDOW_ORDER)}
 
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #3e6d64b1
 def _numbers(p): return getattr(p, "numbers", p.numel())     # weights of a parameter, also of a 4-bit one
 
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #bf1d64d5
 def _left_out(layers, depth):
     "Layers that a shallow run leaves out: their number, bytes, trained weights and weights"
     shared = {id(p) for p in layers[0].parameters()} if len(layers) > 1 else set()
@@ -197,6 +204,7 @@ def _left_out(layers, depth):
     n,trained = depth-len(layers),[p.numel() for p in ps if p.requires_grad]
     return [n, *(n*o for o in (sum(p.numel()*p.element_size() for p in ps), sum(trained), sum(map(_numbers, ps))))]
 
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #d4769b1e
 def _extrapolate(case, m, text, sound, train):
     "Windows at full depth: name -> peak, gradients and activations in bytes"
     begins = lambda w: m.begins.get(w, (0, 0))[0]
@@ -229,10 +237,11 @@ def measure_pass(
         parameters=sum(map(_numbers, net.parameters()))+sum(o[3] for o in extra), frames=m.inputs,
         largest=max(trained), windows=_extrapolate(case, m, *extra[:2], train))
 
-# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #d8039749
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #cf6a778e
 BATCH_KNOTS = (1, 8, 64, 512)     # batch sizes that are run
 _runs = {}
 
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #4d6d82fd
 def _cached_pass(case, train):
     setup = replace(case.setup, padded=False)
     if not train: case,setup = replace(case, frozen=(), dropout=0., grads=False),replace(setup, recompute=False)
@@ -241,6 +250,7 @@ def _cached_pass(case, train):
     if key not in _runs: _runs[key] = measure_pass(case, train)
     return _runs[key]
 
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #d8039749
 def memory_profile(
     case:MemoryCase, # What to run
     train:bool=True, # A training step; `False`: a prediction
@@ -254,10 +264,11 @@ def memory_profile(
     windows = {w: tuple(map(line, o, two["windows"][w])) for w,o in one["windows"].items()}
     return one | dict(frames=line(one["frames"], two["frames"]), windows=windows)
 
-# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #0140d0f5
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #8dc35666
 def _stack(width, inner, layers, heads, groups, gate=None):
     return LayerStack(layers, width, inner, heads, groups, width//heads, ("", "", "", "", gate, "", ""))
 
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #a5372572
 def _vision_flops(config, clip):
     v = config.vision
     w,heads = v["hidden_size"],v["num_attention_heads"]
@@ -265,12 +276,14 @@ def _vision_flops(config, clip):
     macs = layer_macs(_stack(w, v["intermediate_size"], layers, heads, heads))
     return clip.patches*(layers*(2*macs+4*clip.group*w)+2*3*w*v["patch_size"]**2)
 
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #bfa65f08
 def _connector_flops(config, clip):
     w,d = config.vision["hidden_size"],config.hidden_size
     block = lambda i, o: i*o+9*o+o*o+(i*o if i != o else 0)
     first = block(w, d)+(config.depth-1)*block(d, d)
     return 2*(clip.patches*first+clip.visual*(8*d*d+config.depth*block(d, d)+2*d*d))
 
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #0140d0f5
 def _audio_flops(config, clip):
     b,e,heads = config.beats,config.beats.encoder_embed_dim,config.beats.encoder_attention_heads
     macs = layer_macs(_stack(e, b.encoder_ffn_embed_dim, b.encoder_layers, heads, heads))
@@ -308,7 +321,7 @@ def step_passes(
     return {"vision": 1, "connector": cost("connector", 3), "audio": cost("audio", adapted),
             "projector": projector, "text": text}
 
-# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #bad7f67d
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #17df02c7
 MEMORY_POINTS = {
     "forward, vision": ("vision",),
     "forward, sound": ("sound 0", "sound 1", "sound 2"),
@@ -319,6 +332,7 @@ MEMORY_POINTS = {
 }
 LARGEST_SHARD = 5e9          # bytes of the largest published file
 
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #bad7f67d
 def _peak_window(windows, names):
     "Peak of some windows: gradients, activations, and transient memory"
     order = [w for w in WINDOW_ORDER if w in windows]
@@ -352,7 +366,7 @@ def av_memory(
     out["predicting"] = {"weights": p["weights"], "frames": p["frames"], "transient": peak}
     return out,t,sum(host.values())
 
-# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #e2d18418
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #bba67172
 def _folder_sizes(folder):
     "From the weights, if they can be inspected; else from config.json, with encoders of the published size"
     if any(folder.glob("*.safetensors")):
@@ -361,6 +375,7 @@ def _folder_sizes(folder):
     with torch.device("meta"): state = VideoLlama2(replace(VideoLlamaConfig(), num_hidden_layers=1)).state_dict()
     return folder_config(folder, state)
 
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #e2d18418
 def av_config(
     source:str|Path|VideoLlamaConfig, # `videollama2`, also with a size (`7b`, `tiny`); a folder; a hub name
 ) -> tuple: # Name, configuration, whether there are files of weights, bytes of the largest
@@ -447,7 +462,7 @@ def plan_av(
         published=files, shard=shard)
     return plan.computed()
 
-# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #b598f451
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #b20e3f2d
 @patch
 def alternatives(self:AvPlan):
     "Changes that could make a plan fit: option -> list, the mildest first"
@@ -458,6 +473,7 @@ def alternatives(self:AvPlan):
         "frames": [{"frames": n} for n in (6, 4, 2) if n < self.tokens.frames]}
     return {k: o for k,o in out.items() if o}
 
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #8e7c96b4
 @patch
 def with_changes(self:AvPlan, changes):
     "A plan with several changes"
@@ -469,6 +485,7 @@ def with_changes(self:AvPlan, changes):
         p = replace(p, setup=replace(p.setup, **c.get("setup", {})), **more)
     return p.computed()
 
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #b598f451
 @patch
 def differences(self:AvPlan, q):
     "Compare the options of two plans"
@@ -476,7 +493,7 @@ def differences(self:AvPlan, q):
     values = ",".join(q.frozen),json.dumps(q.frozen, separators=(",", ":"))
     return own+[("frozen", values, q.frozen != self.frozen)]
 
-# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #0c03f593
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #c26b09cf
 @patch
 def description(self:AvPlan):
     "Sentences about the network and its inputs"
@@ -494,6 +511,7 @@ def description(self:AvPlan):
     if self.case.gpu: out.append(f"Loading takes {host}, before anything is on the GPU.")
     return out
 
+# %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #0c03f593
 @patch
 def check(self:AvPlan, flags=TRAIN_FLAGS):
     "Return the plan; raises `InputError`, with the flags that would help, if it does not fit"

@@ -111,9 +111,10 @@ class ScoreHead(nn.Module):
                 x = F.linear(x, f.weight.float(), f.bias.float())
         return x
 
-# %% ../../../nbs/models/videollama2/04_network.ipynb #f70f0627
+# %% ../../../nbs/models/videollama2/04_network.ipynb #04a89def
 AV_LOSSES = ("mse", "correlation")
 
+# %% ../../../nbs/models/videollama2/04_network.ipynb #f70f0627
 def correlation_loss(
     prediction:torch.Tensor, # `(n,)`
     target:torch.Tensor, # `(n,)`
@@ -128,7 +129,7 @@ def correlation_loss(
     p,t = z(prediction),z(target)
     return ((w*(p-t).square()).sum() + (w*((w*p*t).sum()*p-t).square()).sum())/8
 
-# %% ../../../nbs/models/videollama2/04_network.ipynb #35eb1944
+# %% ../../../nbs/models/videollama2/04_network.ipynb #3ccc87e4
 # part -> modules
 NETWORK_PARTS = {
     "decoder": ("model.embed_tokens", "model.layers", "model.norm"),
@@ -141,6 +142,7 @@ NETWORK_PARTS = {
 }
 MODALITIES = ("av", "v", "a", "")     # frames and audio, frames, audio, text alone
 
+# %% ../../../nbs/models/videollama2/04_network.ipynb #35eb1944
 def _decoder(c):
     from transformers import Qwen2Config, Qwen2Model
     names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
@@ -191,7 +193,7 @@ def part(self:VideoLlama2,
     "Modules of a part of the network"
     return [self.get_submodule(n) for n in NETWORK_PARTS[one_of("part", name, NETWORK_PARTS)]]
 
-# %% ../../../nbs/models/videollama2/04_network.ipynb #50b319e8
+# %% ../../../nbs/models/videollama2/04_network.ipynb #82c1df6f
 @patch
 def _autocast(self:VideoLlama2):
     "bfloat16 autocast for networks with bfloat16 weights"
@@ -199,6 +201,7 @@ def _autocast(self:VideoLlama2):
     half = w.dtype == torch.bfloat16 and w.device.type != "meta"
     return torch.autocast(w.device.type, torch.bfloat16) if half else nullcontext()
 
+# %% ../../../nbs/models/videollama2/04_network.ipynb #50b319e8
 @patch
 def encode_frames(self:VideoLlama2,
     pixels:torch.Tensor, # `(clips, frames, 3, side, side)` uint8
@@ -210,13 +213,14 @@ def encode_frames(self:VideoLlama2,
     with self._autocast():
         return self.model.vision_tower(normalise_siglip(pixels).flatten(0, 1)).unflatten(0, pixels.shape[:2])
 
-# %% ../../../nbs/models/videollama2/04_network.ipynb #c6ed6fb0
+# %% ../../../nbs/models/videollama2/04_network.ipynb #a994251e
 @patch
 def _silent_mel(self:VideoLlama2, n, device):
     "Log-mel energies of zeros"
     frames = n_frames(int(self.config.seconds*FBANK_RATE))
     return torch.full((n, frames, 128), math.log(ENERGY_FLOOR), device=device)
 
+# %% ../../../nbs/models/videollama2/04_network.ipynb #c6ed6fb0
 @patch
 def _lengths(self:VideoLlama2, length, n, most, device):
     "True lengths of a batch, 0 for clips without audio and for those whose audio training drops"
@@ -227,7 +231,7 @@ def _lengths(self:VideoLlama2, length, n, most, device):
     if not (self.training and self.mute): return length
     return length.masked_fill((torch.rand(n) < self.mute).to(device), 0)
 
-# %% ../../../nbs/models/videollama2/04_network.ipynb #02df7521
+# %% ../../../nbs/models/videollama2/04_network.ipynb #b5d9bc64
 @patch
 def _log_mel(self:VideoLlama2, sound, length):
     "Log-mel energies, true frames and true lengths of each row; raises `InputError` for anything but audio"
@@ -241,6 +245,7 @@ def _log_mel(self:VideoLlama2, sound, length):
     if not length.any(): return self._silent_mel(len(sound), sound.device),frames,length
     return (log_mel(sound) if sound.ndim == 2 else sound.float()),frames,length
 
+# %% ../../../nbs/models/videollama2/04_network.ipynb #02df7521
 @patch
 def _encode_published(self:VideoLlama2, mel, length):
     "Audio tokens as published: zeros for missing audio, padding included"
@@ -306,7 +311,7 @@ def build_sequence(self:VideoLlama2,
         masks.append(mask if self.faithful else mask[mask])
     return pad_sequence(rows, True),pad_sequence(masks, True)
 
-# %% ../../../nbs/models/videollama2/04_network.ipynb #0ac4c8d8
+# %% ../../../nbs/models/videollama2/04_network.ipynb #3962be10
 def _check_media(modalities, frames, audio):
     "Raise `InputError` for inputs that do not fit the modalities"
     for k,given,names in (("v", frames, "pixels"), ("a", audio, "sound")):
@@ -315,6 +320,7 @@ def _check_media(modalities, frames, audio):
     if "v" in modalities and not frames:
         raise InputError(f"The modalities are {modalities}, but there are no pixels: hand them in, or say modalities='a'.")
 
+# %% ../../../nbs/models/videollama2/04_network.ipynb #3f917832
 @patch
 def _audio_tokens(self:VideoLlama2, n, device, sound, sound_length, audio_tokens):
     "Tokens of the audio encoder and their true number, computed or cached"
@@ -323,6 +329,7 @@ def _audio_tokens(self:VideoLlama2, n, device, sound, sound_length, audio_tokens
     if sound is not None: return self.encode_audio(sound, sound_length)
     return self.encode_audio(self._silent_mel(n, device), torch.zeros(n, dtype=torch.long, device=device))
 
+# %% ../../../nbs/models/videollama2/04_network.ipynb #0ac4c8d8
 @patch
 def _media_tokens(self:VideoLlama2, modalities, n, device, pixels, sound, sound_length, patches, audio_tokens):
     "Visual and audio tokens in the decoder's width, as pairs for `build_sequence`"

@@ -30,7 +30,7 @@ from ..vlm.system import target_range
 from ..vlm.checkpoints import TINY_BUDGET
 from ..network_predictor import NetworkPredictor
 
-# %% ../../../nbs/models/videollama2/10_system.ipynb #c89ec622
+# %% ../../../nbs/models/videollama2/10_system.ipynb #d30ac0b7
 PAPER_TRAINING = dict(epochs=1, batch_size=6, accumulate=4, lr=5e-5, schedule="cosine", warmup=.03, grad_clip=1.,
     checkpoint_activations=True, find_unused=True, groups=part_rates())
 TINY_AV_TRAINING = dict(epochs=12, batch_size=8, lr=1e-3, weight_decay=.01, schedule="cosine", warmup=.1,
@@ -38,6 +38,7 @@ TINY_AV_TRAINING = dict(epochs=12, batch_size=8, lr=1e-3, weight_decay=.01, sche
 MODALITY_VERBS = {"av": "looks and listens", "a": "listens", "v": "looks"}     # in error messages
 MODALITY_NAMES = {"av": "pictures and sound together", "a": "sound alone", "v": "pictures alone"}
 
+# %% ../../../nbs/models/videollama2/10_system.ipynb #58a4972c
 def _check_options(modalities, method, frames, policy, loss, mute, max_bad, faithful):
     one_of("modalities", modalities, MODALITY_VERBS), one_of("loss", loss, AV_LOSSES)
     in_range("max_bad", max_bad, 0, 1)
@@ -50,12 +51,14 @@ def _check_options(modalities, method, frames, policy, loss, mute, max_bad, fait
     if faithful and policy:
         raise InputError(f"faithful has its own frames, for training and for prediction: leave policy={policy} out.")
 
+# %% ../../../nbs/models/videollama2/10_system.ipynb #c89ec622
 def _names(o): return tuple([o] if isinstance(o, str) else o)
 
 # %% ../../../nbs/models/videollama2/10_system.ipynb #86da33ea
 @system("videollama2")
 class VideoLlama2Predictor(NetworkPredictor):
     "VideoLLaMA2.1-AV with a regression head (System B)"
+    inputs = ("video", "sound", "title", "description")
     modality_choices,tasks = ("av", "a", "v"),("regression",)
     explainers = ("words", "frames", "fields", "description_words", "sound")
     protocol = "snapugc"
@@ -94,6 +97,13 @@ class VideoLlama2Predictor(NetworkPredictor):
         self.active = modalities         # modalities that predictions use
         self.silent_clips = 0            # training clips without audio
         self._for_training = False       # whether inputs are loaded with the frame rule of training
+        self._set_inputs()
+
+    def _set_inputs(self):
+        "Set the names of the active inputs"
+        media = [name for k,name in (("v", "video"), ("a", "sound")) if k in self.active]
+        prompt = getattr(self, "prompt", None)
+        self.inputs = (*media, *(prompt.fields if prompt else ("title", "description")))
 
 # %% ../../../nbs/models/videollama2/10_system.ipynb #afc11de4
 @patch(as_prop=True)
@@ -108,19 +118,14 @@ def mute(self:VideoLlama2Predictor):
     o = self.options
     return .1*(o["modalities"] == "av" and not o["faithful"] and o["learn"]) if o["mute"] is None else o["mute"]
 
-@patch(as_prop=True)
-def inputs(self:VideoLlama2Predictor):
-    "Names of the active inputs"
-    media = [name for k,name in (("v", "video"), ("a", "sound")) if k in self.active]
-    return (*media, *(self.prompt.fields if hasattr(self, "prompt") else ("title", "description")))
-
-# %% ../../../nbs/models/videollama2/10_system.ipynb #1f1714d0
+# %% ../../../nbs/models/videollama2/10_system.ipynb #e46b510f
 @patch(as_prop=True)
 def knows_absence(self:VideoLlama2Predictor):
     "Whether a fitted network was trained with clips without audio"
     trained = bool(self.stats.get("mute") or self.stats.get("silent"))
     return "a" in self.modalities and not self.options["faithful"] and trained
 
+# %% ../../../nbs/models/videollama2/10_system.ipynb #1f1714d0
 @patch
 def use_modalities(self:VideoLlama2Predictor,
     active:str|None=None, # `av`, `a` or `v`; `None`: those of the training
@@ -133,9 +138,10 @@ def use_modalities(self:VideoLlama2Predictor,
         also = " (or one that learns what no sound means, with --option mute=.1)" if own+active == "avv" else ""
         raise InputError(f"This run {MODALITY_VERBS[own]} (modalities {own}) and has never learned from {MODALITY_NAMES[active]}: train one with --option modalities={active}{also}.")
     self.active = active
+    self._set_inputs()
     return self
 
-# %% ../../../nbs/models/videollama2/10_system.ipynb #06f7f0cb
+# %% ../../../nbs/models/videollama2/10_system.ipynb #4abe342b
 @patch
 def _resolve_media(self:VideoLlama2Predictor, config):
     o,faithful = self.options,self.options["faithful"]
@@ -148,6 +154,7 @@ def _resolve_media(self:VideoLlama2Predictor, config):
     self.fill = round(config.seconds*AUDIO_RATE) if faithful else 0      # padded length in samples
     if self.fill and self.sound_rule.samples > self.fill: raise InputError(f"faithful fills sound up to {config.seconds:g} s, and seconds={seconds:g} are more.")
 
+# %% ../../../nbs/models/videollama2/10_system.ipynb #06f7f0cb
 @patch
 def resolve_options(self:VideoLlama2Predictor, config):
     "Fill in the options that depend on the checkpoint: frame sampling, audio, prompt, token budget"
@@ -157,6 +164,7 @@ def resolve_options(self:VideoLlama2Predictor, config):
     if (names := o["fields"]) is not None:
         prompt |= dict(fields=list(names), labels=[f"{k.capitalize()}:" for k in names])
     self.prompt,self.answer = Prompt.from_dict(prompt),ANSWER_PREFIX if faithful else None
+    self._set_inputs()
     budget = Budget(title=1024, description=1024, total=2048) if faithful else Budget()
     self.budget = Budget.from_dict((TINY_BUDGET if self.tiny else budget).to_dict() | (o["budget"] or {}))
 
@@ -180,7 +188,7 @@ def check_memory(self:VideoLlama2Predictor, method):
     self.notes.append(f"Estimated before loading: {advice(p)}")
     print(self.notes[-1], file=sys.stderr)
 
-# %% ../../../nbs/models/videollama2/10_system.ipynb #40126ada
+# %% ../../../nbs/models/videollama2/10_system.ipynb #7f0bde53
 @patch
 def _unused_parts(self:VideoLlama2Predictor):
     "Parts of the network that the modalities do not use"
@@ -188,6 +196,7 @@ def _unused_parts(self:VideoLlama2Predictor):
     if "a" not in self.modalities: out += ["audio", "projector"]
     return out + (["absence"] if "a" not in self.modalities or self.options["faithful"] else [])
 
+# %% ../../../nbs/models/videollama2/10_system.ipynb #40126ada
 @patch
 def build_network(self:VideoLlama2Predictor):
     "Build the network with its fine-tuning method"
@@ -203,7 +212,7 @@ def build_network(self:VideoLlama2Predictor):
     frozen = dict.fromkeys([*o["frozen"], *self._unused_parts()])
     return adapt_videollama2(net, method, frozen, o["r"], o["alpha"], o["dropout"], self.seed)
 
-# %% ../../../nbs/models/videollama2/10_system.ipynb #22beb723
+# %% ../../../nbs/models/videollama2/10_system.ipynb #ef6f8bd3
 @patch
 def load_inputs(self:VideoLlama2Predictor, table, max_bad=1.):
     "Load frames, audio and texts of a table; without the column `video_path` no row has a video"
@@ -216,6 +225,7 @@ def load_inputs(self:VideoLlama2Predictor, table, max_bad=1.):
         sound = sound_set(table, self.sound_rule, self.store, self.workers, max_bad=max_bad if frames is None else 1.)
     return AudioVisualSet(frames, sound, table.reindex(columns=list(self.prompt.fields)).to_dict("records"))
 
+# %% ../../../nbs/models/videollama2/10_system.ipynb #22beb723
 @patch
 def _usable(self:VideoLlama2Predictor, table, y, part):
     "As for other networks; training rows use the frame rule of training"
@@ -227,7 +237,7 @@ def _usable(self:VideoLlama2Predictor, table, y, part):
     if n: self.notes.append(f"Without sound: {n} of {len(inputs)} {part} videos.")
     return inputs,y
 
-# %% ../../../nbs/models/videollama2/10_system.ipynb #c3cb489a
+# %% ../../../nbs/models/videollama2/10_system.ipynb #ddb14aa8
 @patch
 def _feature_cache(self:VideoLlama2Predictor, inputs, train=False):
     "Cached outputs of the frozen encoders; announces their size before computing"
@@ -237,6 +247,7 @@ def _feature_cache(self:VideoLlama2Predictor, inputs, train=False):
     device = self.engine and self.engine.config.device
     return cache_encoder_outputs(self.net, inputs, self.store, self.fill, learning=True, device=device, say=say)
 
+# %% ../../../nbs/models/videollama2/10_system.ipynb #c3cb489a
 @patch
 def make_dataset(self:VideoLlama2Predictor, inputs, target=None, train=False):
     "Make a dataset of loaded inputs"
@@ -254,13 +265,14 @@ def describe_inputs(self:VideoLlama2Predictor):
     parts = [o for k,o in (("v", frames), ("a", audio)) if k in self.modalities]
     return ", ".join([*parts, f"texts: {' and '.join(self.prompt.fields) or 'none'}"])
 
-# %% ../../../nbs/models/videollama2/10_system.ipynb #c739d4b8
+# %% ../../../nbs/models/videollama2/10_system.ipynb #8a325f0a
 @patch
 def _fresh_head(self:VideoLlama2Predictor):
     "Whether the head started from random weights"
     new = getattr(getattr(self.net, "found", None), "new", ["lm_head_reg."])
     return any(k.startswith("lm_head_reg.") for k in new)
 
+# %% ../../../nbs/models/videollama2/10_system.ipynb #dd9300ef
 @patch
 def _learn_scale(self:VideoLlama2Predictor, y):
     "Scale of the head's output"
@@ -271,6 +283,7 @@ def _learn_scale(self:VideoLlama2Predictor, y):
     if self._fresh_head() and not self.options["faithful"]: self.net.scale = self.stats["mean"],self.stats["sd"]
     self.net.recipe["scale"] = list(self.net.scale)
 
+# %% ../../../nbs/models/videollama2/10_system.ipynb #c739d4b8
 @patch
 def to_training_target(self:VideoLlama2Predictor, y):
     "Return the labels: the network has their scale"
@@ -289,7 +302,7 @@ def forward_rows(self:VideoLlama2Predictor, inputs, batch=4):
     try: return NetworkPredictor.forward_rows(self, inputs, 1 if faithful else batch)
     finally: self.net.modalities = own
 
-# %% ../../../nbs/models/videollama2/10_system.ipynb #4cb3854e
+# %% ../../../nbs/models/videollama2/10_system.ipynb #6337f57e
 @patch
 def _use_published_head(self:VideoLlama2Predictor, y):
     "Load the published scores without training; raises `InputError` for weights without a head"
@@ -298,9 +311,11 @@ def _use_published_head(self:VideoLlama2Predictor, y):
     self._learn_scale(y)
     self.notes.append(f"Network: {sizes(self.net)['parameters']:,} parameters, none of which has learned here, from {self.options['model_id']}; {self.describe_inputs()}.")
 
+# %% ../../../nbs/models/videollama2/10_system.ipynb #4cb3854e
 @patch
 def _fit(self:VideoLlama2Predictor, train, valid, y, yv):
     self.active = self.modalities
+    self._set_inputs()
     if not self.options["learn"]: return self._use_published_head(y)
     NetworkPredictor._fit(self, train, valid, y, yv)
     if self.options["loss"] != "correlation": return
@@ -310,7 +325,7 @@ def _fit(self:VideoLlama2Predictor, train, valid, y, yv):
     if slope > 0: self.stats |= dict(slope=slope, intercept=float(t.mean()-slope*x.mean()))
     else: self.notes.append(f"The {len(x)} validation rows do not say in which unit the correlation loss left the scores.")
 
-# %% ../../../nbs/models/videollama2/10_system.ipynb #e1e87744
+# %% ../../../nbs/models/videollama2/10_system.ipynb #38e340f6
 @patch
 def _predict(self:VideoLlama2Predictor, table):
     inputs = self.load_inputs(table)
@@ -323,6 +338,7 @@ def _predict(self:VideoLlama2Predictor, table):
     missing = [",".join(k for k in absent if absent[k][i]) for i in range(len(table))]
     return pd.DataFrame({"video_id": table["video_id"].to_numpy(), "prediction": p, "missing": missing})
 
+# %% ../../../nbs/models/videollama2/10_system.ipynb #e1e87744
 @patch
 def save_network(self:VideoLlama2Predictor, folder):
     "Write the network and its tokenizer"
@@ -338,6 +354,7 @@ def load_network(self:VideoLlama2Predictor, folder, about):
     self.rule,self.training_rule = (FrameRule.from_dict(about[k]) for k in ("rule", "training_rule"))
     self.sound_rule = SoundRule.from_dict(about["hearing"])
     self.prompt,self.budget = Prompt.from_dict(about["prompt"]),Budget.from_dict(about["budget"])
+    self._set_inputs()
     self.fill,self.answer = about["fill"],about["answer"]
     self.tokenizer = load_tokenizer(None if self.tiny else Path(folder)/"words")
     return load_videollama2(folder)

@@ -41,7 +41,7 @@ def nf4_bytes(
     blocks = -(-n//64)
     return -(-n//2)+blocks+4*-(-blocks//256)+4*(16+256)+4
 
-# %% ../../../nbs/models/vlm/08_activation_memory.ipynb #8278f197
+# %% ../../../nbs/models/vlm/08_activation_memory.ipynb #abc97bd8
 def _parameter_bytes(part, kind, n, setup):
     "Bytes of a parameter with `n` weights"
     quantised = setup.method == "qlora" and part in ("vision", "text")
@@ -49,6 +49,7 @@ def _parameter_bytes(part, kind, n, setup):
     frozen = setup.lean and part != "head" and not (kind == "norm" and setup.method == "qlora")
     return 2*n if frozen or quantised and kind == "bias" else 4*n
 
+# %% ../../../nbs/models/vlm/08_activation_memory.ipynb #8278f197
 def weight_bytes(
     weights:list, # From `count_weights`
     setup:TrainingSetup, # Fine-tuning method and precision
@@ -103,12 +104,13 @@ def residual_bytes(
     half = (t.half or setup.lean) and (setup.method != "qlora" or t.norm == "layer" or first)
     return setup.size if half else 4
 
-# %% ../../../nbs/models/vlm/08_activation_memory.ipynb #36492318
+# %% ../../../nbs/models/vlm/08_activation_memory.ipynb #367ec2ff
 def _mlp_bytes(t, setup):
     "Bytes of a number in the hidden layer of the MLP"
     half = setup.method != "qlora" or (t.half or setup.lean) and t.norm == "layer"
     return setup.size if half else 4
 
+# %% ../../../nbs/models/vlm/08_activation_memory.ipynb #c3462ac9
 def _save_attention(saved, tokens, b):
     "Add queries, keys, values and output of attention; `b`: bytes of a number in the MLP's hidden layer"
     t,s,size = saved.stack,saved.setup,saved.setup.size
@@ -124,6 +126,7 @@ def _save_attention(saved, tokens, b):
     if t.windowed and s.method == "full": saved.add("attention, joined", size*a)
     if s.padded and t.causal: saved.add("mask", size*tokens)
 
+# %% ../../../nbs/models/vlm/08_activation_memory.ipynb #36492318
 def _save_mlp(saved, entry, b):
     "Add the MLP; `entry`: bytes of a number of its input, `b`: of its hidden layer"
     t,s = saved.stack,saved.setup
@@ -174,13 +177,14 @@ def connector_saved(
     if grad and setup.half and setup.method != "qlora" and not setup.lean: saved.once += 2*n*(wide*wide+wide*d)
     return saved.rows,saved.once
 
-# %% ../../../nbs/models/vlm/08_activation_memory.ipynb #b04138ea
+# %% ../../../nbs/models/vlm/08_activation_memory.ipynb #7228d8dd
 def _pixel_bytes(layout, tokens, setup):
     "Pixels saved by the convolution of the vision tower: bytes per video, and bytes saved once"
     if setup.method != "full": return 0,0
     weights = layout.vision.width*3*layout.patch**2*layout.depth
     return setup.size*tokens.pixels,2*weights*setup.half
 
+# %% ../../../nbs/models/vlm/08_activation_memory.ipynb #abf21a35
 def _stack_saved(out, t, setup, grad, n, tokens):
     "Add all layers of a stack for `n` tokens to `out`; return whether the output needs a gradient"
     def add(name, b): out[name] = out.get(name, 0)+b
@@ -191,6 +195,7 @@ def _stack_saved(out, t, setup, grad, n, tokens):
         add("copies", once)
     return grad
 
+# %% ../../../nbs/models/vlm/08_activation_memory.ipynb #b04138ea
 def _angle_bytes(layout, part, setup, n, total):
     "Saved rotary angles of a stack; `total`: tokens of one sequence"
     t,text = getattr(layout, part),part == "text"

@@ -17,7 +17,7 @@ from ...core import InputError, in_range, one_of
 from ...features.pretrained import local, published
 from .families import VLM_FAMILIES, LayerStack, VlmLayout, family_of, shape_config
 
-# %% ../../../nbs/models/vlm/07_architectures.ipynb #2dd890f1
+# %% ../../../nbs/models/vlm/07_architectures.ipynb #a5165820
 def _known(config, where):
     "The configuration; raises `InputError` if its family has no `layout`"
     kind = getattr(config, "model_type", type(config).__name__)
@@ -25,11 +25,13 @@ def _known(config, where):
     if kind not in kinds: raise InputError(f"{where} is a {kind}, not one of {', '.join(dict.fromkeys(kinds))}: this is no vision-language model that a plan can be made for.")
     return config
 
+# %% ../../../nbs/models/vlm/07_architectures.ipynb #4c25744b
 def _from_folder(folder):
     from transformers import AutoConfig
     if not (folder/"config.json").exists(): raise InputError(f"The folder {folder} holds no config.json.")
     with local("a configuration", folder): return _known(AutoConfig.from_pretrained(folder), folder)
 
+# %% ../../../nbs/models/vlm/07_architectures.ipynb #2dd890f1
 def _from_hub(name):
     from transformers import AutoConfig
     if name.count("/") != 1 or name.startswith((".", "/")):
@@ -113,7 +115,7 @@ def count_tokens(
     return Tokens(frames, (h, w), groups*group, group, groups*(h//c)*(w//c), around, text,
         groups*depth*3*(h*w if depth == 1 else group*p**2))
 
-# %% ../../../nbs/models/vlm/07_architectures.ipynb #e8a81705
+# %% ../../../nbs/models/vlm/07_architectures.ipynb #b50237c3
 def _part_of(at):
     "Part of the network that a module belongs to, from its name"
     name = at.rpartition(".")[2]
@@ -121,6 +123,7 @@ def _part_of(at):
     if name in ("lm_head", "embed_tokens"): return {"lm_head": "output", "embed_tokens": "embedding"}[name]
     return "vision" if any(k in at for k in ("vision", "visual", "connector")) else "text"
 
+# %% ../../../nbs/models/vlm/07_architectures.ipynb #e8a81705
 def _kind_of(module, name):
     "`linear`, `norm`, `bias` or `other`"
     if isinstance(module, nn.Linear): return "linear" if name == "weight" else "bias"
@@ -147,12 +150,13 @@ def layer_macs(
     q,k = t.heads*t.head,t.kv*t.head
     return t.width*(2*q+2*k)+(3 if t.names[4] else 2)*t.width*t.inner
 
-# %% ../../../nbs/models/vlm/07_architectures.ipynb #7dfbf6ee
+# %% ../../../nbs/models/vlm/07_architectures.ipynb #efb9cb16
 def _connector_macs(layout):
     "Weights of the connectors"
     d,joined = layout.text.width,layout.vision.width*layout.merge**2
     return layout.connectors*joined*(joined+d) if layout.mlp else joined*d
 
+# %% ../../../nbs/models/vlm/07_architectures.ipynb #7dfbf6ee
 def _vision_flops(layout, tokens):
     v = layout.vision
     window = min(64, tokens.group)

@@ -34,9 +34,10 @@ def model_source(
     else: name = None if preset == "tiny" else sizes.get(preset) or next(iter(sizes.values()))
     return dict(family=family, preset=preset, model_id=name)
 
-# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #4f957452
+# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #602d57b0
 LEVELS = ("bad", "poor", "fair", "good", "excellent")
 
+# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #4f957452
 def _tokenizer_texts():
     "Texts that the tiny tokenizer is trained on"
     families = [VLM_FAMILIES[k] for k in BUILT_IN_FAMILIES]
@@ -51,7 +52,7 @@ def _tokenizer_texts():
            " from a 0:00:00 [H:MM:SS] video.\n")
     for s in range(120): yield f"\nFrame from {s//60:02d}:{s%60:02d}:"
 
-# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #8938e45f
+# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #798df58d
 @cache
 def _tiny_bpe():
     "Trained tokenizer without control tokens, as JSON"
@@ -65,6 +66,7 @@ def _tiny_bpe():
         show_progress=False, initial_alphabet=sorted(to_bytes.alphabet())))
     return t.to_str()
 
+# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #8938e45f
 def _tiny_tokenizer(family):
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
@@ -83,7 +85,7 @@ def _tiny_family(family):
 TINY_FRAME_SIDE = 64 # Side of a frame of the tiny SmolVLM2, pixels
 TINY_BUDGET = Budget(frames=8, pixels=6144, least=784, title=24, description=24, total=512)
 
-# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #bcff3915
+# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #1b5f635a
 def with_sentinel(
     processor, # Processor of transformers
 ): # `processor`
@@ -92,6 +94,7 @@ def with_sentinel(
     processor.tokenizer.add_tokens([AddedToken(SENTINEL, special=True, normalized=False)])
     return processor
 
+# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #bcff3915
 def _template(entry):
     "Chat template of a tiny processor"
     begin,end,image,video,reply = (o.replace("\n", "{{ '\\n' }}") for o in entry.turns)
@@ -145,12 +148,13 @@ def tiny_config(
     ids,vision = tok.convert_tokens_to_ids(list(entry.slots)),(s["vision"], s["depth"], 4, 2*s["vision"])
     return entry.config(text, vision, ids, head=s["hidden"]//s["heads"]//2*2, side=side, **entry.tiny)
 
-# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #ef543d19
+# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #f8ea28e2
 def _model_class(config):
     "Class of transformers with a language model head"
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     return MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
 
+# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #ef543d19
 def tiny_vlm(
     family:str, # Name in `VLM_FAMILIES`
     seed:int=0, # Seed of the weights
@@ -164,10 +168,11 @@ def tiny_vlm(
     with torch.no_grad(): words *= .02*words.shape[1]**.5
     return model.requires_grad_(True)
 
-# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #45e63e93
+# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #47297e6a
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 _FILES = "config.json, model.safetensors, tokenizer.json and preprocessor_config.json"
 
+# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #9493e6ae
 def _folder(source):
     "Folder of a checkpoint, `None` for a name on the hub"
     name = source["model_id"]
@@ -176,6 +181,7 @@ def _folder(source):
         known = next(iter(VLM_FAMILIES[source["family"]].checkpoints.values()))
         raise InputError(f"There is no folder {name}, and a name of the hub reads organisation/model, such as {known}.")
 
+# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #45e63e93
 def _loaded(source, what, load):
     "`load(name)`; a failure is raised as one sentence"
     folder,name = _folder(source),source["model_id"]
@@ -196,6 +202,10 @@ def load_config(
         raise InputError(f"{source['model_id']} is a {config.model_type} model, which does not read pictures and text: give a vision-language model, such as {some}.")
     return config
 
+# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #076201a7
+def _pixel_processor(processor):
+    return processor.video_processor if media_of(processor) == "video" else processor.image_processor
+
 # %% ../../../nbs/models/vlm/03_checkpoints.ipynb #f8377f6a
 def media_of(
     processor, # From `load_processor`
@@ -203,9 +213,6 @@ def media_of(
     "Determine how frames are passed to a processor"
     video = getattr(processor, "video_processor", None) is not None and getattr(processor, "video_token", None)
     return "video" if video else "images"
-
-def _pixel_processor(processor):
-    return processor.video_processor if media_of(processor) == "video" else processor.image_processor
 
 # %% ../../../nbs/models/vlm/03_checkpoints.ipynb #1c769723
 def _fixed_size(p):
@@ -231,13 +238,14 @@ def pixel_limits(
         if side[0]*side[1] > budget.pixels: raise InputError(f"{type(p).__name__} shows every frame as {side[0]} x {side[1]} pixels, and the budget allows {budget.pixels}: raise pixels to {side[0]*side[1]} or take a smaller model.")
     return {}
 
-# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #08f8afb9
+# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #b999eb0c
 def _load_processor(name):
     from transformers import AutoProcessor, ProcessorMixin
     p = AutoProcessor.from_pretrained(name)
     if not isinstance(p, ProcessorMixin): raise InputError(f"{name} holds a {type(p).__name__} but no processor for pictures: give a checkpoint with one of {', '.join(PROCESSOR_FILES)}.")
     return p
 
+# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #08f8afb9
 def load_processor(
     source:dict, # From `model_source`
     budget:Budget|None=None, # Limits for the pixels of a frame; `None`: those of the checkpoint

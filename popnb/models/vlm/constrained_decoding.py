@@ -14,13 +14,15 @@ from fastcore.basics import patch
 
 from ...core import InputError, in_range
 
-# %% ../../../nbs/models/vlm/04_constrained_decoding.ipynb #aec1cbc5
+# %% ../../../nbs/models/vlm/04_constrained_decoding.ipynb #700d8de4
 _LIKELY = re.compile(r"[Ġ▁#]*[0-9.\-]*|<0x(3[0-9]|2[0DE])>")
 _DIGITS = set("0123456789")
 
+# %% ../../../nbs/models/vlm/04_constrained_decoding.ipynb #ca15548f
 def _decode(tokenizer, rows):
     return tokenizer.batch_decode(rows, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
+# %% ../../../nbs/models/vlm/04_constrained_decoding.ipynb #aec1cbc5
 def _token_of_one(tokenizer, vocab):
     "Id of a token that decodes to the digit 1, or of its byte; `None`: there is none"
     if any("1" in w for w in vocab.values()): return next((i for i in vocab if _decode(tokenizer, [[i]])[0].strip() == "1"), None)
@@ -119,7 +121,7 @@ def answer(self:NumberConstraint,
     low,high = math.ceil(self.low*step-1e-9),math.floor(self.high*step+1e-9)
     return f"{min(max(round(value*step), low), high)/step:.{self.decimals}f}"
 
-# %% ../../../nbs/models/vlm/04_constrained_decoding.ipynb #d650fcc1
+# %% ../../../nbs/models/vlm/04_constrained_decoding.ipynb #b983a256
 @patch
 def _free(self:NumberConstraint, text, best, fits):
     "Whether the model's own choice is allowed, and whether it ends a complete number"
@@ -128,6 +130,7 @@ def _free(self:NumberConstraint, text, best, fits):
     ends = not own and self.complete(text) and (not word[:1].isdigit() or decimals >= self.decimals)
     return own,ends
 
+# %% ../../../nbs/models/vlm/04_constrained_decoding.ipynb #d650fcc1
 @patch
 def _choose_row(self:NumberConstraint, text, best, scores, used):
     "Token id, text, whether the row is done, whether the model's own choice was taken"

@@ -83,7 +83,7 @@ class VlmFamily:
 # %% ../../../nbs/models/vlm/02_families.ipynb #4a9e7bbb
 VLM_FAMILIES = Registry("family", group="popnb.vlm_families")
 
-# %% ../../../nbs/models/vlm/02_families.ipynb #0d4d989b
+# %% ../../../nbs/models/vlm/02_families.ipynb #800dd621
 def _smolvlm2_config(text, vision, ids, head=None, scale=4, side=512, patch=16, tied=False):
     "Configuration of SmolVLM2; `scale`: patches along each side of a visual token"
     import transformers as t
@@ -92,6 +92,7 @@ def _smolvlm2_config(text, vision, ids, head=None, scale=4, side=512, patch=16, 
         vision_config=dict(zip(names, vision), image_size=side, patch_size=patch),
         pad_token_id=text["pad_token_id"], tie_word_embeddings=tied)
 
+# %% ../../../nbs/models/vlm/02_families.ipynb #0d4d989b
 def _smolvlm2_processor(tokenizer, template, side, pixels, least):
     import transformers as t
     size = dict(size=dict(longest_edge=side), max_image_size=dict(longest_edge=side))
@@ -99,13 +100,14 @@ def _smolvlm2_processor(tokenizer, template, side, pixels, least):
     video = t.SmolVLMVideoProcessor(**size, num_frames=8, fps=1)
     return t.SmolVLMProcessor(image, tokenizer, video, image_seq_len=(side//16//2)**2, chat_template=template)
 
-# %% ../../../nbs/models/vlm/02_families.ipynb #db7bd6b2
+# %% ../../../nbs/models/vlm/02_families.ipynb #197d432e
 def _text_stack(config, **more):
     t = config.text_config
     head = getattr(t, "head_dim", None) or t.hidden_size//t.num_attention_heads
     return LayerStack(t.num_hidden_layers, t.hidden_size, t.intermediate_size,
         t.num_attention_heads, t.num_key_value_heads, head, LLM_LORA_TARGETS, **more)
 
+# %% ../../../nbs/models/vlm/02_families.ipynb #db7bd6b2
 def _smolvlm2_layout(config):
     v = config.vision_config
     n,names = v.num_attention_heads,("q_proj", "k_proj", "v_proj", "out_proj", None, "fc1", "fc2")
@@ -114,9 +116,10 @@ def _smolvlm2_layout(config):
     return VlmLayout(vision, _text_stack(config), v.patch_size, config.scale_factor, side=v.image_size,
         marks=13, mlp=False, batch_positions=False, cast_pixels=True)
 
-# %% ../../../nbs/models/vlm/02_families.ipynb #0c0ac7c9
+# %% ../../../nbs/models/vlm/02_families.ipynb #9e01b354
 _SIGLIP = (768, 12, 12, 3072)
 
+# %% ../../../nbs/models/vlm/02_families.ipynb #0c0ac7c9
 VLM_FAMILIES.register("smolvlm2", VlmFamily(
     model_type="smolvlm",
     checkpoints={
@@ -143,20 +146,21 @@ VLM_FAMILIES.register("smolvlm2", VlmFamily(
         "2.2b": dict(text=(2048, 24, 32, 32, 8192, 49_280), vision=(1152, 27, 16, 4304), side=384, patch=14, scale=3)},
     layout=_smolvlm2_layout))
 
-# %% ../../../nbs/models/vlm/02_families.ipynb #ea486d12
+# %% ../../../nbs/models/vlm/02_families.ipynb #b780d8e4
 def _qwen_text(text, head):
     "Text options with rotary embeddings over time, height and width; `head`: width of a head"
     third = 3*(head//2)//8
     rope = dict(rope_type="default", rope_theta=1e6, mrope_section=[head//2 - 2*third, third, third])
     return text | dict(rope_parameters=rope)
 
+# %% ../../../nbs/models/vlm/02_families.ipynb #ea486d12
 def _qwen_common(text, vision, ids, tied):
     "Options of the vision tower, and of the whole model, that both generations share"
     names = ("hidden_size", "depth", "num_heads", "intermediate_size")
     ids = dict(zip(("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"), ids))
     return dict(zip(names, vision), out_hidden_size=text["hidden_size"]),dict(ids, tie_word_embeddings=tied)
 
-# %% ../../../nbs/models/vlm/02_families.ipynb #df81d4d8
+# %% ../../../nbs/models/vlm/02_families.ipynb #a0ae23de
 def _qwen25_config(text, vision, ids, head=None, side=None, tied=False):
     import transformers as t
     tower,options = _qwen_common(text, vision, ids, tied)
@@ -165,6 +169,7 @@ def _qwen25_config(text, vision, ids, head=None, side=None, tied=False):
     text = _qwen_text(text, head or text["hidden_size"]//text["num_attention_heads"])
     return t.Qwen2_5_VLConfig(text_config=text, vision_config=tower, **options)
 
+# %% ../../../nbs/models/vlm/02_families.ipynb #df81d4d8
 def _qwen3_config(text, vision, ids, head=None, side=None, tied=False, deep=(), **tower_options):
     "Configuration of Qwen3-VL; `deep`: vision layers with a connector of their own"
     import transformers as t
@@ -183,27 +188,30 @@ def _qwen_processor(tokenizer, template, side, pixels, least, processor, video, 
     video = getattr(t, video)(size=size, cap_pixels_per_frame=False)
     return getattr(t, processor)(image, tokenizer, video, chat_template=template)
 
-# %% ../../../nbs/models/vlm/02_families.ipynb #ae63bcb3
+# %% ../../../nbs/models/vlm/02_families.ipynb #0bf1f0f3
 def _qwen_layout(config, text, names, norm="rms", full=0, **more):
     v = config.vision_config
     vision = LayerStack(v.depth, v.hidden_size, v.intermediate_size, v.num_heads, v.num_heads,
         v.hidden_size//v.num_heads, names, norm=norm, causal=False, windowed=True, half=True, full=full)
     return VlmLayout(vision, text, v.patch_size, v.spatial_merge_size, v.temporal_patch_size, **more)
 
+# %% ../../../nbs/models/vlm/02_families.ipynb #920af7d5
 def _qwen25_layout(config):
     names = ("qkv", "qkv", "qkv", "proj", "gate_proj", "up_proj", "down_proj")
     full = len(config.vision_config.fullatt_block_indexes)
     return _qwen_layout(config, _text_stack(config), names, full=full, video_marks=2)
 
+# %% ../../../nbs/models/vlm/02_families.ipynb #ae63bcb3
 def _qwen3_layout(config):
     names = ("qkv", "qkv", "qkv", "proj", None, "linear_fc1", "linear_fc2")
     connectors = 1+len(getattr(config.vision_config, "deepstack_visual_indexes", ()) or ())
     text = _text_stack(config, qk_norm=True)
     return _qwen_layout(config, text, names, norm="layer", marks=10, connectors=connectors)
 
-# %% ../../../nbs/models/vlm/02_families.ipynb #0f2411e9
+# %% ../../../nbs/models/vlm/02_families.ipynb #ec50970b
 _QWEN_VIDEO = ("<|vision_start|>", "<|vision_end|>")
 
+# %% ../../../nbs/models/vlm/02_families.ipynb #bfbfa45b
 _QWEN25 = VlmFamily(
     model_type="qwen2_5_vl",
     checkpoints={"7b": "Qwen/Qwen2.5-VL-7B-Instruct", "3b": "Qwen/Qwen2.5-VL-3B-Instruct"},
@@ -227,9 +235,10 @@ _QWEN25 = VlmFamily(
         "3b": dict(text=(2048, 36, 16, 2, 11_008, 151_936), vision=(1280, 32, 16, 3420), tied=True)},
     layout=_qwen25_layout)
 
+# %% ../../../nbs/models/vlm/02_families.ipynb #0f2411e9
 VLM_FAMILIES.register("qwen2.5-vl", _QWEN25)
 
-# %% ../../../nbs/models/vlm/02_families.ipynb #1f613d14
+# %% ../../../nbs/models/vlm/02_families.ipynb #80700916
 VLM_FAMILIES.register("qwen3-vl", VlmFamily(
     model_type="qwen3_vl",
     checkpoints={
@@ -251,6 +260,7 @@ VLM_FAMILIES.register("qwen3-vl", VlmFamily(
         "8b": dict(text=(4096, 36, 32, 8, 12_288, 151_936), vision=(1152, 27, 16, 4304), deep=(8, 16, 24))},
     layout=_qwen3_layout))
 
+# %% ../../../nbs/models/vlm/02_families.ipynb #1f613d14
 BUILT_IN_FAMILIES = tuple(VLM_FAMILIES.parts)
 
 # %% ../../../nbs/models/vlm/02_families.ipynb #5d84db3b

@@ -53,7 +53,7 @@ class FrameSelection(Settings):
 
     def to_dict(self): return super().to_dict() | dict(options=dict(self.options))
 
-# %% ../../../nbs/models/vlm/06_inputs.ipynb #b71c493a
+# %% ../../../nbs/models/vlm/06_inputs.ipynb #33023fda
 def _video_metadata(got, selection):
     "Metadata of decoded frames for a processor, and their times in seconds"
     info = got.info
@@ -66,6 +66,7 @@ def _video_metadata(got, selection):
     return dict(total_num_frames=total, fps=float(info.fps), frames_indices=[int(o) for o in at],
         duration=float(info.duration)),times
 
+# %% ../../../nbs/models/vlm/06_inputs.ipynb #b71c493a
 def _sequence_arrays(arrays):
     "Arrays of one video without the batch axis of the sequence and without masks that hold nothing but ones"
     def drop(k, v): return k == "attention_mask" or k == "pixel_attention_mask" and v.all()
@@ -98,15 +99,17 @@ def encode_videos(
     if few < len(got): notes.append(f"{few} different frames where {n} were asked for: some are repeated")
     return arrays,dict(kind=got.status, note="; ".join(notes), times=times.tolist(), frames=got.indices.tolist())
 
-# %% ../../../nbs/models/vlm/06_inputs.ipynb #de955dd6
+# %% ../../../nbs/models/vlm/06_inputs.ipynb #2c935ed9
 VLM_INPUTS_VERSION = 1 # Raised when the same selection gives other inputs
 
+# %% ../../../nbs/models/vlm/06_inputs.ipynb #c36c39cb
 def _runs(a):
     "Run-length encoding: `[values, lengths]`"
     a = np.asarray(a)
     first = np.flatnonzero(np.r_[True, a[1:] != a[:-1]])
     return [a[first].tolist(), np.diff(np.r_[first, len(a)]).tolist()]
 
+# %% ../../../nbs/models/vlm/06_inputs.ipynb #de955dd6
 def _unrun(runs): return np.repeat(*(np.asarray(o, np.int64) for o in runs))
 
 # %% ../../../nbs/models/vlm/06_inputs.ipynb #2757731c
@@ -122,12 +125,13 @@ class _InputJob(VideoJob):
             at += n*np.dtype(dtype).itemsize
         return out
 
-# %% ../../../nbs/models/vlm/06_inputs.ipynb #bb59446c
+# %% ../../../nbs/models/vlm/06_inputs.ipynb #49c5c2e9
 @cache
 def _worker_processor(source, budget):
     torch.set_num_threads(1)
     return load_processor(json.loads(source), Budget.from_dict(json.loads(budget)))
 
+# %% ../../../nbs/models/vlm/06_inputs.ipynb #bb59446c
 def _job(path, source, prompt, selection, budget, deadline):
     "Encode one file in a worker: `(info, bytes)`"
     try:
@@ -167,9 +171,10 @@ class FrameInputSet(VideoSet):
         pixels = {k: v for k,v in r.items() if is_pixels(k)}
         return dict(ids=ids, types=types, pixels=pixels, other={k: v for k,v in r.items() if k not in pixels})
 
-# %% ../../../nbs/models/vlm/06_inputs.ipynb #28980200
+# %% ../../../nbs/models/vlm/06_inputs.ipynb #df2a4d20
 _CALL = "popnb.models.vlm.inputs:_job"
 
+# %% ../../../nbs/models/vlm/06_inputs.ipynb #9d08af8c
 def _worker_source(source, processor):
     "Source of the processor in a worker process, and the temporary folder that it needs, if any"
     if source["model_id"] or source["family"] in BUILT_IN_FAMILIES: return source,None
@@ -178,6 +183,7 @@ def _worker_source(source, processor):
     processor.save_pretrained(folder.name)
     return dict(source, model_id=folder.name),folder
 
+# %% ../../../nbs/models/vlm/06_inputs.ipynb #28980200
 def _min_pixels(processor, budget):
     "Fewest pixels of a frame after the resize"
     if pixel_limits(processor, budget, 1): return budget.least
@@ -209,19 +215,20 @@ def frame_input_set(
     out.folder = folder
     return out
 
-# %% ../../../nbs/models/vlm/06_inputs.ipynb #21b668dc
+# %% ../../../nbs/models/vlm/06_inputs.ipynb #ef8f98e7
 def _padded(sequences, fill):
     "Sequences as one int64 tensor, filled up on the right"
     wide = max(map(len, sequences))
     rows = [np.r_[np.asarray(s, np.int64), np.full(wide-len(s), fill, np.int64)] for s in sequences]
     return torch.from_numpy(np.stack(rows))
 
+# %% ../../../nbs/models/vlm/06_inputs.ipynb #21b668dc
 def _joined(parts):
     "Pixels or sizes of several videos as one tensor"
     # (1, frames, 3, h, w) or (patches, …), (frames, …), (videos, …)
     return torch.from_numpy(np.concatenate(parts, 1 if parts[0].ndim == 5 else 0))
 
-# %% ../../../nbs/models/vlm/06_inputs.ipynb #25463820
+# %% ../../../nbs/models/vlm/06_inputs.ipynb #17807b1a
 def _check_rows(inputs, prompt, table, target, answers):
     "Raises `InputError` for rows without frames, unequal lengths, and another prompt"
     ok,n = inputs.ok,len(inputs)
@@ -230,6 +237,7 @@ def _check_rows(inputs, prompt, table, target, answers):
         if rows is not None and len(rows) != n: raise InputError(f"{name} has {len(rows)} rows and the inputs have {n}.")
     if conversation(prompt) != conversation(inputs.prompt) or prompt.reply != inputs.prompt.reply: raise InputError("The inputs were made with another question: make them again with this prompt.")
 
+# %% ../../../nbs/models/vlm/06_inputs.ipynb #25463820
 def _tokenize(data, table, tokenizer):
     "Set `fields`, `truncated` and `lengths`: ids of the text fields, notes and number of tokens of each row"
     n,sentinel = len(data.inputs),bool(data.inputs.prompt.fields)

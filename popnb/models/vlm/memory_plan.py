@@ -43,17 +43,20 @@ def transient_bytes(
     attention = (3*b+16)*a+8*d if t.rope else 0
     return n*max(mlp, attention)
 
-# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #8b107b3c
+# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #66a38c1e
 ANSWER_TOKENS = 8    # Tokens of a written number
 
+# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #db3aff37
 def _readout_bytes(readout, batch, nt, words, width):
     "Transient memory of a read-out: hidden states or scores of all words"
     return {"head": 0, "logits": 6*batch*words, "mean": 4*nt*width, "token": 10*batch*ANSWER_TOKENS*words}[readout]
 
+# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #04dd0366
 def _unsaved_bytes(t, setup, n):
     "Transient memory forward, where autograd saves most of a layer"
     return n*(t.inner*(4 if setup.method == "qlora" else setup.size)+8*t.width)
 
+# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #8b107b3c
 def _cache_bytes(t, setup, batch, tokens, readout):
     "Keys and values of all layers, for writing a number"
     if readout != "token": return {}
@@ -89,7 +92,7 @@ class _Step:
         if not (s.recompute and s.half and s.method == "full"): return 0
         return sum(2*math.prod(o) for _,p,k,o in self.weights if k == "linear" and p in ("vision", "text"))
 
-# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #e4d62233
+# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #01d7cd84
 def _training_points(s, accumulate, gpu):
     "The five points of a training step"
     setup,v,t,nv,nt = s.setup,s.v,s.t,s.nv,s.nt
@@ -108,6 +111,7 @@ def _training_points(s, accumulate, gpu):
     always = {"weights": s.bytes, "optimiser": 2*grads, "frames": s.frames}
     return {k: always | dict(zip(("gradients", "activations", "transient"), o)) for k,o in rows.items()}
 
+# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #e4d62233
 def _loading_point(s, readout):
     "Weights while they are loaded or drawn"
     drawn,size = s.setup.method == "qlora" and s.setup.base == 4,2 if s.setup.lean else 4
@@ -178,9 +182,10 @@ def measure_rate(
         if i: best = min(best, time.perf_counter()-start)
         if i > 1 and time.perf_counter() > end: return 2*n**3/best
 
-# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #c226c1cd
+# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #3a5eae4d
 SHARE = .5    # Share of the rate of large matrix products that a network reaches
 
+# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #c226c1cd
 @dataclass(frozen=True)
 class MemoryPlan:
     "Memory and time of training and prediction; from `plan_memory`"
@@ -235,9 +240,10 @@ def computed(self:MemoryPlan) -> MemoryPlan:
     return replace(self, points=points, trained=sum(weight_bytes(self.weights, s)["trained"].values()),
         forward=ops(ANSWER_TOKENS if self.readout == "token" else 0), step=ops(0)*training_factor(s.method, s.recompute))
 
-# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #d202a50f
+# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #6a37998d
 PLANNERS = {"videollama": "popnb.models.videollama2.memory_plan:plan_av"} # Beginning of a name -> function
 
+# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #c23a4a5e
 def _other_planner(source):
     "Planner of a model that is no family of `VLM_FAMILIES`, or `None`"
     name = type(source).__name__
@@ -249,6 +255,7 @@ def _other_planner(source):
     module,_,function = home.partition(":")
     return getattr(importlib.import_module(module), function)
 
+# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #d202a50f
 def _named_config(source):
     "Name and configuration of a source"
     if isinstance(source, dict):
@@ -328,7 +335,7 @@ def shared_alternatives(self:MemoryPlan) -> dict: # Option -> list of changes, t
         "batch": [{"batch": b, "accumulate": -(-n//b), "setup": {"padded": b > 1}} for b in smaller],
         "method": [{"setup": {"method": m}} for m in methods]}
 
-# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #56138463
+# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #81945847
 @patch
 def alternatives(self:MemoryPlan) -> dict: # Option -> list of changes, the mildest first
     "Changes that could make a plan fit"
@@ -339,6 +346,7 @@ def alternatives(self:MemoryPlan) -> dict: # Option -> list of changes, the mild
         "pixels": [{"tokens": {"pixels": c*layout.cell**2}} for c in cells]}
     return {k: o for k,o in out.items() if o}
 
+# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #56138463
 @patch
 def with_changes(self:MemoryPlan, changes:list) -> MemoryPlan:
     "Apply changes from `alternatives`"
@@ -352,12 +360,13 @@ def with_changes(self:MemoryPlan, changes:list) -> MemoryPlan:
         p = replace(p, **more, setup=replace(p.setup, **c.get("setup", {})))
     return p.computed()
 
-# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #e41af7de
+# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #0dd2ff63
 def _sufficient(p, ways, names):
     "First combination of changes to these options that fits, or `None`"
     if not p.with_changes([ways[k][-1] for k in names]).fits: return None          # not even the largest changes
     return next(q for one in itertools.product(*(ways[k] for k in names)) if (q := p.with_changes(one)).fits)
 
+# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #e41af7de
 def remedies(
     p:MemoryPlan, # Plan that does not fit
 ) -> list: # Plans that fit, in order; empty if there is none
@@ -400,9 +409,10 @@ def flags_of(
     "Write the options in which two plans differ"
     return " ".join(flags[k].format(*v) for k,v,on in p.differences(q) if on)
 
-# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #4f5354ef
+# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #0b0d767c
 def _gb(b): return f"{b/1e9:.1f}" if b >= 1e8 else f"{b/1e9:.3f}"
 
+# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #4f5354ef
 def advice(
     p:MemoryPlan, # Plan
     flags:dict=FLAGS, # Templates of the options
@@ -414,7 +424,7 @@ def advice(
     if not (ways := remedies(p)): return f"{why} No flag helps; a smaller model, or more memory."
     return f"{why} It would with " + ", or ".join(f"{flags_of(p, q, flags)} ({_gb(q.total)} GB)" for q in ways)+"."
 
-# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #67ddc6a1
+# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #477ca81f
 def _table(p):
     "Markdown table of a plan: categories by points"
     names = list(dict.fromkeys(k for o in p.points.values() for k in o))
@@ -424,8 +434,10 @@ def _table(p):
     bold = [f"**{v}**" if k in (p.peak_point, "predicting") else v for k,v in sums.items()]
     return "\n".join([*lines, "| **sum** | "+" | ".join(bold)+" |"])
 
+# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #a221f083
 def _duration(s): return f"{s/3600:.1f} h" if s > 5400 else f"{s/60:.1f} min" if s > 90 else f"{s:.2g} s"
 
+# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #67ddc6a1
 def _times(p):
     "Sentences about arithmetic and time"
     work = f"A video is {p.forward/1e9:,.0f} billion operations forward and {p.step/1e9:,.0f} in training"
@@ -482,9 +494,10 @@ def require_fit(
 
 MemoryPlan.check = require_fit
 
-# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #26c28432
+# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #8467286a
 PLANNED_MODELS = ("smolvlm2 256m", "smolvlm2 500m", "smolvlm2 2.2b", "qwen2.5-vl 3b", "qwen2.5-vl 7b")
 
+# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #26c28432
 def _largest_batch(plans, memory):
     "Largest batch that fits, with a star if activations are recomputed"
     return next((f"{b}{'*' if a else ''}" for (b, a),p in plans.items() if p.total <= memory), "-")

@@ -30,7 +30,7 @@ from .families import LLM_LORA_TARGETS, READOUTS
 VISION_TOWERS = ("visual", "vision_model", "vision_tower", "vision_encoder") # Names of the vision tower in transformers
 VLM_FILES = "config.json, model.safetensors and the processor's files of save_pretrained"
 
-# %% ../../../nbs/models/vlm/05_network.ipynb #aef13b98
+# %% ../../../nbs/models/vlm/05_network.ipynb #7476c428
 def _init_head(head, start, seed):
     "Draw weights with the standard deviation `start` (`None`: by fan-in) from `seed`; biases are 0"
     g = torch.Generator().manual_seed(seed)
@@ -41,6 +41,7 @@ def _init_head(head, start, seed):
             else: p.copy_(torch.zeros(p.shape))
     return head
 
+# %% ../../../nbs/models/vlm/05_network.ipynb #aef13b98
 def _head(readout, width, outputs, dropout, start, seed):
     "New layers of a read-out, equal for equal seeds"
     if readout in ("token", "logits"): return nn.Identity()
@@ -126,7 +127,7 @@ def gradient_checkpointing_enable(self:VlmNet): self.backbone.activation_checkpo
 @patch
 def gradient_checkpointing_disable(self:VlmNet): self.backbone.activation_checkpointing_disable()
 
-# %% ../../../nbs/models/vlm/05_network.ipynb #b2de0a66
+# %% ../../../nbs/models/vlm/05_network.ipynb #f624fc64
 def _nf4_options():
     "Options of `from_pretrained` for weights in 4 bits"
     from transformers import BitsAndBytesConfig
@@ -134,6 +135,7 @@ def _nf4_options():
         bnb_4bit_compute_dtype=torch.bfloat16, llm_int8_skip_modules=["lm_head"])
     return dict(device_map={"": "cpu"}, quantization_config=config)
 
+# %% ../../../nbs/models/vlm/05_network.ipynb #b2de0a66
 def _load(source, method):
     "Published model of a source, in the precision of the method"
     config = load_config(source)
@@ -148,13 +150,14 @@ def _load(source, method):
         if bnb and isinstance(m, bnb.nn.Linear4bit): m.support_avx512bf16_for_cpu = False
     return net
 
-# %% ../../../nbs/models/vlm/05_network.ipynb #b8adad65
+# %% ../../../nbs/models/vlm/05_network.ipynb #e609e733
 def _base(r):
     "Model that a recipe starts from"
     if r["given"]: raise InputError("The network began with weights that were handed in and not saved: save it with whole=True.")
     if r["source"]["model_id"]: return _load(r["source"], r["method"])
     return tiny_vlm(r["source"]["family"], r["seed"], **r["shape"])
 
+# %% ../../../nbs/models/vlm/05_network.ipynb #13efd205
 def _empty(r):
     "Model of a recipe's configuration, whose weights are filled in later"
     t = need("transformers", "torch", "vision-language models")
@@ -166,6 +169,7 @@ def _empty(r):
     net.tie_weights()                  # which is part of the initialisation that was left out
     return net
 
+# %% ../../../nbs/models/vlm/05_network.ipynb #b8adad65
 def _assemble(r, backbone):
     "Network with all floating point parameters trainable"
     tokenizer = load_processor(r["source"]).tokenizer if r["readout"] in ("token", "logits") else None
@@ -173,15 +177,17 @@ def _assemble(r, backbone):
     for p in net.parameters(): p.requires_grad_(p.is_floating_point())
     return net.eval()
 
-# %% ../../../nbs/models/vlm/05_network.ipynb #50aaedab
+# %% ../../../nbs/models/vlm/05_network.ipynb #e7c24631
 def _check_options(readout, outputs, loss, scale, shape, source, backbone):
     "Raises `InputError` for options of `vlm_net` that do not go together"
     if readout in ("token", "logits") and loss != "mse": raise InputError(f"The read-out {readout} has a loss of its own and gives one number: outputs=1 and no loss; got outputs={outputs}, loss {loss}.")
     if not scale[1] > 0: raise InputError(f"scale must be a mean and a positive standard deviation, got {tuple(scale)}.")
     if shape and (source["model_id"] or backbone is not None): raise InputError("shape is for tiny models; others have theirs.")
 
+# %% ../../../nbs/models/vlm/05_network.ipynb #c534109d
 def _floats(values): return None if values is None else [float(v) for v in values]
 
+# %% ../../../nbs/models/vlm/05_network.ipynb #50aaedab
 def _config_dict(config):
     "Configuration as JSON values, without quantisation"
     return {k: v for k,v in json.loads(config.to_json_string(use_diff=False)).items() if k != "quantization_config"}
@@ -219,7 +225,7 @@ def vlm_net(
     dtype = str(backbone.get_input_embeddings().weight.dtype).removeprefix("torch.")
     return _assemble(r | dict(config=_config_dict(backbone.config), dtype=dtype), backbone)
 
-# %% ../../../nbs/models/vlm/05_network.ipynb #d44ea493
+# %% ../../../nbs/models/vlm/05_network.ipynb #04a596a3
 @patch
 def _normalise(self:VlmNet, name, x, inputs):
     "Normalised pixels; zeros for frames that `pixel_attention_mask` masks"
@@ -227,6 +233,7 @@ def _normalise(self:VlmNet, name, x, inputs):
     x,mask = normalise_pixels(x, self.pixels),inputs.get("pixel_attention_mask")
     return x if mask is None else x.mul_(mask.unsqueeze(-3))
 
+# %% ../../../nbs/models/vlm/05_network.ipynb #d44ea493
 @patch
 def _autocast(self:VlmNet):
     "bfloat16 arithmetic if the weights are bfloat16"
@@ -322,7 +329,7 @@ def forward(self:VlmNet,
     out = {"prediction": self.rescale(y)}
     return out if target is None else out | self.compute_loss(y, target, weight)
 
-# %% ../../../nbs/models/vlm/05_network.ipynb #47513016
+# %% ../../../nbs/models/vlm/05_network.ipynb #a95030cd
 @patch
 def _answer_loss(self:VlmNet, out, answer, labels, weight):
     "Cross-entropy of the answer tokens, given hidden states and the mask of the answer"
@@ -331,6 +338,7 @@ def _answer_loss(self:VlmNet, out, answer, labels, weight):
     w = torch.ones(len(rows), device=logits.device) if weight is None else weight.reshape(-1).float()[rows]
     return weighted_mean(F.cross_entropy(logits.float(), labels[rows, at+1], reduction="none"), w)
 
+# %% ../../../nbs/models/vlm/05_network.ipynb #47513016
 @patch
 def _forward_token(self:VlmNet, input_ids, attention_mask, weight=None, labels=None, **inputs):
     "Forward pass of the read-out `token`"
@@ -343,12 +351,13 @@ def _forward_token(self:VlmNet, input_ids, attention_mask, weight=None, labels=N
     out = {} if labels is None else self._answer_loss(encoded, answer, labels, weight)
     return out if self.training else out | self.write_numbers(encoded, mask & ~answer)
 
-# %% ../../../nbs/models/vlm/05_network.ipynb #53216ab1
+# %% ../../../nbs/models/vlm/05_network.ipynb #f8d5fcfe
 @patch
 def _cache_name(self:VlmNet):
     "Name of the cache of keys and values in this version of transformers"
     return "cache" if "cache" in inspect.signature(self.body.forward).parameters else "past_key_values"
 
+# %% ../../../nbs/models/vlm/05_network.ipynb #53216ab1
 @patch
 def _next_state(self:VlmNet, ids, mask, positions, cache):
     "Hidden state and cache after one more token per row"
@@ -390,11 +399,12 @@ def save_vlm(
     "Save the trained weights with the head, and how to make the frozen ones"
     save_adapted(net, folder, net.recipe["given"] if whole is None else whole, recipe=net.recipe)
 
-# %% ../../../nbs/models/vlm/05_network.ipynb #0b7a8ec8
+# %% ../../../nbs/models/vlm/05_network.ipynb #a954d4ef
 def _remake(about):
     r = about["recipe"]
     return _assemble(r, _empty(r) if about["whole"] or about["adapted"]["method"] == "full" else _base(r))
 
+# %% ../../../nbs/models/vlm/05_network.ipynb #0b7a8ec8
 def load_vlm(
     folder:str|Path, # From `save_vlm`
 ) -> VlmNet: # In eval mode

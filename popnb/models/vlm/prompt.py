@@ -113,13 +113,14 @@ class Budget(Settings):
 
     def of(self, field): return self.title if field == "title" else self.description
 
-# %% ../../../nbs/models/vlm/01_prompt.ipynb #3b630e76
+# %% ../../../nbs/models/vlm/01_prompt.ipynb #bbbcd620
 def _given(value):
     "Text of a table cell; `None` if it is missing or blank"
     if isinstance(value, str): return value if value.strip() else None
     try: return None if value is None or value != value else str(value)
     except TypeError: return None      # NA of pandas is neither equal nor unequal
 
+# %% ../../../nbs/models/vlm/01_prompt.ipynb #3b630e76
 @dataclass
 class _Part:
     "Token ids of one field: label, text, end"

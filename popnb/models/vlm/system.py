@@ -109,10 +109,11 @@ def resolve_options(self:VlmModel):
     self.prompt = Prompt.from_dict(base)
     self.inputs = ("video", *self.prompt.fields)
 
-# %% ../../../nbs/models/vlm/10_system.ipynb #18fd5834
+# %% ../../../nbs/models/vlm/10_system.ipynb #56327a63
 @patch
 def _readout(self:VlmModel): return self.options["readout"] or self.recipe["readout"]
 
+# %% ../../../nbs/models/vlm/10_system.ipynb #9e33ba33
 @patch
 def load_inputs(self:VlmModel, table:pd.DataFrame, max_bad:float=1.):
     "Encode the videos of a table, or read them from the cache; `rows` holds the text fields"
@@ -123,6 +124,7 @@ def load_inputs(self:VlmModel, table:pd.DataFrame, max_bad:float=1.):
     found.by_row = (*found.by_row, "rows")
     return found
 
+# %% ../../../nbs/models/vlm/10_system.ipynb #c7f174bf
 @patch
 def make_dataset(self:VlmModel, inputs, target:np.ndarray|None=None, train:bool=False) -> Conversations:
     "Make a data set; the read-out `token` gets its targets as text"
@@ -131,12 +133,13 @@ def make_dataset(self:VlmModel, inputs, target:np.ndarray|None=None, train:bool=
     fields = pd.DataFrame(inputs.rows, columns=list(self.prompt.fields))
     return Conversations(inputs, fields, self.processor, target=target, answers=answers)
 
+# %% ../../../nbs/models/vlm/10_system.ipynb #18fd5834
 @patch
 def describe_inputs(self:VlmModel) -> str: # For the report
     s,fields = self.selection," and ".join(self.prompt.fields) or "no text"
     return f"{s.frames} frames by rule {s.policy}, {fields}, read-out {self._readout()}"
 
-# %% ../../../nbs/models/vlm/10_system.ipynb #4d903296
+# %% ../../../nbs/models/vlm/10_system.ipynb #dd47d32c
 @patch
 def _planned(self:VlmModel):
     "Whether the memory of the model can be planned; its `model_type` if not"
@@ -145,6 +148,7 @@ def _planned(self:VlmModel):
     kind = load_config(self.source).model_type
     return bool((entry := family_of(kind)) and entry.layout),kind
 
+# %% ../../../nbs/models/vlm/10_system.ipynb #4d903296
 @patch
 def check_memory(self:VlmModel, method, readout):
     "Note the memory plan; raises `InputError` if the device has too little memory"
@@ -179,7 +183,7 @@ def build_network(self:VlmModel):
         self.engine.config.groups = groups
     return net
 
-# %% ../../../nbs/models/vlm/10_system.ipynb #bc70202e
+# %% ../../../nbs/models/vlm/10_system.ipynb #c3686562
 @patch
 def _learn_scale(self:VlmModel, y):
     "Set the range of the target, and the start of a head"
@@ -189,6 +193,7 @@ def _learn_scale(self:VlmModel, y):
     z = self.to_training_target(y)
     self.net.recipe["scale"] = [float(z.mean()), float(z.std()) or 1.]
 
+# %% ../../../nbs/models/vlm/10_system.ipynb #bc70202e
 @patch
 def to_training_target(self:VlmModel, y:np.ndarray) -> np.ndarray: # `(n,)` classes, or numbers from 0 to 100
     "Convert labels to the targets of the loss"
@@ -201,7 +206,7 @@ def to_label_scale(self:VlmModel, raw:np.ndarray) -> np.ndarray: # `(n,)` probab
     if self.label.task == "binary": return NetworkPredictor.to_label_scale(self, raw)
     return raw[:, 0].astype(float)/100*(self.stats["high"]-self.stats["low"])+self.stats["low"]
 
-# %% ../../../nbs/models/vlm/10_system.ipynb #f021eeb2
+# %% ../../../nbs/models/vlm/10_system.ipynb #9ed40cc8
 @patch
 def _fit(self:VlmModel, train, valid, y, yv):
     NetworkPredictor._fit(self, train, valid, y, yv)
@@ -209,6 +214,7 @@ def _fit(self:VlmModel, train, valid, y, yv):
     self._predict(valid)
     self.notes.append(f"Written numbers: in {100*self.fallbacks:.3g} % of the validation videos the model's own choice was no number; it was held to one.")
 
+# %% ../../../nbs/models/vlm/10_system.ipynb #f021eeb2
 @patch
 def _predict(self:VlmModel, table):
     out = NetworkPredictor._predict(self, table)
