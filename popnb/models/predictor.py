@@ -130,7 +130,7 @@ def systems_table() -> pd.DataFrame: # One row per system: `system, inputs, labe
     rows = []
     for name,cls in SYSTEMS.items():
         weights = "yes" if cls.pretrained else "none"
-        about = (cls.__doc__ or "").splitlines()[0]
+        about = (cls.__doc__ or "").partition("\n")[0]
         rows.append((name, ", ".join(cls.inputs), ", ".join(cls.tasks), weights, about))
     return pd.DataFrame(rows, columns=["system", "inputs", "labels", "published weights", "description"])
 
