@@ -58,6 +58,7 @@ class AllocationMeter(TorchDispatchMode):
 def dry_run_on_meta():
     "Context in which tensors have no data; gives the `AllocationMeter`"
     from torch._subclasses.fake_tensor import FakeTensorMode
+    torch.zeros(1, requires_grad=True).sum().backward()   # starts autograd outside of fake mode
     with FakeTensorMode(), AllocationMeter() as m: yield m
 
 # %% ../../../nbs/models/videollama2/08_dry_run.ipynb #169854c4
