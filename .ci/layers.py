@@ -11,6 +11,8 @@ NBS = Path(__file__).resolve().parent.parent/"nbs"
 
 # Folder of nbs/ (or page at its top) -> heading in the sidebar. A page imports only from what stands before it.
 LAYERS = {
+    "docstrings": "Core",
+    "progress": "Core",
     "core": "Core",
     "workers": "Core",
     "registry": "Core",

@@ -74,11 +74,15 @@ SYSTEMS = Registry("system", {
 
 # %% ../nbs/02_registry.ipynb #ab59db80
 LABELS = Registry("label", dict.fromkeys(
-    ("ecr", "log-views", "views-per-day", "virality", "rank", "extremes", "above"), "popnb.data.labels"), "popnb.labels")
-SOURCES = Registry("source", dict.fromkeys(
-    ("csv", "snapugc", "shorts", "smtpd", "tiktok"), "popnb.data.sources") | {"daily": "popnb.data.daily_counts"}, "popnb.sources")
+    ("ecr", "log-views", "views-per-day", "virality", "rank", "extremes", "above", "column", "class"),
+    "popnb.data.labels"), "popnb.labels")
+SOURCES = Registry("source", {
+    **dict.fromkeys(("csv", "tiktok", "youtube"), "popnb.data.readers"),
+    **dict.fromkeys(("snapugc", "shorts", "smtpd"), "popnb.data.published"),
+    "daily": "popnb.data.daily_counts",
+}, "popnb.sources")
 SPLITS = Registry("split", dict.fromkeys(
-    ("random", "stratified", "group", "time", "kfold"), "popnb.data.splits"), "popnb.splits")
+    ("random", "stratified", "group", "time", "kfold", "column"), "popnb.data.splits"), "popnb.splits")
 ENCODERS = Registry("encoder", {
     "clip": "popnb.features.clip",
     "resnet-mbert": "popnb.features.resnet_bert",
@@ -89,4 +93,4 @@ EXPLAINERS = Registry("explainer", dict.fromkeys(
     ("contributions", "occlusion", "words", "rollout", "title_rollout"), "popnb.explain.report")
     | dict.fromkeys(("temporal_occlusion", "sensitivity", "time_attention"), "popnb.explain.temporal_occlusion")
     | dict.fromkeys(("frames", "fields", "description_words"), "popnb.explain.vlm")
-    | {"sound": "popnb.explain.audio", "members": "popnb.runs.ensemble"}, "popnb.explainers")
+    | {"curve": "popnb.explain.curves", "sound": "popnb.explain.audio", "members": "popnb.runs.ensemble"}, "popnb.explainers")

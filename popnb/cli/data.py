@@ -9,31 +9,76 @@ __all__ = ['import_command', 'simulate_command', 'mock_youtube_command', 'collec
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated
+import textwrap
 import typer
 from typer import Argument, Option
-from .app import app, pairs, say, show, DataFlag, OutDirFlag, SeedFlag, WorkersFlag
-from ..core import InputError, in_range, one_of
+from typer.core import TyperCommand
+from .app import app, pairs, say, show, DataFlag, OutDirFlag, OverwriteFlag, SeedFlag, WorkersFlag
+from ..core import InputError, in_range, one_of, output_files, output_path
 from ..registry import SOURCES
 
+# %% ../../nbs/cli/02_data.ipynb #48d7b08f
+def _option_lines(source):
+    "Options of a reader as (key=default, description)"
+    import inspect
+    from fastcore.docments import docments
+    reader = SOURCES[source]
+    docs,found = docments(reader),{k: p for k,p in inspect.signature(reader).parameters.items() if k not in ("path", "columns", "join")}
+    lines = [(k if p.default in (None, (), p.empty) else f"{k}={p.default}", docs.get(k) or "") for k,p in found.items()]
+    return [*lines, ("duplicates=drop", "Repeated ids: `drop` keeps the first row, `last` the last, `error` refuses the file")]
+
+# %% ../../nbs/cli/02_data.ipynb #76466a15
+class _ImportCommand(TyperCommand):
+    "The command `import`, whose help also lists the options of the source that it names"
+    def parse_args(self, ctx, args):
+        ctx.meta["popnb.source"] = next((o for o in args if o in SOURCES), None)
+        return super().parse_args(ctx, args)
+
+    def format_help(self, ctx, formatter):
+        super().format_help(ctx, formatter)
+        if (source := ctx.meta["popnb.source"]) is None: return say("Options of a source: popnb import SOURCE --help")
+        say(f"Options of source {source}, each as --option KEY=VALUE:\n")
+        for key,text in _option_lines(source): say(textwrap.fill(text.replace("`", ""), 100, initial_indent=f"  {key:<20} ",
+            subsequent_indent=" "*23, break_long_words=False))
+
+# %% ../../nbs/cli/02_data.ipynb #ee46895c
+def _write_dropped(report, out):
+    "Write the dropped rows beside the table, and return the file; without dropped rows remove an older list"
+    from popnb.data.safe_csv import write_sheet
+    path = out.with_suffix(".dropped.csv")
+    if len(report.dropped): write_sheet(report.dropped, path)
+    else: path.unlink(missing_ok=True)
+    return path if len(report.dropped) else None
+
 # %% ../../nbs/cli/02_data.ipynb #94067110
-@app.command("import")
+@app.command("import", cls=_ImportCommand)
 def import_command(
     source:Annotated[str, Argument(help=", ".join(SOURCES))],
-    csv:Annotated[Path, Option(help="File of the source; for daily counts their folder")],
-    out:Annotated[Path, Option(help="Table to write, .parquet")],
+    csv:Annotated[Path, Option("--csv", "--file",
+        help="File of the source: CSV, JSON, xlsx, Parquet, plain or packed; for daily counts their folder")],
+    out:Annotated[Path, Option(help="Table to write, .parquet; dropped rows are listed beside it in .dropped.csv")],
     videos:Annotated[Path|None, Option(help="Folder with the videos, named by id")]=None,
     thumbnails:Annotated[Path|None, Option(help="Folder with the thumbnails, named by id")]=None,
-    column:Annotated[list[str]|None, Option(help="THEIRS=ours, for source csv; may be repeated")]=None,
-    option:Annotated[list[str]|None, Option(help="key=value for the reader; may be repeated")]=None,
+    column:Annotated[list[str]|None, Option(
+        help="THEIRS=ours, for a column that is not understood; THEIRS= leaves it alone; may be repeated")]=None,
+    join:Annotated[list[str]|None, Option(
+        help="FILE, a further file with the columns of the same ids, or FILE=KEY for another key; may be repeated")]=None,
+    option:Annotated[list[str]|None, Option(help="KEY=VALUE for the reader; may be repeated")]=None,
+    overwrite:Annotated[bool, Option("--overwrite", help="Replace the table in OUT")]=False,
 ):
-    "Read a source's file into a table, and report what was kept, dropped and missing."
+    "Read a source's file into a table, and report what was understood, kept, dropped and missing."
     from popnb.data.sources import read_source
     from popnb.data.table import write_table
+    inputs = (csv, *(o.partition("=")[0] for o in join or ()))
+    out = output_path(out, "--out", overwrite=overwrite, inputs=inputs)
     options = pairs(option, "--option")
     if column: options["columns"] = pairs(column, "--column")
+    if join: options["join"] = join
     table,report = read_source(source, csv, videos=videos, thumbnails=thumbnails, **options)
     write_table(table, out)
+    dropped = _write_dropped(report, out)
     say(report._repr_markdown_())
+    if dropped: say(f"\nDropped rows: {dropped}")
     say(f"\n{len(table)} videos written to {out}")
 
 # %% ../../nbs/cli/02_data.ipynb #c9b57f6c
@@ -104,6 +149,7 @@ def _collect(out, options, plan_only, run):
     say("\n" + got._repr_markdown_())
     say(f"\nTable: {out/'table.parquet'}" if got.table is not None else "\nNo rows yet.")
     _exit_if_spent(got)
+    if got.table is None and got.failed: raise typer.Exit(1)
 
 # %% ../../nbs/cli/02_data.ipynb #07186f4c
 @app.command("collect")
@@ -174,16 +220,19 @@ def download_command(
         help="Largest file, in MB [dim](default: 4 for thumbnails, 200 for videos)[/dim]")]=None,
     retry_dead:Annotated[bool, Option("--retry-dead", help="Retry files found dead or refused by earlier runs")]=False,
     verify:Annotated[bool, Option("--verify", help="Decode the files of earlier runs as a check")]=False,
+    overwrite:Annotated[bool, Option("--overwrite", help="Replace another table at --table")]=False,
 ):
     "Download thumbnails or videos of a table, and list missing ones with the reason. Run the same command to resume."
     from dataclasses import replace
     from popnb.data.table import read_table, write_table
-    from popnb.media.download import HOSTS, LIMITS, download
+    from popnb.media.download import DOWNLOAD_LOG, HOSTS, LIMITS, download
     one_of("--what", what, LIMITS)
+    resumed = (folder := out or data.parent/what)/DOWNLOAD_LOG
+    if table and table != data: output_path(table, "--table", overwrite=overwrite or resumed.exists())
     allow = [*(HOSTS if what == "thumbnails" else ()), *(allow_host or ())]
     if thumbnail_base: allow.append(thumbnail_base)
     limits = replace(LIMITS[what], bytes=int(in_range("--max-mb", max_mb, .001)*1e6)) if max_mb is not None else None
-    got = download(read_table(data), out or data.parent/what, what, column=column, allow=allow,
+    got = download(read_table(data), folder, what, column=column, allow=allow,
         thumbnail_base=thumbnail_base, prefer=prefer, concurrency=concurrency, per_host=per_host, limits=limits,
         retry_dead=retry_dead, verify=verify)
     write_table(got.table, table or data)
@@ -207,9 +256,12 @@ def clean_command(
     per_bin:Annotated[str|None, Option(help="Most rows in a bin of views, a number or [bold]smallest[/bold]")]=None,
     z:Annotated[float, Option(help="Threshold of outliers: deviations from the median, on a log scale")]=3.5,
     similarity:Annotated[float, Option(help="Smallest similarity of near-duplicate titles, 0.3 to 1")]=.7,
-    seed:SeedFlag=0,
+    seed:SeedFlag=0, overwrite:OverwriteFlag=False,
 ):
     "Drop or flag rows by named rules. Every rule is counted, every row is listed, no text is altered."
+    files = ["removed.csv", "flagged.csv", "cleaning.json"]
+    output_path(out, "--out", overwrite=overwrite, inputs=(data,))
+    output_files(out.parent, [f"{out.stem}.{o}" for o in files], "--out", overwrite, (data,))
     from popnb.data.cleaning import clean
     from popnb.data.table import read_table
     rules = [(r, how) for how,names in (("drop", drop), ("flag", flag), ("off", off)) for r in names or ()]

@@ -13,7 +13,7 @@ import typer
 from typer import Argument, Option
 import popnb.cli.data, popnb.cli.models
 from .app import app, main, say, show, OutDirFlag, SeedFlag, WorkersFlag
-from ..core import InputError, one_of
+from ..core import InputError, one_of, output_files
 
 # %% ../../nbs/cli/04_main.ipynb #e14f735a
 @app.command("check")
@@ -140,6 +140,7 @@ def demo_command(
     "Simulate data, train a model, evaluate it and write a report: offline, under a minute."
     from popnb.simulation.dataset import SMALL, simulate
     from popnb.runs.train import train
+    output_files(out/"run", ["config.json", "report.md"], "--out", overwrite)
     say(f"1/3 drawing {n} synthetic shorts with a known answer")
     data = simulate(n, out/"sample", seed=seed, **SMALL, workers=workers, overwrite=overwrite)
     say("2/3 reading signals, training, scoring")

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Annotated
 import typer
 from typer import Argument, Option
-from .app import app, pairs, say, show, DataFlag, OutDirFlag, SeedFlag, StoreFlag, WorkersFlag
-from ..core import InputError, one_of
+from .app import app, pairs, say, show, DataFlag, OutDirFlag, OverwriteFlag, SeedFlag, StoreFlag, WorkersFlag
+from .options import SHARED, keep_options, note
+from ..core import InputError, one_of, output_files, output_path
 from ..registry import ENCODERS, EXPLAINERS, LABELS, SPLITS, SYSTEMS
 
 # %% ../../nbs/cli/03_models.ipynb #1ec74c15
@@ -22,7 +23,6 @@ FEATURE_KINDS = ("handmade", *ENCODERS)
 # %% ../../nbs/cli/03_models.ipynb #03f3a0a9
 def _write_frame(df, out):
     from popnb.core import atomic_path
-    one_of("suffix of --out", out.suffix, (".parquet", ".csv"))
     with atomic_path(out) as p: df.to_parquet(p) if out.suffix == ".parquet" else df.to_csv(p, index=False)
 
 # %% ../../nbs/cli/03_models.ipynb #b99f094b
@@ -49,10 +49,12 @@ def features_command(
     device:Annotated[str|None, Option(help="cpu, cuda, … [dim](default: the best there is)[/dim]")]=None,
     option:Annotated[list[str]|None, Option(
         help="key=value for the encoder, e.g. crop=published, pool=pooler; may be repeated")]=None,
-    workers:WorkersFlag=None,
+    workers:WorkersFlag=None, overwrite:OverwriteFlag=False,
 ):
     "Compute features into the store. Run the same command to resume."
     one_of("NAME", name, FEATURE_KINDS)
+    if out: one_of("suffix of --out", out.suffix, (".parquet", ".csv"))
+    if out: output_path(out, "--out", overwrite=overwrite, inputs=(data,))
     from popnb.data.table import read_table
     from popnb.features.signal_table import handmade
     from popnb.runs.train import open_store
@@ -76,17 +78,24 @@ def _train_ensemble(ctx, system, data, out, members, options, settings):
         raise InputError(f"--members belongs to popnb train ensemble; system {system} has none.")
     for k in options: one_of("option of system ensemble", k, SETTINGS)
     for k in ctx.params:
-        if k in _ENSEMBLE_FLAGS or ctx.get_parameter_source(k).name != "COMMANDLINE": continue
+        if k in (*_ENSEMBLE_FLAGS, *SHARED) or ctx.get_parameter_source(k).name not in ("COMMANDLINE", "DEFAULT_MAP"): continue
         raise InputError(f"--{k.replace('_', '-')} does not apply to an ensemble:"
             " label, split and training are those of its members.")
     if (run := train_ensemble(data, out, members, **settings, **options)) is None: return
+    keep_options(ctx, out)
     say(run.scores._repr_markdown_())
     say(f"\n{run.scores.notes[0]}\n\nReport: {out/'report.md'}")
 
 # %% ../../nbs/cli/03_models.ipynb #daf81084
-def _train(system, data, out, **options):
+def _train(ctx, system, data, out, **options):
+    from popnb.runs.estimate import device_of, recorded_pace, table_rows
+    from popnb.models.predictor import system_class
     from popnb.runs.train import train
-    if (run := train(system, data, out, **options)) is None: return     # a worker process of a launcher
+    device = device_of(system_class(system), options["training"].get("device", "auto"))
+    with recorded_pace(system, options["preset"], device, table_rows(data), options["store"]):
+        run = train(system, data, out, **options)
+    if run is None: return                                              # a worker process of a launcher
+    keep_options(ctx, out)
     say(run.scores._repr_markdown_())
     say(f"\nReport: {out/'report.md'}")
 
@@ -103,17 +112,23 @@ def train_command(
     label_option:Annotated[list[str]|None, Option(
         help="key=value for the label, e.g. percentile=75; may be repeated")]=None,
     split:Annotated[str|None, Option(
-        help=f"{', '.join(SPLITS)} [dim](default: creators kept apart, else near-duplicate titles)[/dim]")]=None,
+        help=f"{', '.join(SPLITS)}; column=NAME takes a column with the names of parts or with fold numbers"
+            " [dim](default: group: creators, near-duplicate titles and equal files kept together, as far as that leaves"
+            " enough rows)[/dim]")]=None,
     split_option:Annotated[list[str]|None, Option(
         help="key=value for the split, e.g. by=author, folds=5, fold=2; may be repeated")]=None,
     protocol:Annotated[str|None, Option(
         help="Published split: paper for that of the system, or its name; with folds also --split-option fold=0")]=None,
     preset:Annotated[str, Option(help="tiny (no download) or paper (published sizes and weights)")]="tiny",
     model_id:Annotated[str|None, Option(help="Pretrained weights: a name or a local folder")]=None,
-    faithful:Annotated[bool, Option("--faithful", help="Reproduce the published code, its known errors included"
-        " [dim](systems with published code; equal to --option faithful=true)[/dim]")]=False,
-    option:Annotated[list[str]|None, Option(
-        help="key=value for the system, e.g. features=text, ep=1; may be repeated")]=None,
+    faithful:Annotated[bool, Option("--faithful", help="Reproduce the published code; what is not repeated,"
+        " and why, is listed in explanations/departures [dim](equal to --option faithful=true)[/dim]")]=False,
+    option:Annotated[list[str]|None, Option(help="key=value for the system, e.g. ep=1; may be repeated")]=None,
+    features:Annotated[str|None, Option(help="[bold]tabular[/bold]: further columns of the table as inputs, names with"
+        " commas, or auto for all that may be known before publication")]=None,
+    age:Annotated[str|None, Option(help="[bold]tabular[/bold]: age at collection as an input, or as the exposure of a"
+        " count: input or exposure")]=None,
+    weight:Annotated[str|None, Option(help="[bold]tabular[/bold]: column of sample weights")]=None,
     epochs:Annotated[int|None, Option(help="Passes over the training rows [dim](networks)[/dim]")]=None,
     batch_size:Annotated[int|None, Option(help="Rows of a step [dim](networks)[/dim]")]=None,
     lr:Annotated[float|None, Option(help="Learning rate [dim](networks)[/dim]")]=None,
@@ -128,10 +143,11 @@ def train_command(
     options,settings = pairs(option, "--option"), dict(seed=seed, store=store, workers=workers, overwrite=overwrite)
     if system == "ensemble" or members:
         return _train_ensemble(ctx, system, data, out, [*(members or []), *(more or [])], options, settings)
-    options |= ({"model_id": model_id} if model_id else {}) | ({"faithful": True} if faithful else {})
+    given = dict(model_id=model_id, faithful=faithful or None, features=features, age=age, weight=weight)
+    options |= {k: v for k,v in given.items() if v is not None}
     rule = dict(label=label, label_options=pairs(label_option, "--label-option"), split=split, protocol=protocol)
     engine = {k: v for k,v in dict(epochs=epochs, batch_size=batch_size, lr=lr).items() if v is not None}
-    _train(system, data, out, **rule, split_options=pairs(split_option, "--split-option"), preset=preset, resume=resume,
+    _train(ctx, system, data, out, **rule, split_options=pairs(split_option, "--split-option"), preset=preset, resume=resume,
         training=engine | pairs(training, "--training"), **settings, **options)
 
 # %% ../../nbs/cli/03_models.ipynb #959417d0
@@ -172,9 +188,11 @@ def evaluate_command(
     modalities:ModalitiesFlag=None,
     submission:Annotated[bool, Option("--submission", help="Write OUT/submission.csv (Id,ECR from 0 to 1, every row of"
         " the table) for the EVQA-SnapUGC challenge; without labels nothing else is written")]=False,
-    store:StoreFlag=None, workers:WorkersFlag=None,
+    store:StoreFlag=None, workers:WorkersFlag=None, overwrite:OverwriteFlag=False,
 ):
     "Score a saved run on a table: its test rows and rows that are new to it."
+    files = ["metrics.json", "predictions.csv", "report.md", *(["submission.csv"] if submission else [])]
+    output_files(out, files, "--out", overwrite, (run, data))
     made = dict(table=data)
     if submission and (made := _submit(run, data, out, modalities, store, workers)) is None: return
     from popnb.runs.train import evaluate_run
@@ -197,14 +215,14 @@ def _rank(runs, out):
     "Rank runs on the same test rows"
     from popnb.evaluation.leaderboard import board_markdown, leaderboard
     if not any((r/"config.json").exists() for r in runs):
-        raise InputError(f"None of the {len(runs)} folders holds a run (first: {runs[0]}).")
+        raise InputError(f"No run in {', '.join(map(str, runs[:3]))}{' …' if len(runs) > 3 else ''}: a run folder holds config.json.")
     say(board_markdown(leaderboard(runs, out)))
     say(f"\nTable and plot: {out}")
 
 # %% ../../nbs/cli/03_models.ipynb #e2ae002b
 @app.command("leaderboard")
 def leaderboard_command(
-    runs:Annotated[list[Path], Argument(help="Run folders")],
+    runs:Annotated[list[Path], Argument(help="Run folders, or folders of runs, e.g. runs/")],
     out:OutDirFlag,
     epochs:Annotated[bool, Option("--epochs", help="One run: score every epoch that it keeps on validation and test"
         " (needs --data; trained with --training keep_epochs=true)")]=False,
@@ -215,11 +233,15 @@ def leaderboard_command(
     select:Annotated[str, Option(help="With --epochs: choose by valid, by test (published rule: on the test"
         " rows themselves) or as in training")]="valid",
     days:DaysFlag=None, steps:StepsFlag=None, setup:SetupFlag=None,
-    store:StoreFlag=None, workers:WorkersFlag=None,
+    store:StoreFlag=None, workers:WorkersFlag=None, overwrite:OverwriteFlag=False,
 ):
     "Rank runs on the same test videos, with intervals of differences; or score epochs, folds or set-ups of a training."
+    from popnb.evaluation.leaderboard import run_folders
+    runs = run_folders(runs)
     if sum((epochs, folds, setups)) > 1: raise InputError("Give one of --epochs, --folds and --setups.")
     window = dict(days=days, steps=steps, setup=setup)
+    kind = "epochs" if epochs else "folds" if folds else "setups" if setups else "leaderboard"
+    output_files(out, [f"{kind}.csv", f"{kind}.md"], "--out", overwrite, (data,))
     if epochs: return _epochs(runs, out, data, select, window, store, workers)
     only = dict(data=data, **window, select=None if select == "valid" else select)
     for k,v in only.items():
@@ -239,6 +261,16 @@ def _curve_frame(frame, curves, table):
     when = table.set_index("video_id")["published_at"].reindex(frame["video_id"]) if "published_at" in table else None
     return dated(wide, None if when is None else when.array).drop(columns=["part", "truth"])
 
+# %% ../../nbs/cli/03_models.ipynb #017a471e
+def _value_columns(out, frame):
+    "Columns of what predictions stand for, e.g. `views`, for the rows (and days) of a frame; and the part of known videos"
+    by_id,names = {o["video"]: o for o in out},list(out[0])
+    names = names[names.index("prediction")+1:names.index("percentile")]
+    days = frame["day"] if "day" in frame else [None]*len(frame)
+    def cell(v, d): return v.get(d) if isinstance(v, dict) else v
+    columns = {n: [cell(by_id[v][n], d) for v,d in zip(frame["video_id"], days)] for n in names}
+    return columns | {"part": [by_id[v]["part"] or "" for v in frame["video_id"]]}
+
 # %% ../../nbs/cli/03_models.ipynb #c4ae6c24
 def _write_scores(out, table, path):
     "Write predictions as CSV, videos without a score included"
@@ -251,8 +283,43 @@ def _write_scores(out, table, path):
     else: frame["prediction"] = pd.Series([o["prediction"] for o in out], dtype=float)
     more = {o["video"]: (o["percentile"], ",".join(o["missing"]), o["error"] or "") for o in out}
     frame[["percentile", "missing", "error"]] = [more[v] for v in frame["video_id"]]
+    at = list(frame).index("percentile")
+    for i,(name,values) in enumerate(_value_columns(out, frame).items()): frame.insert(at+i, name, values)
     for c in ("video_id", "missing", "error"): frame[c] = frame[c].map(guard)
     with atomic_path(path) as p: frame.to_csv(p, index=False, float_format="%.6g")
+
+# %% ../../nbs/cli/03_models.ipynb #63eea577
+def _days_shown(name, values):
+    "Columns of a value that is a curve: some days and the peak of the prediction, the last day of others"
+    curves = [{int(d): o for d,o in v.items()} if isinstance(v, dict) else {} for v in values]
+    days = sorted({d for c in curves for d in c})
+    shown = [d for d in dict.fromkeys((days[0], 7, 14, 21, days[-1])) if d in days] if name == "prediction" else days[-1:]
+    word = "" if name == "prediction" else f"{name}, "
+    out = {f"{word}day {d}": [c.get(d, float("nan")) for c in curves] for d in shown}
+    if name == "prediction": out["peak"] = [f"day {max(c, key=c.get)}" if c else "" for c in curves]
+    return out
+
+# %% ../../nbs/cli/03_models.ipynb #3ee7cc29
+def _readable(out):
+    "Predictions as a table to read, in which a curve is a few columns"
+    import pandas as pd
+    rows = [o | {"missing": ", ".join(o["missing"]), "error": o["error"] or ""} for o in out]
+    columns,constant = {},("label", "unit", *(() if any(o.get("part") for o in out) else ("part",)))
+    for k in (k for k in rows[0] if k not in constant):
+        values = [o[k] for o in rows]
+        columns |= _days_shown(k, values) if any(isinstance(v, dict) for v in values) else {k: values}
+    return pd.DataFrame(columns)
+
+# %% ../../nbs/cli/03_models.ipynb #64f1fb39
+def _remarks(run, out, machine):
+    "Notes about the unit of predictions, rows that the run was trained on, and packages of other versions"
+    from popnb.environment import version_notes
+    from popnb.models.predictor import read_config
+    first,known = out[0],sum(o["part"] == "train" for o in out)
+    if not machine: note(f"\nprediction: {first['label']}, {first['unit']}; percentile: among the predictions for the run's validation videos"
+        + ("; views: expected number, views_median: typical number" if "views" in first else "") + ".")
+    if known: note(f"{known} of {len(out)} videos were training rows of the run (part train): new videos are predicted less well.", machine=machine)
+    for n in version_notes(read_config(run).get("versions") or {}): note(n, machine=machine)
 
 # %% ../../nbs/cli/03_models.ipynb #d7e63ea1
 @app.command("predict")
@@ -267,9 +334,10 @@ def predict_command(
     csv:Annotated[Path|None, Option(help="Also write them here, one row a video; for a curve one row a video"
         " and day, with its date if the time of publication is known")]=None,
     store:StoreFlag=None, workers:WorkersFlag=None,
+    overwrite:Annotated[bool, Option("--overwrite", help="Replace the file of --csv")]=False,
 ):
     "Predict scores of new videos."
-    import pandas as pd
+    if csv: output_path(csv, "--csv", overwrite=overwrite, inputs=videos)
     from popnb.models.predictor import resolve_modalities
     from popnb.runs.predict import predict_videos, video_rows
     table = video_rows(videos, title, description, sound=resolve_modalities(run, modalities) == "a")
@@ -277,9 +345,8 @@ def predict_command(
     if csv: _write_scores(out, table, csv)
     if as_json:
         for o in out: say(json.dumps(o, ensure_ascii=False))
-    else:
-        missing,errors = [", ".join(o["missing"]) for o in out], [o["error"] or "" for o in out]
-        show(pd.DataFrame(out).assign(missing=missing, error=errors))
+    else: show(_readable(out))
+    _remarks(run, out, as_json)
     if any(o["error"] for o in out): raise typer.Exit(1)
 
 # %% ../../nbs/cli/03_models.ipynb #ddd15b0f
@@ -299,9 +366,10 @@ def explain_command(
     fill:Annotated[str, Option(help="Fill of a hidden tile: mean (colour), grey or blur")]="mean",
     option:Annotated[list[str]|None, Option(
         help="key=value for the rollout: head_fusion, residual, discard; may be repeated")]=None,
-    store:StoreFlag=None, workers:WorkersFlag=None,
+    store:StoreFlag=None, workers:WorkersFlag=None, overwrite:OverwriteFlag=False,
 ):
     "Explain the score of one video: contributions of inputs, attributions of words and regions, attention."
+    output_files(out, ["explanation.json", "report.md"], "--out", overwrite, (run, data))
     from popnb.explain.report import explain
     from popnb.runs.train import open_store
     found = explain(run, item, out, title=title, description=description, thumbnail=thumbnail, table=data,

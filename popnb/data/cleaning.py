@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
-from ..core import InputError, in_range, need, one_of, write_json
+from ..core import InputError, as_path, in_range, need, one_of, typed, write_json
 from .groups import _components, near_title
 from .safe_csv import write_sheet
 from .table import TEXT_DTYPE, conform, write_table
@@ -126,7 +126,7 @@ class Rule:
     find:Callable # `(table, options) -> {row position: detail}`
 
     @property
-    def meaning(self) -> str: return self.find.__doc__
+    def meaning(self) -> str: return self.find.__doc__.partition("\n")[0]
 
 # %% ../../nbs/data/08_cleaning.ipynb #6dd341d5
 def _rows(mask, detail=None):
@@ -387,6 +387,7 @@ def _rule_counts(t, how, found):
     return pd.DataFrame(lines, columns=["rule", "action", "found", "meaning"])
 
 # %% ../../nbs/data/08_cleaning.ipynb #998872c3
+@typed
 def clean(
     table:pd.DataFrame, # Table with popnb's columns; ids may repeat
     rules:dict|None=None, # Rule -> `drop`, `flag` or `off`, instead of its default
@@ -434,7 +435,7 @@ def write(self:Cleaned,
     path:str|os.PathLike, # File of the table, `.parquet` or `.csv`; the other files are written beside it
 ) -> list[Path]: # Written files
     "Write the table, `<name>.removed.csv`, `<name>.flagged.csv` and `<name>.cleaning.json`"
-    path = Path(path)
+    path = as_path(path)
     names = ("removed.csv", "flagged.csv", "cleaning.json")
     removed,flagged,account = (path.with_name(f"{path.stem}.{o}") for o in names)
     write_table(self.table, path)

@@ -8,8 +8,10 @@ __all__ = ['guard', 'unguard', 'write_sheet', 'read_sheet']
 # %% ../../nbs/data/02_safe_csv.ipynb #5634c2f7
 import os
 import re
+import warnings
 import pandas as pd
 from ..core import InputError, atomic_path
+from .files import has_half, mend_text
 
 # %% ../../nbs/data/02_safe_csv.ipynb #69bada38
 # the escapes are the full-width forms of = + @ and -
@@ -33,21 +35,19 @@ def unguard(
 def _cells(column):
     "Numbers and times unchanged, anything else as guarded text"
     if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_datetime64_any_dtype(column): return column
-    return column.astype(object).where(column.notna(), "").map(guard)
+    return column.astype(object).where(column.notna(), "").map(lambda v: guard(mend_text(v)))
 
 # %% ../../nbs/data/02_safe_csv.ipynb #377c1508
 def write_sheet(
     df:pd.DataFrame, # Any frame
     path:str|os.PathLike, # CSV file to write
 ):
-    "Write a formula-safe CSV file atomically; raises `InputError` for text that is not valid Unicode"
-    try:
-        out = df.apply(_cells)
-        with atomic_path(path) as p:   # line ends as in RFC 4180: pandas quotes a lone return only then
-            out.to_csv(p, index=False, encoding="utf-8", lineterminator="\r\n")
-    except UnicodeEncodeError as e:
-        half = repr(e.object[e.start:e.end])
-        raise InputError(f"{path} cannot be written: a text holds half a character ({half}); mend the source.") from e
+    "Write a formula-safe CSV file atomically; half a character becomes U+FFFD, with a warning"
+    half = int(df.select_dtypes(object).map(has_half).to_numpy().sum())
+    if half: warnings.warn(f"{path}: texts with half a character, written as U+FFFD: {half:,}")
+    out = df.apply(_cells).rename(columns=mend_text)
+    with atomic_path(path) as p:   # line ends as in RFC 4180: pandas quotes a lone return only then
+        out.to_csv(p, index=False, encoding="utf-8", lineterminator="\r\n")
 
 # %% ../../nbs/data/02_safe_csv.ipynb #f7dd036a
 def read_sheet(

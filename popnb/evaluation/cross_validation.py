@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from ..training.checkpoints import dict_differences
-from ..core import InputError, atomic_path, read_json
+from ..core import InputError, atomic_path, read_json, typed
 from .report import REPORT_METRICS, md_cell, md_table
-from .leaderboard import read_run
+from .leaderboard import read_run, run_folders
 from ..metrics.metrics import METRICS
 from .prediction_files import arrays, days_of
 from .day_windows import SETUPS, select_days, window_of
@@ -27,8 +27,19 @@ def fold_of(
 ) -> int|None: # `None` for a run without folds
     "Determine the fold that is a run's test part"
     split = config.get("split") or {}
-    if split.get("how") not in ("protocol:smtpd", "kfold"): return None
-    return int((split.get("options") or {}).get("fold", 0))
+    fold = (split.get("options") or {}).get("fold", 0)
+    if split.get("how") not in ("protocol:smtpd", "kfold", "column") or fold is None: return None
+    return int(fold)
+
+# %% ../../nbs/evaluation/06_cross_validation.ipynb #094f2fc7
+_NO_EFFECT = ("keep", "keep_epochs", "save_every", "tensorboard", "workers")   # settings that leave the weights alone
+
+# %% ../../nbs/evaluation/06_cross_validation.ipynb #305a9f6a
+def _settings(config, kind):
+    "Options or training settings that decide the result; the trivial system stores its mean as an option"
+    found = config.get(kind) or {}
+    if kind == "training": return {k: v for k,v in found.items() if k not in _NO_EFFECT}
+    return {} if config.get("system") == "trivial" else found
 
 # %% ../../nbs/evaluation/06_cross_validation.ipynb #4eb391af
 def _made(config):
@@ -36,7 +47,7 @@ def _made(config):
     label,split = config.get("label") or {},config.get("split") or {}
     options = {k: v for k,v in (split.get("options") or {}).items() if k != "fold"}
     made = {k: config.get(k) for k in ("system", "preset", "seed")}
-    return made | {k: config.get(k) or {} for k in ("options", "training")} | {
+    return made | {k: _settings(config, k) for k in ("options", "training")} | {
         "label": {"name": label.get("name"), "options": label.get("options") or {}},
         "split": {"how": split.get("how"), "seed": split.get("seed"), "options": options}}
 
@@ -58,7 +69,7 @@ def group_runs(
 ) -> list: # Lists of runs from `read_run`, with `fold`, by fold
     "Group runs that differ only in the fold; raises `InputError` for repeated folds and folds that share videos"
     groups = []
-    for r in [read_run(p, part) for p in dict.fromkeys(Path(o) for o in runs)]:
+    for r in [read_run(p, part) for p in run_folders(runs)]:
         r["fold"],made,group = fold_of(r["config"]),_made(r["config"]),None
         same = lambda g: not dict_differences(_made(g[0]["config"]), made)
         if r["fold"] is not None: group = next(filter(same, groups), None)
@@ -68,10 +79,18 @@ def group_runs(
     for g in groups: _check_folds(g)
     return groups
 
+# %% ../../nbs/evaluation/06_cross_validation.ipynb #329c6b1b
+def _fold_names(g):
+    "Numbers of all folds of the split"
+    split = g[0]["config"].get("split") or {}
+    if split.get("how") != "column": return list(range(_n_folds(g)))
+    return [int(o) for o in re.findall(r"\d+", (split.get("note") or "").partition(" of ")[2].partition(" is ")[0])]
+
 # %% ../../nbs/evaluation/06_cross_validation.ipynb #e66de965
 def _n_folds(g):
     "Number of folds of the split"
     split = g[0]["config"].get("split") or {}
+    if split.get("how") == "column": return len(_fold_names(g))
     return 5 if split.get("how") == "protocol:smtpd" else int((split.get("options") or {}).get("folds", 5))
 
 # %% ../../nbs/evaluation/06_cross_validation.ipynb #e1fc9da0
@@ -91,8 +110,8 @@ def _mean_sd(values):
 # %% ../../nbs/evaluation/06_cross_validation.ipynb #eaa8441f
 def _fold_notes(g):
     "Missing folds, and the note of the split"
-    gone = sorted(set(range(_n_folds(g))) - {r["fold"] for r in g})
-    split_note = re.sub(r", fold \d+ of \d+", "", (g[0]["config"].get("split") or {}).get("note") or "")
+    gone = sorted(set(_fold_names(g)) - {r["fold"] for r in g})
+    split_note = re.sub(r", fold \d+ of \d+|^fold \d+ of .* valid(; )?", "", (g[0]["config"].get("split") or {}).get("note") or "")
     if gone: yield f"{_name(g)}: fold {', '.join(map(str, gone))} of {_n_folds(g)} missing, the mean is over {len(g)}."
     if split_note: yield f"{_name(g)}: {split_note}."
 
@@ -124,16 +143,32 @@ def _group_rows(g):
             folds = {f"fold {r['fold']}": v for r,v in zip(g, values)}
             yield {"group": about["group"], "model": model, "metric": m} | about | {"mean": mean, "sd": sd} | folds
 
+# %% ../../nbs/evaluation/06_cross_validation.ipynb #5e5d05dc
+def _why_apart(groups):
+    "Differences of the other groups to the first of the same system, or else to the first"
+    name = lambda g: g[0]["config"].get("system")
+    for i,g in enumerate(groups[1:], 1):
+        first = next((o for o in groups[:i] if name(o) == name(g)), groups[0])
+        diff = dict_differences(_made(first[0]["config"]), _made(g[0]["config"]))
+        changes = ", ".join(o[:120].replace(" was ", " ").replace(" and is ", " against ") for o in diff[:3])
+        yield f"{first[0]['run']} and {g[0]['run']} differ: {changes}"
+
 # %% ../../nbs/evaluation/06_cross_validation.ipynb #b187f8db
+@typed
 def fold_summary(
-    runs:list, # Run folders, one a fold
+    runs:str|os.PathLike|list, # Run folders, one a fold, or folders of runs
     out:str|os.PathLike|None=None, # Folder for `folds.csv` and `folds.md`; `None`: nothing is written
 ) -> pd.DataFrame: # `group model metric folds of n mean sd`, and one column a fold; a group's model, then its baselines
     "Compute mean and standard deviation over folds; raises `InputError` if no run is a fold"
-    groups = [g for g in group_runs(runs) if g[0]["fold"] is not None]
-    if not groups: raise InputError(f"None of the {len(runs)} runs is a fold: make them with --protocol paper (smtpd) or --split kfold, and --split-option fold=0 to 4.")
+    every = group_runs(runs)
+    groups,other = ([g for g in every if (g[0]["fold"] is None) == no] for no in (False, True))
+    if not groups: raise InputError(f"None of the {len(every)} runs is a fold: make them with --protocol paper (smtpd) or --split kfold, and --split-option fold=0 to 4.")
+    apart = list(_why_apart(groups))
+    alike = len({g[0]["config"].get("system") for g in groups}) < len(groups)
+    if len(groups) > 1 and max(map(len, groups)) == 1: raise InputError(f"The {len(groups)} runs are no folds of one training: {'; '.join(apart)}. Train every fold with the same settings.")
     found = pd.DataFrame([r for g in groups for r in _group_rows(g)])
-    found.attrs["notes"] = [n for g in groups for n in _fold_notes(g)]
+    found.attrs["notes"] = [n for g in groups for n in _fold_notes(g)] + [f"Kept apart: {o}." for o in apart if alike]
+    if other: found.attrs["notes"].append(f"Left out, no folds: {', '.join(r['run'] for g in other for r in g)}.")
     if out is not None: _write(found, Path(out), "folds", folds_markdown(found))
     return found
 
@@ -177,8 +212,9 @@ def _group_notes(g):
     return [f"{_name(g)}: one run, no folds ({(g[0]['config'].get('split') or {}).get('how')} split)."]
 
 # %% ../../nbs/evaluation/06_cross_validation.ipynb #e1906987
+@typed
 def setup_table(
-    runs:list, # Run folders of curve models, with and without day 1 as input; several folds of each if there are
+    runs:str|os.PathLike|list, # Run folders of curve models, with and without day 1 as input; several folds of each if there are
     out:str|os.PathLike|None=None, # Folder for `setups.csv` and `setups.md`; `None`: nothing is written
 ) -> pd.DataFrame: # `setup group seen days folds amae amae_sd asrc asrc_sd published_amae published_asrc problem`
     "Compute the set-ups of the published table that the runs allow"

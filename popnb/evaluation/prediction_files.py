@@ -9,10 +9,9 @@ __all__ = ['TEXT_COLUMNS', 'value_columns', 'days_of', 'check_predictions', 'wri
 # %% ../../nbs/evaluation/01_prediction_files.ipynb #eb83b418
 import os
 import re
-from pathlib import Path
 import numpy as np
 import pandas as pd
-from ..core import InputError, atomic_path, one_of
+from ..core import InputError, as_path, atomic_path, one_of, typed
 from ..data.safe_csv import guard, unguard
 from ..metrics.metrics import HEADLINE, METRICS
 from ..metrics.bootstrap import paired
@@ -87,7 +86,7 @@ def check_predictions(
     return out
 
 # %% ../../nbs/evaluation/01_prediction_files.ipynb #b8577664
-TEXT_COLUMNS = ("video_id", "part", "author", "missing")
+TEXT_COLUMNS = ("video_id", "part", "author", "missing", "related")
 
 # %% ../../nbs/evaluation/01_prediction_files.ipynb #7d80ec88
 def write_predictions(
@@ -97,7 +96,7 @@ def write_predictions(
     "Write `predictions.csv` atomically, columns in a fixed order, text safe for spreadsheets"
     out = check_predictions(frame, "predictions to write")
     values = [*value_columns(out, "truth"), *value_columns(out, "prediction")]
-    order = ["video_id", "part", *values, "lower", "upper", "author", "missing"]
+    order = ["video_id", "part", *values, "lower", "upper", "author", "missing", "related"]
     out = out[[c for c in order if c in out]].copy()
     for c in TEXT_COLUMNS:
         if c in out: out[c] = out[c].astype(object).where(out[c].notna(), "").map(guard)
@@ -108,7 +107,7 @@ def read_predictions(
     path:str|os.PathLike, # A `predictions.csv`, or the run folder that holds one
 ) -> pd.DataFrame: # `video_id`, values as floats, the rest as text ("" where empty)
     "Read and validate a prediction file; raises `InputError` for a file that cannot be scored"
-    path = Path(path)
+    path = as_path(path)
     if path.is_dir(): path = path/"predictions.csv"
     if not path.is_file(): raise InputError(f"No file {path}.")
     try: frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
@@ -176,6 +175,7 @@ def _check_same_truth(t, other):
     if not same: raise InputError("The two files hold different truths for the same videos: they belong to different labels.")
 
 # %% ../../nbs/evaluation/01_prediction_files.ipynb #c9ff1b57
+@typed
 def compare(
     a:pd.DataFrame|str|os.PathLike, # Predictions with truth, or their file
     b:pd.DataFrame|str|os.PathLike, # Predictions of the same videos, or their file

@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
-from ..core import InputError, PopnbError, in_range, one_of, work_folder, write_json
+from ..core import InputError, describe_value, in_range, one_of, output_path, typed, work_folder, write_json, writing
 from ..metrics.metrics import HEADLINE, METRICS, class_scores, confusion, pairwise_counts, per_day
-from ..metrics.bootstrap import SLOW_METRICS, bootstrap, cluster_codes, paired_all
+from ..metrics.bootstrap import FEWEST_UNITS, SLOW_METRICS, bootstrap, cluster_codes, paired_all
+from ..metrics.verdict import verdict
 from ..data.safe_csv import guard
+from ..data.table import as_table
 from ..plots.curves import plot_day_calibration
 from ..media.preview import report_image
 from ..plots.figures import plot_calibration, plot_confusion, plot_curves, plot_days, plot_learning, plot_percentiles
@@ -88,7 +90,7 @@ def interval_text(
 
 # %% ../../nbs/evaluation/04_report.ipynb #7e0ae847
 REPORT_METRICS = {   # task -> metrics of the first table
-    "regression": ["srocc", "plcc", "final", "r2", "rmse", "mae"],
+    "regression": ["srocc", "plcc", "final", "r2", "rmse", "mse", "mae"],
     "binary": ["roc_auc", "ap", "f1_weighted", "accuracy"],
     "sequence": ["amae", "asrc", "ase"],
 }
@@ -258,20 +260,23 @@ def _row_notes(s, table):
 def _interval_notes(s, g):
     "Notes on resamples"
     a = s.about
+    units = a["n"] if g is None else a["creators"]
+    what = "video" if g is None else "creator"
     if not a["n_boot"]: yield "No intervals were computed (n_boot=0)."
+    elif units < FEWEST_UNITS: yield f"No intervals: {units} {what}{'s'*(units != 1)}, and {FEWEST_UNITS} are needed."
     elif g is None:
         yield (f"Intervals: 95 %, {a['n_boot']} resamples of videos. No creators are known; if creators repeat, the "
             f"intervals are too narrow.")
     else: yield f"Intervals: 95 %, {a['n_boot']} resamples of {a['creators']} creators" + (", few enough for the "
         "intervals themselves to be rough." if a["creators"] < 20 else ".")
     fewer = [f"{k} {n}" for k,n in SLOW_METRICS.items() if k in s.metrics and n < a["n_boot"]]
-    if fewer: yield f"Fewer resamples for slow metrics: {', '.join(fewer)}."
+    if fewer and units >= FEWEST_UNITS: yield f"Fewer resamples for slow metrics: {', '.join(fewer)}."
 
 # %% ../../nbs/evaluation/04_report.ipynb #f2edd39b
 def _metric_notes(s, g, t, p):
     "Notes on single metrics"
     undefined = [k for k,v in s.metrics.items() if np.isnan(v["value"])]
-    if undefined: yield f"Undefined here, shown as –: {', '.join(undefined)}."
+    if undefined and s.about["n"] >= FEWEST_UNITS: yield f"Undefined here, shown as –: {', '.join(undefined)}."
     zeros = s.about["n"]-s.metrics["mape"]["n"] if "mape" in s.metrics else 0
     if zeros > 0: yield f"MAPE leaves out {zeros} videos whose truth is 0."
     if g is not None and s.task == "regression" and (c := pairwise_counts(t, p, g))["pairs"]:
@@ -287,6 +292,60 @@ def _notes(s, table, label, small, g, t, p):
     if len(s.slices) > 5: out.append("Slices: among many, a few score badly by chance, and a correlation is lower "
         "where the truth varies less.")
     return out
+
+# %% ../../nbs/evaluation/04_report.ipynb #4223164b
+_RELATION_TEXT = {"near_title": "nearly the same title", "thumbnail_path": "the same thumbnail",
+    "video_path": "the same video file"}
+
+# %% ../../nbs/evaluation/04_report.ipynb #7b2c0fb3
+def _related_masks(known):
+    "Masks of the rows with a twin and of those whose creator is in training; `None` if that is not known"
+    if "related" not in known: return None
+    names = [set(filter(None, str(v).split(","))) for v in known["related"].fillna("")]
+    by = {k: np.array([k in o for o in names], dtype=bool) for k in _RELATION_TEXT}
+    return {"twin": np.logical_or.reduce(list(by.values())), "author": np.array(["author" in o for o in names])}, by
+
+# %% ../../nbs/evaluation/04_report.ipynb #5ac9122a
+def _score_related(known, task, g, n_boot, seed):
+    "For `twin` and `author`: number of related rows, and two metrics on the other rows"
+    if (found := _related_masks(known)) is None: return None
+    masks,by = found
+    out,(t,p) = {},arrays(known)
+    for k,m in masks.items():
+        rest = {} if m.all() or not m.any() else bootstrap(t, p, list(SLICED[task]), g, n_boot, seed, mask=~m)
+        out[k] = {"n": int(m.sum()), "of": len(m), "without": rest}
+    out["twin"]["by"] = {k: int(v.sum()) for k,v in by.items() if v.any()}
+    return out
+
+# %% ../../nbs/evaluation/04_report.ipynb #076cae88
+def _without_text(e):
+    "Scores of the rows that are not related"
+    n = e["of"]-e["n"]
+    if n < FEWEST_UNITS: return f"Without them {n} {'row is' if n == 1 else 'rows are'} left, too few to judge."
+    scores = (f"{k} {md_cell(v['value'])} ({interval_text(v)})" for k,v in e["without"].items())
+    return f"Without them, {n} rows: {', '.join(scores)}."
+
+# %% ../../nbs/evaluation/04_report.ipynb #2ffb15af
+def _related_notes(s):
+    "Notes on test rows that are related to training rows"
+    if not (related := s.about.get("related")): return
+    e,a = related["twin"],related["author"]
+    by = ", ".join(f"{_RELATION_TEXT[k]} {n}" for k,n in e["by"].items())
+    if e["n"]: yield (f"{e['n']} of {e['of']} test rows ({e['n']/e['of']:.0%}) have a twin in training ({by}), which a "
+        f"model can recognise. {_without_text(e)}")
+    else: yield "No test row has a twin in training (nearly the same title, the same thumbnail or video file)."
+    if a["n"]: yield (f"{a['n']} of {a['of']} test rows ({a['n']/a['of']:.0%}) are by creators who are in training. "
+        f"{_without_text(a)}")
+
+# %% ../../nbs/evaluation/04_report.ipynb #217661e1
+def _judge(known, related, task, trivial, g, n_boot, seed):
+    "The verdict, on the rows without a twin in training"
+    (t,p),mask,more = arrays(known),None,""
+    if related and related["twin"]["n"]:
+        mask = ~_related_masks(known)[0]["twin"]
+        more = f" Rows with a twin in training ({related['twin']['n']} of {len(t)}) are left out of this verdict."
+    found = verdict(t, p, task, trivial, g, n_boot, seed, mask)
+    return found | {"text": found["text"]+more}
 
 # %% ../../nbs/evaluation/04_report.ipynb #0f600403
 def _load_rows(preds, table, label, part, groups, days):
@@ -310,9 +369,10 @@ def _describe(task, label, frame, g, ceiling, show_frames, **more):
     return about
 
 # %% ../../nbs/evaluation/04_report.ipynb #377e4a49
+@typed
 def evaluate(
     preds:pd.DataFrame|str|os.PathLike, # `video_id`, `prediction`, perhaps `truth part author missing`; or a file
-    table:pd.DataFrame|None=None, # The videos; needed for a truth by label, for slices and pictures
+    table:pd.DataFrame|str|os.PathLike|None=None, # The videos, or their file; needed for a truth by label, for slices and pictures
     label=None, # A fitted `Label`; needed if the predictions contain no truth
     out:str|os.PathLike|None=None, # Folder to write the report to; `None`: nothing is written
     part:str|None="test", # Part that is scored, if the predictions have parts; `None`: all rows
@@ -326,9 +386,13 @@ def evaluate(
     days:tuple|str|None=None, # First and last true day of a sequence, e.g. `(2, 30)` or `"2-30"`; `None`: all
     show_frames:bool=False, # Show the best and worst cases by frames of their videos, not by their thumbnails
     threshold:float|None=None, # Probability above which class 1 is predicted, from validation rows; noted beside .5
+    leaks:pd.DataFrame|None=None, # From `popnb.data.splits.leaks`, for the report
 ) -> Scores: # Also written to `out`
     "Score predictions; raises `InputError` for data that cannot be scored"
     in_range("n_boot", n_boot, 0)
+    table = None if table is None else as_table(table)
+    if label is not None and not hasattr(label, "task"):
+        raise InputError(f"label must be a fitted Label, e.g. model.label, got {describe_value(label)}.")
     frame,rows = _load_rows(preds, table, label, part, groups, days)
     task = one_of("task of the label", label.task, HEADLINE) if label is not None else guess_task(frame)
     ok = _has_truth(frame).to_numpy()
@@ -341,8 +405,12 @@ def evaluate(
     known_rows = None if rows is None else rows[ok].reset_index(drop=True)
     slices,small = score_slices(known, known_rows, task, g, min(n_boot, 300), seed)
     about = _describe(task, label, frame, g, ceiling, show_frames, part=part, n_boot=n_boot, seed=seed)
+    about["related"] = _score_related(known, task, g, n_boot, seed)
+    trivial = next((others[k] for k in ("trivial", "mean curve") if k in others), None)
+    about["verdict"] = _judge(known, about["related"], task, trivial, g, n_boot, seed)
+    about["leaks"] = None if leaks is None else leaks.to_dict("records")
     scores = Scores(task, metrics, frame, base, slices, [], about, title or "Evaluation", rows)
-    scores.notes = [*notes, *_class_notes(scores, label, threshold, t, p)]
+    scores.notes = [*_related_notes(scores), *notes, *_class_notes(scores, label, threshold, t, p)]
     scores.notes += _notes(scores, table, label, small, g, t, p)
     if task == "sequence": scores.days = {k: per_day(t, q, days_of(known)) for k,q in ({"model": p} | others).items()}
     if out is not None: scores.save(out)
@@ -395,12 +463,20 @@ def _subject(s):
     label = f", label {a['label']}" if a["label"] else ""
     return f"{a['n']} videos{part}{label}" + (f" ({md_cell(a['unit'])})" if a["unit"] else "") + "."
 
+# %% ../../nbs/evaluation/04_report.ipynb #e41b6c9c
+def _verdict_line(s):
+    v = s.about.get("verdict")
+    return f"**{md_cell(v['text'])}**" if v else ""
+
+# %% ../../nbs/evaluation/04_report.ipynb #580aa1c8
+def _few_rows(s): return s.about["n"] < FEWEST_UNITS
+
 # %% ../../nbs/evaluation/04_report.ipynb #44a7bfb3
 @patch
 def _repr_markdown_(self:Scores) -> str:
-    "Main metrics, baselines and notes"
-    parts = [f"**{md_cell(self.title)}**: {_subject(self)}", _headline(self)]
-    if self.baselines: parts.append(_against(self))
+    "Verdict, main metrics, baselines and notes; no metrics of fewer than 10 rows"
+    parts = [f"**{md_cell(self.title)}**: {_subject(self)}", _verdict_line(self)]
+    if not _few_rows(self): parts += [_headline(self), *([_against(self)] if self.baselines else [])]
     return "\n\n".join(parts + ["\n".join(f"- {md_cell(n)}" for n in self.notes)])
 
 # %% ../../nbs/evaluation/04_report.ipynb #e96dc258
@@ -480,6 +556,19 @@ def _day_table(frame):
     rows = frame.astype({"day": int, "n": int}).astype(object).values.tolist()
     return md_table(["day", "n", "MAE", "MSE", "Spearman"], rows)
 
+# %% ../../nbs/evaluation/04_report.ipynb #e4363216
+def _all_metrics(s):
+    header = ["metric", "value", "95 % interval", "n", "better", "meaning"]
+    return md_table(header, [_metric_row(k, e) for k,e in s.metrics.items()])
+
+# %% ../../nbs/evaluation/04_report.ipynb #5c65dfa7
+def _leak_table(s):
+    header = ["relation", "groups", "in several parts", "test rows", "related to training rows", "share"]
+    names = {"author": "creator", **_RELATION_TEXT}
+    rows = [[names.get(e["relation"], e["relation"]), *list(e.values())[1:-1], f"{e['share']:.0%}"]
+        for e in s.about["leaks"]]
+    return md_table(header, rows)
+
 # %% ../../nbs/evaluation/04_report.ipynb #2699b6fb
 @patch
 def report(self:Scores,
@@ -488,16 +577,17 @@ def report(self:Scores,
     "Format the report"
     show = lambda names: "\n".join(f"![{_CAPTIONS[k]}](plots/{k}.png)" for k in names if k in figures)
     cases = ["cases_best", "cases_worst"]
-    parts = [f"# {md_cell(self.title)}", _subject(self), _headline(self)]
-    if self.baselines: parts += ["## Against baselines", _against(self)]
+    few = _few_rows(self)
+    parts = [f"# {md_cell(self.title)}", _verdict_line(self), _subject(self), "" if few else _headline(self)]
+    if self.baselines and not few: parts += ["## Against baselines", _against(self)]
     parts += ["## Notes", "\n".join(f"- {md_cell(n)}" for n in self.notes)]
     parts += ["## Figures", show([k for k in _CAPTIONS if k not in ("slices", *cases)])]
-    parts += ["## Slices", _slice_table(self), show(["slices"])]
+    if not few: parts += ["## Slices", _slice_table(self), show(["slices"])]
+    if self.about.get("leaks"): parts += ["## Related videos in several parts", _leak_table(self)]
     parts += ["## Best and worst cases", show(cases)]
     parts.append(md_table(["case", "video", "truth", "prediction", "error"], self.cases().values.tolist()))
     if self.days: parts += ["## Every day", _day_table(self.days["model"])]
-    header = ["metric", "value", "95 % interval", "n", "better", "meaning"]
-    parts += ["## All metrics", md_table(header, [_metric_row(k, e) for k,e in self.metrics.items()])]
+    if not few: parts += ["## All metrics", _all_metrics(self)]
     return "\n\n".join(o for o in parts if o) + "\n"
 
 # %% ../../nbs/evaluation/04_report.ipynb #e403e47f
@@ -543,10 +633,8 @@ def save(self:Scores,
     out:str|os.PathLike, # Folder, created if it does not exist; other files in it stay
 ) -> Path: # The folder
     "Write figures, `predictions.csv`, `curves.csv` (sequence), `report.md` and `metrics.json`; raises `PopnbError`"
-    out = Path(out)
-    with work_folder(out) as work:
-        try:
-            _write_files(self, work, log=out/"log.csv")
-            _move(work, out)
-        except OSError as e: raise PopnbError(f"Cannot write {out}: {e.strerror or e}.") from e
+    out = output_path(out, folder=True, room=0)
+    with work_folder(out) as work, writing(out):
+        _write_files(self, work, log=out/"log.csv")
+        _move(work, out)
     return out

@@ -14,7 +14,7 @@ from ..core import InputError
 from .base import ExplanationContext, Part, explainer
 from .temporal_occlusion import TemporalOcclusion, sliding_windows
 from .vlm import batch_text, score_inputs, usable_inputs
-from ..features.audio_cache import AUDIO_RATE
+from ..features.audio_cache import AUDIO_RATE, piece_starts
 from ..models.network_predictor import NetworkPredictor
 from ..models.predictor import resolve_modalities
 from ..plots.figures import BLUE, GREY, RED, canvas, png
@@ -160,9 +160,8 @@ def _audio(context):
     "Samples of the clip's sound, and the start of each of its pieces in the clip, seconds"
     inputs = usable_inputs(context.model, context.row)
     if inputs.silent[0]: raise InputError(f"The clip has no sound: {inputs.notes[0] or 'nothing was decoded'}.")
-    x,pieces = inputs.read_audio(0),context.model.sound_rule.pieces
-    length = len(x)/AUDIO_RATE/pieces
-    return x,np.linspace(0, max(inputs.sound.times[0][1]-length, 0), pieces)
+    x,rule = inputs.read_audio(0),context.model.sound_rule
+    return x,piece_starts(round(inputs.sound.times[0][1]*AUDIO_RATE), rule)/AUDIO_RATE
 
 # %% ../../nbs/explain/07_audio.ipynb #714b88cb
 def _peak_in_clip(m, starts):

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import InputError, PopnbError
-from ..data.table import conform, read_table
+from ..core import InputError, PopnbError, as_path, printable
+from ..data.table import as_table, conform
+from ..evaluation.prediction_files import value_columns
 from ..media.integrity import MEDIA_SUFFIXES, check_file
 from ..models.predictor import Predictor
 from ..registry import EXPLAINERS
@@ -25,7 +26,7 @@ def _is_picture(path): return path.suffix.lower().lstrip(".") in MEDIA_SUFFIXES[
 # %% ../../nbs/explain/01_base.ipynb #9e176cf3
 def _usable_path(path, media=None):
     "Absolute path as text; raises `PopnbError` for a file that cannot be used"
-    path = Path(path)
+    path = as_path(path)
     if path.is_dir(): raise InputError(f"{path} is a folder; explain takes one video, one thumbnail, or one video_id of a table.")
     if not path.exists(): raise InputError(f"No file {path}.")
     v = check_file(path, media=media)
@@ -36,10 +37,11 @@ def _usable_path(path, media=None):
 # %% ../../nbs/explain/01_base.ipynb #9f1e6f1e
 def _file_row(item, audio_only):
     "A table of one row from a media file"
-    path = Path(item)
+    path = as_path(item, "item")
     column = "thumbnail_path" if _is_picture(path) else "video_path"
     media = "sound" if audio_only and column == "video_path" else None
-    return conform(pd.DataFrame({"video_id": [str(item)], column: [_usable_path(path, media)]}), "item")
+    row = {"video_id": [printable(item)], column: [_usable_path(path, media)]}
+    return conform(pd.DataFrame(row, dtype=object), "item")
 
 # %% ../../nbs/explain/01_base.ipynb #e1347c06
 def _table_row(item, table):
@@ -57,9 +59,9 @@ def item_row(
     audio_only:bool=False, # Accept a video file without a picture stream, for models that take audio alone
 ) -> pd.DataFrame: # One row
     "Make a table of one row from a file or a `video_id`; raises `InputError` if `item` is neither"
-    if table is not None and not isinstance(table, pd.DataFrame): table = read_table(table)
+    if table is not None: table = as_table(table)
     row = None if table is None else _table_row(item, table)
-    if row is None and not Path(item).exists():
+    if row is None and not as_path(item, "item").exists():
         if table is None: raise InputError(f"No file {item}; for a video_id give the table that holds it (--data TABLE).")
         raise InputError(f"No file {item}, and no row of {table.attrs.get('source', 'the table')} has that video_id.")
     if row is None: row = _file_row(item, audio_only)
@@ -99,7 +101,9 @@ class ExplanationContext:
         return column in self.row and isinstance(self.row[column][0], str) and bool(self.row[column][0].strip())
 
     @property
-    def unit(self): return self.model.label.unit
+    def unit(self): # Of `score`
+        label = self.model.label
+        return label.unit if label.task != "sequence" else f"mean of all predicted days, {label.unit}"
     @property
     def untrained(self): return self.model.pretrained and self.model.preset == "tiny"
 
@@ -107,10 +111,11 @@ class ExplanationContext:
         column:str, # Column that varies
         values:list, # `n` values in its place
     ) -> np.ndarray: # `(n,)`
-        "Predict variants of the row with the whole system"
+        "Predict variants of the row with the whole system; of a curve, the mean over its days"
         rows = pd.concat([self.row]*len(values), ignore_index=True)
         ids = [f"{i}" for i in range(len(values))]
-        return self.model.predict(rows.assign(**{column: list(values), "video_id": ids}))["prediction"].to_numpy()
+        p = self.model.predict(rows.assign(**{column: list(values), "video_id": ids}))
+        return p[value_columns(p, "prediction")].mean(axis=1).to_numpy()
 
 # %% ../../nbs/explain/01_base.ipynb #5c5cdf68
 @dataclass

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import InputError, in_range, progress
+from ..core import InputError, in_range
+from ..progress import progress
 from ..data.splits import split_from_dict
 from ..metrics.bootstrap import resampled
 from ..metrics.metrics import HEADLINE, METRICS

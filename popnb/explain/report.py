@@ -18,13 +18,13 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ..core import InputError, PopnbError, atomic_path, in_range, one_of, write_json
+from ..core import InputError, PopnbError, atomic_path, in_range, one_of, output_path, typed, write_json
 from ..evaluation.prediction_files import days_of
 from .attention import FILLS, clip_attentions, occlusion, overlay, place_map, word_strip
 from .base import ExplanationContext, OverlayStore, Part, explainer, explainers_of, item_row
 from .base import markdown_table, plain_text
 from .shap import contributions
-from ..features.store import Store
+from ..features.store import Cache, Store
 from ..media.image import Box, letterbox, read_image
 from ..models.predictor import Predictor, load, resolve_modalities
 from ..plots.figures import png
@@ -160,7 +160,7 @@ def word_occlusion(
     return Part(name, f"Attribution of the words of the {column}", said, data, fig)
 
 # %% ../../nbs/explain/04_report.ipynb #2ea6a9df
-@explainer("words", when=lambda c: "title" in c.model.inputs and c.has("title"))
+@explainer("words", when=lambda c: {"title", "texts"} & set(c.model.inputs) and c.has("title"))
 def explain_words(context:ExplanationContext) -> Part:
     "Measure the attribution of each word of the title"
     return word_occlusion(context)
@@ -307,8 +307,7 @@ def save(self:Explanation,
     out:str|Path, # A folder, created if it does not exist
 ) -> Path: # The folder
     "Write figures, `report.md` and, last, `explanation.json`; replaces an earlier explanation in the folder"
-    out = Path(out)
-    if out.exists() and not out.is_dir(): raise InputError(f"{out} is a file, not a folder.")
+    out = output_path(out, folder=True)
     _remove_stale_figures(out)
     for name,fig in self.figures.items():
         with atomic_path(out/f"{name}.png") as p: p.write_bytes(png(fig, colours=0))
@@ -317,10 +316,11 @@ def save(self:Explanation,
     return out
 
 # %% ../../nbs/explain/04_report.ipynb #fe86b934
-def _natural(label, value):
-    "The prediction before the label's transformation, `None` where there is none"
-    if label.task != "regression": return None
-    try: return float(label.inverse(np.array([value]))[0])
+def _natural(label, value, day=None):
+    "The prediction (of a curve, on `day`) before the label's transformation, `None` where there is none"
+    if label.task not in ("regression", "sequence"): return None
+    days = [day] if day is None else list(label.options["days"])
+    try: return float(label.inverse(np.full(len(days), value))[days.index(day)])
     except InputError: return None
 
 # %% ../../nbs/explain/04_report.ipynb #bee18e66
@@ -364,7 +364,7 @@ def _make_parts(context, parts):
 def _read_only_store(model, store, workers):
     "Give a model workers and a store that is not written to; it gets its own back afterwards"
     before = getattr(model, "store", None),getattr(model, "workers", None)
-    opened = Store(store) if isinstance(store, (str, Path)) else None
+    opened = Cache(store) if isinstance(store, (str, Path)) else None
     model.store,model.workers = OverlayStore(store if opened is None else opened),workers
     try: yield
     finally:
@@ -373,19 +373,20 @@ def _read_only_store(model, store, workers):
 
 # %% ../../nbs/explain/04_report.ipynb #96fee690
 def _predict_one(context):
-    "The prediction of the row, as a series; raises an error where there is no single number to explain"
+    "The prediction of the row, as a series, and of a curve its last day; raises `PopnbError` for an unusable file"
     model,row = context.model,context.row
     p = model.predict(row).iloc[0]
     problem = model.unusable.get(row["video_id"][0]) if context.has("video_path") else None
     if problem: raise PopnbError(f"{row['video_path'][0]}: broken, {problem}")      # it opened, but its frames are unusable
-    if "prediction" not in p: raise InputError(f"explain says why one number came out, and this {model.system} run predicts a curve of {len(days_of(p.to_frame().T))} days: there is nothing yet that explains curves.")
-    return p
+    days = days_of(p.to_frame().T)
+    return (p,None) if days is None else (p.rename({f"prediction_{days[-1]}": "prediction"}),days[-1])
 
 # %% ../../nbs/explain/04_report.ipynb #ce936ff8
 def _check_rollout(options):
     for k in options: one_of("option of rollout", k, ("head_fusion", "residual", "discard"))
 
 # %% ../../nbs/explain/04_report.ipynb #d766ad17
+@typed
 def explain(
     run:str|Path|Predictor, # A run folder or a loaded model
     item:str|Path, # A video, a thumbnail, or a `video_id` of `table`
@@ -403,6 +404,7 @@ def explain(
 ) -> Explanation: # Also written to `out`
     "Explain the prediction of a run for one video; raises `InputError` or, for an unusable file, `PopnbError`"
     in_range("grid", grid, 1, 32)
+    if out is not None: out = output_path(out, folder=True)
     one_of("fill", fill, FILLS)
     _check_rollout(rollout or {})
     model = run if isinstance(run, Predictor) else load(run)
@@ -410,11 +412,12 @@ def explain(
     row = item_row(item, title, description, thumbnail, table, audio_only)
     context = ExplanationContext(model, row, int(grid), fill, rollout or {})
     with _read_only_store(model, store, workers):
-        p = _predict_one(context)
+        p,day = _predict_one(context)
         made,notes = _make_parts(context, parts)
     label,value = model.label,float(p["prediction"])
     missing = [m for m in p["missing"].split(",") if m]
-    e = Explanation(str(item), model.system, value, float(p["percentile"]), label.describe(), label.unit,
-        _natural(label, p["prediction"]), missing, _notes(context) + notes, made)
+    unit = label.unit if day is None else f"{label.unit}, day {day}"
+    e = Explanation(str(item), model.system, value, float(p["percentile"]), label.describe(), unit,
+        _natural(label, value, day), missing, _notes(context) + notes, made)
     if out is not None: e.save(out)
     return e

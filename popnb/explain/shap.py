@@ -15,6 +15,7 @@ import pandas as pd
 from fastcore.basics import patch
 
 from ..core import InputError, PopnbError, in_range, one_of
+from ..features.history import log_age
 from ..features.signal_table import SIGNALS
 from ..models.clip_lgbm.system import ClipLgbm, block_of
 from ..models.predictor import Predictor
@@ -136,13 +137,21 @@ def contributions(
     able = ", ".join(sorted(c.system for c in contributions.registry if c is not object))
     raise InputError(f"Predictions of system {model.system} cannot be taken apart into columns; systems that can: {able}.")
 
+# %% ../../nbs/explain/02_shap.ipynb #772ccd06
+def _with_exposure(c, model, table):
+    "Add what the age of the counts adds to the predictions of a model with an exposure"
+    if model.design.exposure is None: return c
+    grown,days = model.design.offset(table),np.expm1(log_age(table))
+    return Contributions(c.values.assign(age=grown), c.base, c.prediction+grown, c.signals.assign(age=days), c.inputs | {"age": "age"}, c.unit)
+
 # %% ../../nbs/explain/02_shap.ipynb #6caf1064
 @contributions.register(Tabular)
 def _tabular_contributions(model, table):
     signals,_ = model.design.signals(table, model.store, model.workers)
     R = pd.DataFrame(model.design.transform(table, signals), columns=model.design.columns)
     kinds = model.importance().set_index("column")["input"].replace("text", "words").to_dict()
-    return mixed_contributions(model, R.assign(line=model.line.predict(R.to_numpy())), model.line, R, kinds)
+    found = mixed_contributions(model, R.assign(line=model.line.predict(R.to_numpy())), model.line, R, kinds)
+    return _with_exposure(found, model, table)
 
 # %% ../../nbs/explain/02_shap.ipynb #3db70363
 _BLOCK_INPUTS = {"image": "thumbnail", "text": "title"}   # block of columns -> input; other blocks have its name
@@ -164,9 +173,13 @@ def _clip_contributions(model, table):
     return mixed_contributions(model, pd.DataFrame(A, columns=model.columns), line, R, inputs)
 
 # %% ../../nbs/explain/02_shap.ipynb #fde6b666
-_MEANINGS = {   # column, or beginning of a column that ends in `_` -> description
-    "creator_mean": "average label of the creator's earlier videos",
-    "creator_known": "log of the number of the creator's videos seen in training",
+_MEANINGS = {   # column, or beginning of a column that ends in `_` or `.` -> description
+    "creator_earlier": "average label of the creator's earlier videos in training",
+    "creator_earlier_count": "log of the number of the creator's earlier videos in training",
+    "creator_mean": "average label of the creator's other videos in training",
+    "creator_known": "log of the number of the creator's other videos in training",
+    "age": "days from publication to collection, or their logarithm",
+    "table.": "a column of the table",
     "category": "category",
     "linear": "linear reading of all pieces of words",
     "linear_rank": "the same, of ranks",
@@ -187,7 +200,7 @@ def meaning(
     if column in SIGNALS: return SIGNALS[column][1]
     column = column.removeprefix("title_")
     if column in _MEANINGS: return _MEANINGS[column]
-    return next((v for k,v in _MEANINGS.items() if k.endswith("_") and column.startswith(k)), "")
+    return next((v for k,v in _MEANINGS.items() if k[-1] in "_." and column.startswith(k)), "")
 
 # %% ../../nbs/explain/02_shap.ipynb #f5d0679f
 @patch
@@ -216,16 +229,13 @@ def importance(self:Contributions,
     frame = {"signal": v.index, "input": [self.inputs[o] for o in v.index], "mean_size": v.to_numpy()}
     return by_input, pd.DataFrame(frame)
 
-# %% ../../nbs/explain/02_shap.ipynb #27c423f7
-def _end_label(ax, x, text, left):
-    ax.text(x, .62, text, fontsize=7.5, ha="right" if left else "left", va="bottom", color=GREY)
-
 # %% ../../nbs/explain/02_shap.ipynb #c1d68053
 def _mark_ends(ax, base, end, digits):
+    "Lines at the average and at the prediction, explained above the axes"
     ax.axvline(base, color=GREY, ls="--", lw=1)
     ax.axvline(end, color=GREY, lw=1)
-    _end_label(ax, base, f" average {base:.{digits}f} ", end > base)
-    _end_label(ax, end, f" this one {end:.{digits}f} ", not end > base)
+    text = f"average {base:.{digits}f} (dashed), this one {end:.{digits}f} (line)"
+    ax.set_title(text, fontsize=7.5, color=GREY, loc="left")
 
 # %% ../../nbs/explain/02_shap.ipynb #05f9d242
 def plot_waterfall(
@@ -247,11 +257,13 @@ def plot_waterfall(
     room = max(high-low, 1e-9)
     digits = int(np.clip(np.ceil(1.3-np.log10(room)), 0, 5))
     for i,v in enumerate(values):
-        ax.text(max(starts[i], ends[i]) + .015*room, y[i], f"{v:+.{digits}f}", va="center", fontsize=7.5)
+        at = max(starts[i], ends[i]) + .02*room
+        ax.text(at, y[i], f"{v:+.{digits}f}", va="center", fontsize=7.5, bbox=dict(fc="white", ec="none", pad=.6))
     _mark_ends(ax, base, ends[-1], digits)
-    ax.set_yticks(y, names, fontsize=8)
-    ax.set_xlim(low - .38*room, high + .38*room)
-    ax.set_ylim(-len(values)+.4, 1.4)
+    ax.set_yticks(y, [o if len(o) <= 36 else f"{o[:35]}…" for o in names], fontsize=8)
+    ax.set_xlim(low - .08*room, high + .3*room)
+    ax.set_ylim(-len(values)+.4, .6)
+    ax.locator_params(axis="x", nbins=5)
     return fig
 
 # %% ../../nbs/explain/02_shap.ipynb #91503824

@@ -17,7 +17,8 @@ from functools import cached_property
 import numpy as np
 from fastcore.basics import patch
 
-from ..core import PopnbError, has_bf16, in_range, need, one_of, pick_device, processors, progress
+from ..core import PopnbError, has_bf16, in_range, need, one_of, pick_device, processors
+from ..progress import progress
 from .store import WRITE_SECONDS, Store, content_key
 from ..media.image import crop_letterbox, read_image
 from ..registry import ENCODERS
@@ -250,12 +251,20 @@ class Encoder:
 
     def __repr__(self): return f"{type(self).__name__}({self.describe()})"
 
+# %% ../../nbs/features/06_encoder.ipynb #4f6348cd
+@patch
+def identity_of(self:Encoder,
+    part:str, # `image` or `text`
+) -> dict: # JSON values
+    "Everything that decides the vectors of pictures or texts"
+    crop = dict(crop=self.crop) if part == "image" else {}
+    return dict(encoder=self.name, dtype=self.dtype, version=EMBEDDING_VERSION) | crop | self.part_identity(part)
+
 # %% ../../nbs/features/06_encoder.ipynb #bbc0f2b8
 @patch(as_prop=True)
 def identity(self:Encoder): # JSON-able dict
     "Everything that decides the vectors of pictures (`image`) and texts (`text`)"
-    both = dict(encoder=self.name, dtype=self.dtype, version=EMBEDDING_VERSION)
-    return dict(image=both | dict(crop=self.crop) | self.part_identity("image"), text=both | self.part_identity("text"))
+    return {part: self.identity_of(part) for part in ("image", "text")}
 
 # %% ../../nbs/features/06_encoder.ipynb #d3a6b594
 @patch
@@ -327,7 +336,7 @@ def images(self:Encoder,
 ) -> Embedded: # One row per path, `(n, image_dim)`
     "Embed pictures; a missing or broken file gives a NaN row with its reason"
     torch = need("torch", "torch", "encoders")
-    identity,dtype = self.identity["image"],getattr(torch, self.dtype)
+    identity,dtype = self.identity_of("image"),getattr(torch, self.dtype)
     def key(path): return content_key(path, part="image", **identity)
     def read(path):
         before,picture = key(path),self.view(path)
@@ -353,7 +362,7 @@ def texts(self:Encoder,
     batch_size:int|None=None, # Texts per batch; `None`: by device
 ) -> Embedded: # One row per text, `(n, text_dim)`
     "Embed texts; a missing text gives a NaN row, a truncated one a note"
-    identity = self.identity["text"]
+    identity = self.identity_of("text")
     def key(t): return content_key(t.encode(), part="text", **identity)
     def network(ids): return self._forward(self.forward_texts, ids)
     return embed([_text(t) for t in texts], key, self.tokenize, network, self.text_dim, store,

@@ -10,16 +10,14 @@ __all__ = ['POSITIONS', 'FRAME_POLICIES', 'STRIP_FRAMES', 'USABLE', 'FRAMES_VERS
 import io
 import os
 import shutil
-import tempfile
 import time
-import weakref
 from collections import Counter
 from dataclasses import dataclass, replace
-from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
-from ..core import MEDIA_KINDS, InputError, MediaError, PopnbError, Settings, _mark, in_range, one_of, progress
-from .store import KILL_GRACE, WRITE_SECONDS, Store, content_key
+from ..core import MEDIA_KINDS, InputError, MediaError, PopnbError, Settings, in_range, one_of
+from ..progress import progress
+from .store import KILL_GRACE, WRITE_SECONDS, Cache, Store, TemporaryStore, content_key
 from ..media.video import frames
 from ..workers import Lost, answers
 
@@ -147,14 +145,14 @@ class VideoJob:
     advice:str # Advice in the error for a full disk
     deadline:float=30. # Seconds for one file
     memory:float=4. # GB of address space of a worker
-    grace:float=0. # Additional seconds before a worker is killed, beside `KILL_GRACE`
+    grace:float=0. # Additional seconds for imports of a worker, until it opens the file
 
     def key(self, path): return content_key(path, **self.identity)
     def head(self, info): return {}     # more values for the small record, which is read when a set is made
     def arrays(self, info, data): return dict(x=np.frombuffer(data, np.uint8), ends=np.array(info["ends"], np.int64))
 
 # %% ../../nbs/features/10_frame_cache.ipynb #b3f152cf
-FRAMES_VERSION = 1 # raised when the same rule gives other pixels
+FRAMES_VERSION = 2 # raised when the same rule gives other pixels
 
 # %% ../../nbs/features/10_frame_cache.ipynb #d9bd7f8a
 def _frames_job(rule, quality, deadline, call=_CALL):
@@ -175,16 +173,18 @@ def _job(path, rule, deadline, quality):
 # %% ../../nbs/features/10_frame_cache.ipynb #a6c60ec1
 def _lost_info(lost, seconds):
     "`(info, lasting)` for a file whose worker was killed or crashed"
-    if lost.late: return dict(kind="timeout", note=f"killed after {seconds:g} s", times=[], ends=[]),False
+    if lost.late:
+        note = f"killed at its limit of {seconds:g} s of work, after {lost.seconds:.0f} s"
+        return dict(kind="timeout", note=note, times=[], ends=[]),False
     info = dict(kind="broken", note=f"the decoder crashed ({lost.how})", times=[], ends=[])
     return info,lost.how != "SIGKILL"   # the system kills processes if memory is short: not the file's fault
 
 # %% ../../nbs/features/10_frame_cache.ipynb #57b5d79e
 def _run_job(paths, job, workers):
     "Yield `(index of the path, info, result as bytes, lasting)` as videos finish"
-    seconds = job.deadline + job.grace + KILL_GRACE
+    seconds = job.deadline + KILL_GRACE
     calls = [dict(path=os.fspath(p), deadline=job.deadline, **job.arguments) for p in paths]
-    for i,got in answers(job.call, calls, seconds, workers, job.memory):
+    for i,got in answers(job.call, calls, seconds, workers, job.memory, job.grace):
         if isinstance(got, Lost): (info,lasting),data = _lost_info(got, seconds),b""
         else: (info,data),lasting = got,got[0]["kind"] not in ("timeout", "missing")
         if info["kind"] == "call": raise InputError(info["note"])
@@ -204,6 +204,7 @@ def _records(job, key, info, data):
 def _require_space(store, n, size, advice):
     "Raise `InputError` if the disk does not hold `n` results of `size` bytes"
     if not hasattr(store, "folder"): return     # a store that writes nothing
+    if isinstance(store, Cache): return store.holds(n*size)     # it warns, and videos are decoded when they are read
     need,free = n*size,shutil.disk_usage(store.folder).free
     if need > free:
         raise InputError(f"The frames of {n} videos need about {need/1e9:.1f} GB in {store.folder}, where {free/1e9:.1f} GB are free: {advice}.")
@@ -243,21 +244,6 @@ def _path_keys(paths, job):
             keys[p],gone[p] = None,dict(kind="missing", note=note, times=[])
     return keys,gone
 
-# %% ../../nbs/features/10_frame_cache.ipynb #14629948
-class _TemporaryStore:
-    "A store that is removed with the last reference in this process"
-    def __init__(self):
-        at = Path(tempfile.gettempdir())/"popnb-frames"
-        folder = tempfile.mkdtemp(dir=at.parent, prefix=_mark(at), suffix=".tmp")   # the prefix names the process;
-        self.store = Store(folder)                                                  # folders of killed ones are removed
-        weakref.finalize(self, _remove, self.store, os.getpid())
-
-# %% ../../nbs/features/10_frame_cache.ipynb #9a460be1
-def _remove(store, pid):
-    if os.getpid() != pid: return   # a forked worker that ends
-    store.close()
-    shutil.rmtree(store.folder, ignore_errors=True)
-
 # %% ../../nbs/features/10_frame_cache.ipynb #ca425017
 def _require_usable(infos, paths, max_bad):
     "Raise `InputError` if too many rows have no result"
@@ -279,8 +265,8 @@ def run_over_videos(
     from popnb.data.table import require
     require(table, "video_path", "looking at frames")
     in_range("deadline", job.deadline, .1), in_range("max_bad", max_bad, 0, 1)
-    owner = _TemporaryStore() if store is None else None
-    if owner: store = owner.store
+    owner = TemporaryStore() if store is None else None
+    if owner is not None: store = owner
     elif isinstance(store, (str, os.PathLike)): store = Store(store)
     paths = [str(p) if isinstance(p, (str, os.PathLike)) else None for p in table["video_path"]]
     keys,gone = _path_keys(paths, job)

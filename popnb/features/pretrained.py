@@ -52,11 +52,14 @@ def _quiet():
         logging.disable(level)
         root.removeHandler(handler)
 
+# %% ../../nbs/features/04_pretrained.ipynb #64d28508
+def _hub(): return need("huggingface_hub.constants", "torch", "loading weights")
+
 # %% ../../nbs/features/04_pretrained.ipynb #6c5a0d8f
 @contextmanager
 def _cache_only(on):
     "Keep the Hugging Face libraries off the network"
-    constants = need("huggingface_hub", "torch", "loading weights").constants
+    constants = _hub()
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = before or on
     try: yield
@@ -71,8 +74,6 @@ def _failures():
 def _reason(e):
     text = " ".join(str(e).split())
     return f"{type(e).__name__}: {text[:160]}{'…' if len(text) > 160 else ''}"
-
-def _hub(): return need("huggingface_hub.constants", "torch", "loading weights")
 
 # %% ../../nbs/features/04_pretrained.ipynb #a90bf7d5
 def _cached_only(): return _hub().HF_HUB_OFFLINE   # set by the user

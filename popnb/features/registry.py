@@ -11,7 +11,7 @@ import os
 
 import pandas as pd
 
-from ..core import InputError, one_of
+from ..core import InputError, expand_home, one_of
 from ..data.table import require
 from .encoder import Encoder
 from .store import Store
@@ -31,7 +31,7 @@ def make_encoder(
     cls = ENCODERS[name]
     known = [k for k in inspect.signature(cls.__init__).parameters if k != "self"]
     for o in options: one_of(f"option of encoder {name}", o, known)
-    return cls(preset=preset, model_id=model_id, device=device, dtype=dtype, seed=seed, **options)
+    return cls(preset=preset, model_id=expand_home(model_id), device=device, dtype=dtype, seed=seed, **options)
 
 # %% ../../nbs/features/09_registry.ipynb #8f1d95fc
 def _named(prefix, values):

@@ -23,7 +23,7 @@ VIDEO_SIGNALS = {
     "duration": ("s", "length of the video"),
     "width": ("px", "width as displayed"),
     "height": ("px", "height as displayed"),
-    "aspect": ("ratio", "width over height, .5625 for a vertical 9:16"),
+    "aspect": ("ratio", "width over height as displayed, .5625 for a vertical 9:16"),
     "fps": ("1/s", "frames per second, mean"),
     "bit_rate": ("kbit/s", "size of the file over its duration"),
     "brightness": ("0..1", "mean luma"),

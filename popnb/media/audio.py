@@ -7,12 +7,12 @@ __all__ = ['has_audio', 'Audio', 'read_audio']
 
 # %% ../../nbs/media/04_audio.ipynb #7718bac5
 import os
-import time
 import warnings
 import numpy as np
 from fastcore.basics import patch
 from ..core import InputError, MediaError, in_range
-from .probe import open_media
+from .probe import CLOCK_JUMP, CLOCK_JUMPS, CLOCK_STEP, _again, is_encrypted, open_media, stated_duration
+from ..workers import Deadline, working
 
 # %% ../../nbs/media/04_audio.ipynb #af7ad8c5
 def _track(container):
@@ -27,14 +27,28 @@ def has_audio(
     "Test whether a file has an audio track; raises `MediaError` for a file that cannot be opened"
     with open_media(path, deadline=10) as c: return _track(c) is not None
 
-# %% ../../nbs/media/04_audio.ipynb #bcd04fbe
-def _mono(frame):
-    "Mean over the channels of a decoded frame, float32 `(n,)`"
-    x,k = frame.to_ndarray(),len(frame.layout.channels)
-    x = x if frame.format.is_planar else x.reshape(-1, k).T
-    if x.dtype.kind == "u": x = x/np.float32(128) - np.float32(1)
-    elif x.dtype.kind == "i": x = x/np.float32(-float(np.iinfo(x.dtype).min))
-    return x.sum(0, dtype=np.float32)/np.float32(k)
+# %% ../../nbs/media/04_audio.ipynb #45099228
+class _Mixer:
+    "Mean over the channels of decoded frames, whose format may change"
+    def __init__(self): self.form,self.resampler = None,None
+
+    def interleaved(self, frame):
+        "The samples of a frame in one block, float32 `(n, channels)` if they were in several"
+        import av
+        if not frame.format.is_planar: return frame.to_ndarray().reshape(frame.samples, -1)
+        form = frame.format.name,frame.layout.name,frame.sample_rate
+        if form != self.form:
+            self.resampler = av.AudioResampler(format="flt", layout=frame.layout, rate=frame.sample_rate)
+            self.form = form
+        parts = [o.to_ndarray().reshape(o.samples, -1) for o in self.resampler.resample(frame)]
+        return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
+
+    def mono(self, frame):
+        "Float32 `(n,)`"
+        x = self.interleaved(frame)
+        if x.dtype.kind == "u": x = x/np.float32(128) - np.float32(1)
+        elif x.dtype.kind == "i": x = x/np.float32(-float(np.iinfo(x.dtype).min))
+        return x.T.sum(0, dtype=np.float32)/np.float32(x.shape[1])
 
 # %% ../../nbs/media/04_audio.ipynb #3ec6f46c
 _PREROLL = .25   # seconds that are decoded before the window and discarded
@@ -49,26 +63,52 @@ def _seek(c, s, seconds):
     try: c.seek(int((seconds + _start_time(c))/s.time_base), stream=s)
     except av.FFmpegError: c.seek(0)
 
+# %% ../../nbs/media/04_audio.ipynb #4ba53b94
+_UNSEARCHABLE = (*CLOCK_JUMPS, "flv", "ogg")   # FFmpeg's names of the containers that are read from their start
+
+# %% ../../nbs/media/04_audio.ipynb #0e2f1e91
+class _Clock:
+    "Start of each packet in seconds from the start of the file, going on where a new clock begins"
+    def __init__(self, c, s, restarts):
+        self.unit,self.first,self.restarts = float(s.time_base),_start_time(c),restarts
+        self.shift,self.last,self.end = 0.,None,None   # added seconds; start and end of the previous packet
+        self.jump = CLOCK_JUMP if c.format.name in CLOCK_JUMPS else np.inf
+
+    def set(self, packet):
+        "Set the timestamp of a packet; returns the second at which it ends, `None` without any timestamp"
+        if packet.pts is None: return self.end
+        t = packet.pts*self.unit - self.first + self.shift
+        if self.last is not None and not self.last - CLOCK_STEP <= t <= self.end + self.jump:
+            self.restarts.append(self.end)
+            self.shift += self.end - t
+            t = self.end
+        if self.restarts: packet.pts = round((t + self.first)/self.unit)
+        self.last,self.end = t,t + (packet.duration or 0)*self.unit
+        return self.end
+
 # %% ../../nbs/media/04_audio.ipynb #ea5ad05d
-def _pieces(c, s, window, until, errors):
-    "Yield `(seconds, mono samples, sample rate)` around the window; messages of failed packets go into `errors`"
+def _pieces(c, s, window, until, errors, restarts):
+    "Yield `(seconds, mono samples, sample rate)` around the window; fills the lists of errors and of new clocks"
     import av
     start,stop = window
-    if start > _PREROLL: _seek(c, s, start - _PREROLL)
-    t,packets = None,c.demux(s)
+    search = c.format.name not in _UNSEARCHABLE
+    if start > _PREROLL and search: _seek(c, s, start - _PREROLL)
+    t,packets,clock,mixer = None,c.demux(s),_Clock(c, s, restarts),_Mixer()
     while True:
-        if time.monotonic() > until: raise MediaError("timeout", c.name, "pyav")
+        working()
+        if until.passed(): raise MediaError("timeout", c.name, "pyav")
         try:
             if (packet := next(packets, None)) is None: return
-            frames = packet.decode()
+            end = clock.set(packet)
+            if not search and end is not None and end < start - _PREROLL: continue
+            pieces = [(f, mixer.mono(f)) for f in packet.decode()]
         except (av.FFmpegError, MemoryError, ValueError) as e:
             errors.append(getattr(e, "strerror", None) or str(e))
             continue
-        for f in frames:
+        for f,x in pieces:
             t = t if f.pts is None else float(f.pts*f.time_base) - _start_time(c)
             if t is None: t = 0.
             if t >= stop: return
-            x = _mono(f)
             yield t, x, f.sample_rate
             t += len(x)/f.sample_rate
 
@@ -101,14 +141,6 @@ def _resample(pieces, rate):
         due += len(x)/r
     if run: yield t0, _convert(run, src, rate)
 
-# %% ../../nbs/media/04_audio.ipynb #2ffc1fc8
-def _length(s):
-    "Duration of a stream in seconds from the header; `None` if it is not stated"
-    if s.duration: return float(s.duration*s.time_base)
-    try: h,m,sec = s.metadata.get("DURATION", "").split(":")   # a tag of Matroska
-    except ValueError: return None
-    return int(h)*3600 + int(m)*60 + float(sec)
-
 # %% ../../nbs/media/04_audio.ipynb #d877e7c9
 class Audio:
     "The audio track of a file, decoded on request"
@@ -124,15 +156,19 @@ class Audio:
         if not hasattr(self, "_info"):
             if c is None:
                 with open_media(self.path, deadline=self.deadline) as c: return self._header(c)
-            self._info,s = {},_track(c)
-            if s is not None:
+            best = c.streams.best("audio")
+            locked = best is not None and is_encrypted(self.path, c, best)
+            self._info,s = dict(encrypted=True) if locked else {},_track(c)
+            if s is not None and not locked:
                 cc = s.codec_context
                 channels = len(cc.layout.channels)
-                self._info = dict(rate=cc.sample_rate, channels=channels, codec=cc.name, duration=_length(s))
+                self._info = dict(rate=cc.sample_rate, channels=channels, codec=cc.name,
+                    duration=stated_duration(self.path, c, s))
         return self._info
 
     def _need(self, c=None):
         if not self._header(c): raise MediaError("no-audio", self.path, "pyav")
+        if "encrypted" in self._info: raise MediaError("broken", self.path, "pyav", "the sound is encrypted")
         return self._info
 
     has_audio = property(lambda self: bool(self._header()), doc="Whether there is an audio track")
@@ -142,8 +178,26 @@ class Audio:
 
     def __repr__(self):
         if not self.has_audio: return f"Audio({self.path!r}, no sound)"
+        if "encrypted" in self._info: return f"Audio({self.path!r}, encrypted)"
         long = "unknown length" if self.duration is None else f"{self.duration:.2f} s"
         return f"Audio({self.path!r}, {self._info['codec']}, {self.rate} Hz, {self.channels} ch, {long})"
+
+# %% ../../nbs/media/04_audio.ipynb #f464d4aa
+@patch
+def count_seconds(self:Audio) -> float:
+    "Duration from the packets of the file, without decoding; raises `MediaError`"
+    import av
+    end,until = 0.,Deadline(self.deadline)
+    with open_media(self.path, deadline=self.deadline) as c:
+        self._need(c)
+        clock = _Clock(c, _track(c), [])
+        try:
+            for packet in c.demux(_track(c)):
+                working()
+                if until.passed(): raise MediaError("timeout", self.path, "pyav")
+                end = clock.set(packet) or end
+        except av.FFmpegError: pass   # what follows a damaged end does not count
+    return end
 
 # %% ../../nbs/media/04_audio.ipynb #d4b82b52
 def _place(runs, window, rate):
@@ -161,13 +215,14 @@ def _place(runs, window, rate):
 
 # %% ../../nbs/media/04_audio.ipynb #a10b10c8
 @patch
-def _record(self:Audio, window, out, covered, rate, errors):
+def _record(self:Audio, window, out, covered, rate, errors, restarts):
     "Set `problems` and `status` after a reading"
     end,due,first = window[0] + len(out)/rate,min(window[1], self.duration or 0),covered.argmax()
     hole = (~covered[first:]).sum()/rate
     bad,early = (~np.isfinite(out)).sum(),end < due - _MAX_MISSING
     gap_at = window[0] + (first + covered[first:].argmin())/rate
     for found,text in (
+        (restarts, _again(len(restarts), restarts[0] if restarts else 0)),
         (first/rate > _MAX_GAP, f"the sound starts at {window[0] + first/rate:.2f} s"),
         (hole > _MAX_GAP, f"{hole:.2f} s without sound from {gap_at:.2f} s on"),
         (bad, f"{bad} samples are no numbers and were taken as silence"),
@@ -197,16 +252,16 @@ def samples(self:Audio,
 ) -> np.ndarray: # float32 `(n,)` in [-1, 1]
     "Decode a window as one channel; raises `MediaError` (`no-audio` if the window has none)"
     window = _check_window(in_range("rate", rate, 1000, 384000) and window)
-    self.status,self.problems,errors = "ok",[],[]
+    self.status,self.problems,errors,restarts = "ok",[],[],[]
     with open_media(self.path, deadline=self.deadline) as c:
         self._need(c)
-        s,until = _track(c),time.monotonic() + self.deadline
-        runs = list(_resample(_pieces(c, s, window, until, errors), rate))
+        s,until = _track(c),Deadline(self.deadline)
+        runs = list(_resample(_pieces(c, s, window, until, errors, restarts), rate))
     end = max((t + len(x)/rate for t,x in runs), default=0.)
     if not runs and errors: raise MediaError("broken", self.path, "pyav", errors[-1])
     if end <= window[0]: raise MediaError("no-audio", self.path, "pyav", _why_empty(self.duration, window))
     out,covered = _place(runs, window, rate)
-    self._record(window, out, covered, rate, errors)
+    self._record(window, out, covered, rate, errors, restarts)
     return np.clip(np.nan_to_num(out), -1, 1)
 
 # %% ../../nbs/media/04_audio.ipynb #559a1f41

@@ -24,9 +24,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
-from ..core import InputError, MediaError, PopnbError, in_range, one_of, processors, progress
+from ..core import InputError, MediaError, PopnbError, in_range, one_of, output_path, processors, typed
+from ..progress import progress
 from ..data.safe_csv import write_sheet
-from ..data.table import TEXT_DTYPE, conform, require
+from ..data.table import TEXT_DTYPE, as_table, conform, require
 from .integrity import _CHECK_CALL, _CheckPool
 from .safe_http import PICTURE_MEDIA, VIDEO_MEDIA, Fetcher, FetchError, Limits, Policy, system_addresses
 from .image import DECODE_ERRORS, _open, read_image
@@ -389,8 +390,9 @@ def _run(table, folder, what, jobs, policy, concurrency, per_host, limits, retry
     return out
 
 # %% ../../nbs/media/09_download.ipynb #c2e1221f
+@typed
 def download(
-    table:pd.DataFrame, # Table with one row a video
+    table:pd.DataFrame|str|os.PathLike, # Table with one row a video, or its file
     folder:str|os.PathLike, # Download folder; files are named by id
     what:str="thumbnails", # `thumbnails` or `videos`
     column:str|None=None, # Column of addresses; `None`: `thumbnail_url` if present, `link` for videos
@@ -405,7 +407,7 @@ def download(
     resolve:Callable=system_addresses, # Name resolution, as in `Policy`
 ) -> Downloads:
     "Download the missing files; raises `InputError` for a wrong call and `PopnbError` if files cannot be written"
-    table,folder = conform(table),Path(folder)
+    table,folder = conform(as_table(table)),output_path(folder, "folder", folder=True)
     one_of("what", what, LINKS)
     one_of("prefer", prefer, ["table", "best"])
     in_range("concurrency", concurrency, 1, 1000)

@@ -10,13 +10,15 @@ import os
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import count
 from pathlib import Path
 
-from ..core import MEDIA_KINDS, InputError, MediaError, in_range, one_of, progress
-from .audio import Audio, _length
-from .image import read_image
-from .probe import frame_rotation, open_clip
-from ..workers import WorkerPool, Lost, answers
+from ..core import InputError, MEDIA_KINDS, MediaError, as_list, as_path, in_range, one_of, printable
+from ..progress import progress
+from .audio import Audio
+from .image import frame_count, read_image
+from .probe import _describe, open_clip, stated_duration
+from ..workers import Deadline, Lost, WorkerPool, answers, isolated
 
 # %% ../../nbs/media/07_integrity.ipynb #6d517600
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def _ends(index, k=10):
 def _check_frames(clip, full, log):
     "Problems, a decoded frame or None, and the number of frames of an open clip; `log` holds the lines so far"
     index,n,wrong = clip.index,len(clip.index.pts),list(clip.problems)
-    end,due,read = clip.info().duration,_length(clip.stream),len(log)
+    end,due,read = clip.info().duration,stated_duration(clip.path, clip.box, clip.stream),len(log)
     clip.stream.codec_context.thread_count = 1   # its log lines appear in this thread; files are checked in parallel
     counts = [_decode(clip, *run) for run in ([(0, n)] if full else _ends(index))]
     frames,damaged,failed = (sum(getattr(c, k) for c in counts) for k in ("frames", "damaged", "failed"))
@@ -108,23 +110,20 @@ def _check_frames(clip, full, log):
     if lines and not wrong: wrong.append(f"FFmpeg reports: {lines[0][2].split(chr(10))[0]}")
     return wrong,next((c.first for c in counts if c.first), None),frames if full else len(index)
 
-# %% ../../nbs/media/07_integrity.ipynb #ff7ce3e3
-def _left(until): return max(until - time.monotonic(), .1)   # seconds until the deadline
-
 # %% ../../nbs/media/07_integrity.ipynb #d0ad11d5
 def _check_audio(path, seconds, full, until):
     "State of the audio track (`none`, `ok`, `partial` or `broken`) and its problems"
     try:
-        sound = Audio(path, _left(until))
+        sound = Audio(path, until.left())
         if not sound.has_audio: return "none",[]
         wrong,length = [],max(sound.duration or 0, seconds or 0)
-        windows = [(t, t+300) for t in range(0, int(length)+1, 300)] if full else [(0, 10)]
-        for w in windows:
-            sound.deadline = _left(until)
-            try: sound.samples(8000, w)
+        for t in count(0, 300) if full else [0]:
+            sound.deadline,x = until.left(),()
+            try: x = sound.samples(8000, (t, t+300 if full else 10))
             except MediaError as e:
-                if e.kind != "no-audio" or w[0] == 0: raise
+                if e.kind != "no-audio" or t == 0: raise
             if sound.status != "ok": wrong += sound.problems
+            if len(x) < 8000*300 and t + 300 >= length: break
     except MediaError as e:
         if e.kind == "timeout": raise
         return ("none", []) if e.kind == "no-audio" else ("broken", [e.detail or MEDIA_KINDS[e.kind]])
@@ -138,33 +137,6 @@ MEDIA_SUFFIXES = {
 }
 _KIND_OF = {s: kind for kind,names in MEDIA_SUFFIXES.items() for s in names}
 
-# %% ../../nbs/media/07_integrity.ipynb #95498566
-_SIGNATURES = {   # first bytes -> description
-    b"\xff\xd8\xff": "a JPEG picture",
-    b"\x89PNG": "a PNG picture",
-    b"GIF8": "a GIF",
-    b"%PDF": "a PDF",
-    b"PK\3\4": "a ZIP archive",
-    b"\x1f\x8b": "a gzip file",
-    b"#EXTM3U": "a playlist",
-    b"\x1aE\xdf\xa3": "a Matroska or WebM video",
-    b"version https://git-lfs": "a Git LFS pointer",
-    b"{": "JSON",
-    b"\0"*64: "zeros",
-}
-
-# %% ../../nbs/media/07_integrity.ipynb #dc4c76cd
-def _describe(path):
-    "Description of a file from its first bytes, `''` if they are not recognised"
-    try:
-        with open(path, "rb") as f: head = f.read(512)
-    except OSError: return ""
-    if head[4:8] == b"ftyp": return "an MP4 or AVIF file"
-    if b"<html" in head.lower() or b"<!doctype html" in head.lower(): return "a web page"
-    found = next((what for start,what in _SIGNATURES.items() if head.startswith(start)), "")
-    text = head and all(b > 31 or b in b"\t\n\r\f" for b in head)
-    return found or ("text" if text else "")
-
 # %% ../../nbs/media/07_integrity.ipynb #5187d866
 def _broken(path, kind, detail="", backend=""):
     "`Verdict` of a file that cannot be used"
@@ -175,12 +147,14 @@ def _broken(path, kind, detail="", backend=""):
 # %% ../../nbs/media/07_integrity.ipynb #2ec661cc
 def _check_image(path, full, until):
     h,w,_ = read_image(path).shape
-    return Verdict(path, "ok", width=w, height=h, frames=1, backend="pillow")
+    n = frame_count(path)
+    note = f"the first of {n} pictures is used" if n > 1 else ""
+    return Verdict(path, "ok", reason=note, width=w, height=h, frames=n, backend="pillow")
 
 # %% ../../nbs/media/07_integrity.ipynb #b4527ca9
 def _check_sound(path, full, until):
-    sound = Audio(path, _left(until))
-    duration = sound.duration   # raises if the file does not open or has no audio
+    sound = Audio(path, until.left())
+    duration = sound.duration or sound.count_seconds()   # raises if the file does not open or has no audio
     audio,wrong = _check_audio(path, duration, full, until)
     if audio == "none": raise MediaError("no-audio", path, "pyav", "the track is empty")
     return Verdict(path, audio, "" if audio == "ok" else "broken", "; ".join(wrong), codec=sound._header()["codec"],
@@ -189,43 +163,38 @@ def _check_sound(path, full, until):
 # %% ../../nbs/media/07_integrity.ipynb #65e42e05
 def _check_video(path, full, until):
     try:
-        with _decoder_log() as log, open_clip(path, _left(until)) as clip:
+        with _decoder_log() as log, open_clip(path, until.left()) as clip:
             wrong,frame,n = _check_frames(clip, full, log)
             if frame is None:
                 raise MediaError("broken", path, "pyav", "; ".join(wrong) or "no frame could be decoded")
-            info = clip.info(frame_rotation(frame))
+            clip.orient(frame)
+            info = clip.info()
     except MediaError as e:
         if e.kind == "no-video" and _check_audio(path, None, False, until)[0] != "none":
             raise MediaError("no-video", path, "pyav", "sound only") from e
         raise
     audio,sound = _check_audio(path, info.duration, full, until)
     if audio in ("partial", "broken"): wrong.append(f"sound {audio}: {'; '.join(sound)}")
-    notes = clip.notes + ["no sound"]*(audio == "none")
+    gif = info.codec == "gif" and not path.lower().endswith(".gif")
+    notes = clip.notes + ["a GIF"]*gif + ["a single picture"]*(n == 1) + ["no sound"]*(audio == "none")
     status,kind = ("partial", "broken") if wrong else ("ok", "")
     return Verdict(path, status, kind, "; ".join(wrong or notes), codec=info.codec, width=info.width,
                    height=info.height, duration=round(info.duration, 3), frames=n, audio=audio, backend="pyav")
 
-# %% ../../nbs/media/07_integrity.ipynb #e5737a5e
-def check_file(
-    path:str|os.PathLike, # Video, image or audio file
-    full:bool=False, # Decode everything; if False, the ends of the video and ten seconds of the audio
-    deadline:float=30., # Seconds; tested between packets, while `check_paths` enforces it
-    media:str|None=None, # Check it as `video`, `image` or `sound`; `None`: by its suffix
-) -> Verdict:
-    "Check one file in this process; never raises for the content of the file"
-    in_range("deadline", deadline, 0)
-    start,path = time.monotonic(),os.fspath(path)
-    if media is None: media = _KIND_OF.get(Path(path).suffix.lower().lstrip("."), "video")
-    else: one_of("media", media, MEDIA_SUFFIXES)
+# %% ../../nbs/media/07_integrity.ipynb #65f3195f
+def _check_here(path, full, deadline, media=None):
+    "`Verdict` of a file, decoded in this process"
+    start = time.monotonic()
+    media = media or _KIND_OF.get(Path(path).suffix.lower().lstrip("."), "video")
     check = {"video": _check_video, "image": _check_image, "sound": _check_sound}[media]
-    try: v = check(path, full, start + deadline)
+    try: v = check(path, full, Deadline(deadline))
     except MediaError as e: v = _broken(path, e.kind, e.detail, e.backend)
     except MemoryError: v = _broken(path, "too-large", "it needs more memory than a check may take")
     except OSError as e: v = _broken(path, "broken", e.strerror or str(e))
     return replace(v, media=media, full=full, seconds=round(time.monotonic() - start, 3))
 
 # %% ../../nbs/media/07_integrity.ipynb #13b4665f
-_CHECK_CALL = "popnb.media.integrity:check_file"   # the function that a worker runs
+_CHECK_CALL = "popnb.media.integrity:_check_here"   # the function that a worker runs
 
 # %% ../../nbs/media/07_integrity.ipynb #e6b6329e
 def _kill_after(deadline): return deadline + 2   # seconds; the check keeps the deadline itself where it can
@@ -237,6 +206,20 @@ def _verdict(got, path, full, deadline):
     if got.late: v = _broken(path, "timeout", f"killed after {_kill_after(deadline):g} s")
     else: v = Verdict(path, "broken", "broken", f"the decoder crashed ({got.how})")
     return replace(v, full=full, seconds=got.seconds)
+
+# %% ../../nbs/media/07_integrity.ipynb #e5737a5e
+def check_file(
+    path:str|os.PathLike, # Video, image or audio file
+    full:bool=False, # Decode everything; if False, the ends of the video and ten seconds of the audio
+    deadline:float=30., # Seconds, after which the worker process is killed
+    media:str|None=None, # Check it as `video`, `image` or `sound`; `None`: by its suffix
+) -> Verdict:
+    "Check one file in a worker process; never raises for the content of the file"
+    in_range("deadline", deadline, 0)
+    if media is not None: one_of("media", media, MEDIA_SUFFIXES)
+    path = os.fspath(path)
+    job = dict(path=path, full=full, deadline=deadline, media=media)
+    return _verdict(isolated(_CHECK_CALL, job, _kill_after(deadline)), path, full, deadline)
 
 # %% ../../nbs/media/07_integrity.ipynb #7d841a01
 class _CheckPool(WorkerPool):
@@ -264,8 +247,8 @@ def media_files(
     paths, # Path or list of paths of files and folders
 ) -> list: # Paths as text, each once, in the given order; those of a folder sorted
     "List the files that a check covers; raises `InputError` if there are none"
-    paths,found = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths),{}
-    for p in map(os.fspath, paths):
+    paths,found = as_list(paths),{}
+    for p in (os.fspath(as_path(p, "paths")) for p in paths):
         if not os.path.isdir(p): found[p] = None
         _media_in(p, found)
     if not found: raise InputError(f"No video, picture or sound files in {', '.join(map(str, paths)) or 'an empty list'}.")
@@ -291,7 +274,7 @@ def check_paths(
     found = answers(_call, jobs, _kill_after(deadline), workers, memory)
     for i,got in progress(found, "checking", len(files)): rows[i] = asdict(_verdict(got, files[i], full, deadline))
     # names that are not valid text, in a form that a table can hold
-    for r in rows: r["path"] = r["path"].encode("utf-8", "backslashreplace").decode()
+    for r in rows: r["path"] = printable(r["path"])
     df = pd.DataFrame(rows, columns=[f.name for f in fields(Verdict)])
     integers,floats = ("width", "height", "frames"),("duration", "seconds")
     return df.astype(dict.fromkeys(integers, "Int64") | dict.fromkeys(floats, "float64") | {"full": bool})

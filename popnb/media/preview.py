@@ -10,7 +10,8 @@ import os
 from dataclasses import dataclass, field
 import numpy as np
 from ..core import MediaError, in_range
-from .probe import MAX_PIXELS, VideoInfo, open_clip, frame_rotation
+from .probe import MAX_PIXELS, VideoInfo, displayed_size, open_clip
+from ..workers import Lost, isolated
 
 # %% ../../nbs/media/06_preview.ipynb #7dd0069a
 BUDGET = 80e6          # pixels decoded for one clip: 15 s of 360p are decoded in full, 15 s of 720p are sampled
@@ -68,29 +69,30 @@ def _decode(clip, runs):
     if damaged: clip.problems.append(f"{damaged} frames are damaged")
 
 # %% ../../nbs/media/06_preview.ipynb #c90a3dd1
-def _shrink(frame, scaler, size):
-    "uint8 `(H, W, 3)` with a short side of at most `size` pixels, upright"
-    k = min(1, size/min(frame.width, frame.height))
-    w,h = max(2, round(frame.width*k)),max(2, round(frame.height*k))
+def _shrink(frame, scaler, size, clip):
+    "uint8 `(H, W, 3)` with a short side of at most `size` pixels, as displayed"
+    shown = displayed_size(frame.height, frame.width, clip.pixel_aspect)
+    h,w = (max(2, round(o*min(1, size/min(shown)))) for o in shown)
     # newer versions of PyAV would start threads for each frame
     single = {"threads": 1} if "threads" in (scaler.reformat.__doc__ or "") else {}
-    a = scaler.reformat(frame, width=w, height=h, format="rgb24", interpolation="AREA", **single).to_ndarray()
-    return np.rot90(a, -frame_rotation(frame)//90) if frame_rotation(frame) else a
+    rgb = scaler.reformat(frame, width=w, height=h, format="rgb24", interpolation="AREA", **single).to_ndarray()
+    return clip.orientation.apply(rgb)
 
 # %% ../../nbs/media/06_preview.ipynb #dfd32f76
 _NEIGHBOUR = .35   # seconds
 
 # %% ../../nbs/media/06_preview.ipynb #6b6cab3a
 def _sample(clip, fps, size, budget):
-    "Small frames `{seconds: (H, W, 3)}` of an open clip, at most `fps` a second, and the rotation of the last"
+    "Small frames `{seconds: (H, W, 3)}` of an open clip, at most `fps` a second"
     from av.video.reformatter import VideoReformatter
-    i,cc,scaler,kept,rotation,due = clip.index,clip.stream.codec_context,VideoReformatter(),{},0,-np.inf
+    i,cc,scaler,kept,due = clip.index,clip.stream.codec_context,VideoReformatter(),{},-np.inf
     rate = clip.info().fps
     for n,f in enumerate(_decode(clip, plan_packets(i.keyframe, i.disposable, cc.width*cc.height, budget))):
-        t = n/rate if f.pts is None else float(f.pts*i.time_base) - i.times[0]
+        t = n/rate if f.pts is None or not clip.timed else float(f.pts*i.time_base) - i.times[0]
+        if not kept: clip.orient(f)
         if t < due: continue
-        kept[t],rotation,due = _shrink(f, scaler, size),frame_rotation(f),t + 1/fps - 2e-3
-    return kept,rotation
+        kept[t],due = _shrink(f, scaler, size, clip),t + 1/fps - 2e-3
+    return kept
 
 # %% ../../nbs/media/06_preview.ipynb #64e7f2f5
 def preview(
@@ -105,16 +107,25 @@ def preview(
     in_range("fps", fps, .1, 1000)
     in_range("size", size, 8)
     with open_clip(path, deadline, max_pixels) as clip:
-        kept,rotation = _sample(clip, fps, size, budget)
+        kept = _sample(clip, fps, size, budget)
         if not kept: raise MediaError("broken", path, "pyav", "; ".join(clip.problems) or "no frame could be decoded")
         found,said = len(clip.index.pts),clip.stream.frames
         if said > 1.05*found: clip.problems.append(f"{found} frames are there, the header promises {said}")
-        info = clip.info(rotation)
+        info = clip.info()
     times = np.array(sorted(kept))
     step = np.diff(times, prepend=np.nan)
     step[step > _NEIGHBOUR] = np.nan
     pixels = np.ascontiguousarray(np.stack([kept[t] for t in times]).transpose(0, 3, 1, 2))
     return Preview(pixels, times, step, info, "partial" if clip.problems else "ok", list(clip.problems))
+
+# %% ../../nbs/media/06_preview.ipynb #a826ca88
+def _three_frames(path, size):
+    "Job of a worker: shape and bytes of three frames side by side, without bytes for a file that cannot be read"
+    from popnb.media.video import frames
+    try: three = frames(path, n=3, policy="segment_centres", size=size, deadline=10.)
+    except MediaError: return dict(shape=[]),b""
+    side_by_side = np.concatenate(list(three.pixels.transpose(0, 2, 3, 1)), 1)
+    return dict(shape=list(side_by_side.shape)),side_by_side.tobytes()
 
 # %% ../../nbs/media/06_preview.ipynb #e8b45ab7
 def report_image(
@@ -122,13 +133,13 @@ def report_image(
     video:bool=True, # Whether it is a video
     side:int=160, # Longest side of an image, pixels, about; a video's frames have a short side of half of it
 ) -> np.ndarray|None: # uint8 `(H, W, 3)`; `None` if the file cannot be read
-    "Read an image at report size, or three frames of a video side by side"
+    "Read an image at report size, or three frames of a video side by side, decoded in a worker process"
     from popnb.media.image import read_image
-    from popnb.media.video import frames
-    try:
-        if not video: img = read_image(path)
-        else: three = frames(path, n=3, policy="segment_centres", size=side//2, deadline=10.)
+    if video:
+        got = isolated("popnb.media.preview:_three_frames", dict(path=os.fspath(path), size=side//2), 12.)
+        if isinstance(got, Lost) or not got[1]: return None
+        return np.frombuffer(got[1], np.uint8).reshape(got[0]["shape"])
+    try: img = read_image(path)
     except MediaError: return None
-    if video: return np.concatenate(list(three.pixels.transpose(0, 2, 3, 1)), 1)
     step = max(1, max(img.shape[:2])//side)
     return img[::step,::step]

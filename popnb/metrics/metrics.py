@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['METRICS', 'HEADLINE', 'accuracy', 'f1_weighted', 'precision_weighted', 'recall_weighted', 'precision', 'recall', 'f1',
            'Metric', 'metric', 'srocc', 'plcc', 'plcc_mapped', 'krcc', 'pairwise_counts', 'pairwise', 'final_score',
-           'final', 'final_mapped', 'r2', 'rmse', 'mae', 'nmse', 'mape_rows', 'mape', 'rmsle', 'mean_or_zero',
+           'final', 'final_mapped', 'r2', 'rmse', 'mse', 'mae', 'nmse', 'mape_rows', 'mape', 'rmsle', 'mean_or_zero',
            'confusion', 'class_scores', 'roc_auc', 'ap', 'brier', 'per_day', 'amae', 'asrc', 'ase', 'metric_names',
            'score']
 
@@ -24,7 +24,7 @@ class Metric(NamedTuple):
     task: str # `regression`, `binary` or `sequence`
     better: str # Direction of better values: `high` or `low`
     meaning: str # Description in one line
-    unit: str # `label`: the unit of the label; `%`; empty: a plain number
+    unit: str # `label`, `label, squared`: by the unit of the label; `%`; empty: a plain number
     grouped: bool = False # Whether the function takes the creators as a third argument `groups`
 
 METRICS: dict[str,Metric] = {}   # name -> metric, in the order of the reports
@@ -165,6 +165,15 @@ def rmse(
     "Root mean squared error"
     t,p = check_pair(truth, pred)
     return float(np.sqrt(np.mean((t-p)**2)))
+
+# %% ../../nbs/metrics/02_metrics.ipynb #e6515e0e
+@metric("regression", "low", "Mean squared error", "label, squared")
+def mse(
+    truth:np.ndarray, # `(n,)` true values
+    pred:np.ndarray, # `(n,)` predicted values
+) -> float: # >= 0, squared unit of the label
+    "Mean squared error"
+    return rmse(truth, pred)**2
 
 # %% ../../nbs/metrics/02_metrics.ipynb #a2b78c4a
 @metric("regression", "low", "Mean absolute error", "label")
@@ -333,7 +342,7 @@ def per_day(
     for d,a,b in zip(days, t.T, p.T):
         ok = ~np.isnan(a)
         a,b = a[ok],b[ok]
-        scores = (mae(a, b), rmse(a, b)**2, srocc(a, b)) if len(a) else (np.nan,)*3
+        scores = (mae(a, b), mse(a, b), srocc(a, b)) if len(a) else (np.nan,)*3
         rows.append((int(d), len(a), *scores))
     return pd.DataFrame(rows, columns=["day", "n", "mae", "mse", "srocc"])
 

@@ -18,7 +18,7 @@ from ..metrics.rank_stats import check_pair, ranks
 from ..metrics.metrics import ap, brier, confusion, class_scores, roc_auc, _binary
 
 # %% ../../nbs/plots/01_figures.ipynb #81068ace
-BLUE,ORANGE,GREEN,RED,SKY,PINK,GREY = "#0072B2","#E69F00","#009E73","#D55E00","#56B4E9","#CC79A7","#666666"
+BLUE,ORANGE,GREEN,RED,SKY,PINK,GREY = "#0072B2","#E69F00","#009E73","#C8102E","#56B4E9","#CC79A7","#666666"
 COLOURS = [BLUE, RED, GREEN, ORANGE, PINK, SKY]
 
 # %% ../../nbs/plots/01_figures.ipynb #b011621a

@@ -14,9 +14,13 @@ import numpy as np
 import pandas as pd
 
 from ..explain.base import ExplanationContext, Part, explainer, markdown_table
-from ..core import InputError, PopnbError, _plain, atomic_path, work_folder
+from ..core import InputError, PopnbError, _plain, atomic_path, typed, work_folder
 from ..data.labels import label_from_dict, make_label
-from ..data.splits import split_from_dict
+from ..data.groups import relations_of
+from ..data.splits import leaks, split_from_dict
+from ..data.table import as_table
+from ..environment import provenance
+from ..features.store import Store
 from ..evaluation.report import Scores, add_truth, md_table
 from ..metrics.metrics import HEADLINE, METRICS
 from ..models.predictor import create
@@ -24,7 +28,7 @@ from ..models.ensemble.system import Ensemble, nearly_equal, read_members
 from ..plots.figures import plot_forest, png
 from ..explain.shap import plot_waterfall
 from ..evaluation.prediction_files import arrays, read_predictions, write_predictions
-from .train import Run, _claim_folder, _evaluate_model, _load_table, _predict_part, _put_in_place
+from .train import Run, _claim_folder, _evaluate_model, _predict_part, _put_in_place
 from .train import open_store, rows_of
 
 # %% ../../nbs/runs/04_ensemble.ipynb #f79fa940
@@ -175,10 +179,12 @@ def _validation_frame(model, valid):
 # %% ../../nbs/runs/04_ensemble.ipynb #f428909f
 def _write(model, table, split, work, ceiling, n_boot):
     "Score the test rows and write the folder"
-    test,frame = rows_of(table, split, "test"),_predict_part(model, table, split, "test")
-    model.save(work, split=split.to_dict())
+    groups = relations_of(table)
+    test,frame = rows_of(table, split, "test"),_predict_part(model, table, split, "test", groups)
+    model.save(work, split=split.to_dict(), provenance=provenance(table))
     notes = [model.label.describe(), f"Split: {split!r}.", *model.notes, *_absent(model, test)]
-    scores = _evaluate_model(model, frame, test, ceiling=ceiling, n_boot=n_boot, notes=notes)
+    scores = _evaluate_model(model, frame, test, ceiling=ceiling, n_boot=n_boot, notes=notes,
+        leaks=leaks(table, split, groups=groups))
     gain = gain_of(scores, model.best)
     scores.notes.insert(0, gain_text(gain))
     scores.about["ensemble"] = gain
@@ -204,12 +210,13 @@ def _check_outside(found, out):
     if within: raise InputError(f"{within[0]} lies in {out}, which the ensemble would replace: choose another folder.")
 
 # %% ../../nbs/runs/04_ensemble.ipynb #6fe0a0ac
+@typed
 def train_ensemble(
     table:pd.DataFrame|str|Path, # The table the members were trained on, or its file
     out:str|Path, # The run folder to make
-    members:list, # Run folders, two or more, of one table, label and split
+    members:str|Path|list, # Run folders, two or more, of one table, label and split
     seed:int=42, # Of folds and trees
-    store:str|Path|None=None, # Folder of the feature cache; `None`: `default_store()`
+    store:Store|str|Path|None=None, # Feature cache or its folder; `None`: `default_store()`
     workers:int|None=None, # Processes for media; `None`: one a core
     overwrite:bool=False, # Replace an ensemble in the folder
     ceiling:float|None=None, # Best reachable headline score, if it is known
@@ -217,11 +224,12 @@ def train_ensemble(
     **options, # Of the system: `how`, `stacker`, `ridge`, `folds`, `refit`, `copy`, `together`
 ) -> Run|None: # `None` in helper processes of a launcher
     "Train an ensemble of runs; raises `InputError` for members that do not match; leaves no folder when it fails"
-    found,paths = read_members(members),[str(Path(m).resolve()) for m in members]
+    found = read_members(members)
+    paths = [str(m["run"].resolve()) for m in found]
     model,launched = create("ensemble", seed=seed, members=paths, **options),int(os.environ.get("WORLD_SIZE", 1)) > 1
     if launched and model.options["refit"]: raise InputError("refit trains members one by one: start it without a launcher.")
     if launched and int(os.environ.get("RANK", 0)): return None
-    table,out = _load_table(table),_claim_folder(Path(out), "ensemble", overwrite)
+    table,out = as_table(table),_claim_folder(out, "ensemble", overwrite)
     _check_outside(found, out)
     model.store,model.workers = open_store(store),workers
     label,split = members_label(found, table)

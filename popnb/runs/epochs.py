@@ -13,15 +13,18 @@ import numpy as np
 import pandas as pd
 
 from ..training.checkpoints import numbered, read_checkpoint
-from ..core import InputError, PopnbError, atomic_path, one_of, progress, read_json, write_json
+from ..core import InputError, PopnbError, atomic_path, one_of, output_path, read_json, typed, write_json
+from ..progress import progress
 from ..data.splits import split_from_dict
+from ..data.table import as_table
+from ..features.store import Store
 from ..plots.curves import plot_epochs
 from ..evaluation.report import REPORT_METRICS, md_cell, md_table
 from ..metrics.metrics import METRICS
 from ..models.predictor import load, read_config
 from ..plots.figures import png
 from ..evaluation.prediction_files import days_of
-from .train import _load_table, open_store, rows_of, run_window
+from .train import open_store, rows_of, run_window
 from ..evaluation.day_windows import select_days
 
 # %% ../../nbs/runs/02_epochs.ipynb #8b8116a5
@@ -222,12 +225,13 @@ def _score_epochs(model, table, epochs, split, same, window_options):
     return frame,window,counts
 
 # %% ../../nbs/runs/02_epochs.ipynb #4298befd
+@typed
 def epoch_scores(
     run:str|Path, # A run folder that keeps its epochs
     table:pd.DataFrame|str|Path, # The videos it was made from, or a table file
     select:str="valid", # Rule: `valid`, `test` (published: on the test rows themselves) or `training`
     out:str|Path|None=None, # Folder for `epochs.csv`, `epochs.json`, `epochs.md` and `epochs.png`; `None`: none
-    store:str|Path|None=None, # Folder of the feature cache; `None`: `default_store()`
+    store:Store|str|Path|None=None, # Feature cache or its folder; `None`: `default_store()`
     workers:int|None=None, # Processes for media; `None`: one a core
     days:str|int|tuple|None=None, # First and last true day of a sequence, e.g. `"2-30"`; `None`: all
     steps:str|int|tuple|None=None, # The same in published steps
@@ -235,7 +239,8 @@ def epoch_scores(
 ) -> Epochs: # Scores and choices
     "Score every saved epoch on validation and test; raises `InputError` for a run without epochs or another table"
     one_of("select", select, SELECTION_RULES)
-    epochs,config,model,table = saved_epochs(run),read_config(run),load(run),_load_table(table)
+    if out is not None: out = output_path(out, folder=True)
+    epochs,config,model,table = saved_epochs(run),read_config(run),load(run),as_table(table)
     if model.net is None: raise InputError(f"System {model.system} does not say which network its epochs belong to.")
     model.store,model.workers = open_store(store),workers
     split,name = split_from_dict(config["split"]),Path(run).name
@@ -247,5 +252,5 @@ def epoch_scores(
     rules = [", ".join(v for k,v in SELECTION_RULES.items() if chosen.get(k) == i) for i in range(len(frame))]
     found = Epochs(name, frame.assign(chosen_by=rules), metric, chosen, select, same)
     found.notes = list(_notes(found, window, counts))
-    if out is not None: _write(found, Path(out), window)
+    if out is not None: _write(found, out, window)
     return found

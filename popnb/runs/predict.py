@@ -8,13 +8,17 @@ __all__ = ['TABLE_SUFFIXES', 'video_rows', 'predict_videos']
 # %% ../../nbs/runs/05_predict.ipynb #fec63341
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from ..core import InputError
+from ..core import InputError, as_list, as_path, printable, typed
 from ..data.table import conform, read_table
 from ..media.integrity import MEDIA_SUFFIXES, check_file, check_paths
-from ..models.predictor import Predictor, using, load, resolve_modalities
-from .train import open_store
+from ..features.store import Store
+from ..data.retransformation import expected_value, invertible
+from ..data.splits import split_from_dict
+from ..models.predictor import Predictor, _predicted_values, using, load, read_config, resolve_modalities
+from .train import open_store, say_caution
 
 # %% ../../nbs/runs/05_predict.ipynb #7b86a1fd
 TABLE_SUFFIXES = (".parquet", ".csv")
@@ -33,9 +37,9 @@ def _file_rows(paths, title, description):
     taken = {stem(p) for p in videos}
     rows = [(p, p, pictures.get(stem(p))) for p in videos]
     rows += [(p, None, p) for k,p in pictures.items() if k not in taken]
-    columns = {"video_id": [str(n) for n,_,_ in rows], "video_path": [_text(v) for _,v,_ in rows],
+    columns = {"video_id": [printable(n) for n,_,_ in rows], "video_path": [_text(v) for _,v,_ in rows],
         "thumbnail_path": [_text(t) for *_,t in rows], "title": title, "description": description}
-    return conform(pd.DataFrame(columns), "videos")
+    return conform(pd.DataFrame(columns, dtype=object), "videos")
 
 # %% ../../nbs/runs/05_predict.ipynb #ed956bf2
 def _folder_files(folder, kinds):
@@ -45,18 +49,25 @@ def _folder_files(folder, kinds):
     if not found: raise InputError(f"{folder} holds no video and no picture{' and no sound' if 'sound' in kinds else ''} (looked for {suffixes}).")
     return found
 
+# %% ../../nbs/runs/05_predict.ipynb #c0c94d73
+def _refuse_texts(title, description):
+    given = [k for k,v in (("title", title), ("description", description)) if v is not None]
+    if given: raise InputError(f"A {given[0]} belongs to files, and a table has its own: leave out the {' and '.join(given)}.")
+
 # %% ../../nbs/runs/05_predict.ipynb #f49d4996
+@typed
 def video_rows(
-    videos:list, # Paths: videos, thumbnails, folders, tables
+    videos:str|Path|list, # A path or several: videos, thumbnails, folders (with their subfolders), tables
     title:str|None=None, # Title of all of them
     description:str|None=None, # Description of all of them
     sound:bool=False, # Whether audio files in folders are rows, too
 ) -> pd.DataFrame: # With `video_path` and `thumbnail_path`
     "Make a table of one row a video; raises `InputError` for a folder without any"
     tables,files,kinds = [],[],("video", "image", *(["sound"] if sound else []))
-    for v in map(Path, videos):
+    for v in (as_path(v, "videos") for v in as_list(videos)):
         if v.suffix.lower() in TABLE_SUFFIXES: tables.append(read_table(v))
         else: files += _folder_files(v, kinds) if v.is_dir() else [v]
+    if tables: _refuse_texts(title, description)
     if files: tables.append(_file_rows(files, title, description))
     if not tables: raise InputError("No video given.")
     out = pd.concat(tables, ignore_index=True)
@@ -103,9 +114,52 @@ def _predict_rows(model, table):
     rows = {r["video_id"]: r for r in table.to_dict("records") if r["video_id"] in model.unusable}
     return preds,{i: _unusable_error(r, model.unusable[i], model.system) for i,r in rows.items()}
 
+# %% ../../nbs/runs/05_predict.ipynb #47a97955
+def _value_names(label):
+    "Names of the expected and the median value that a label leads back to; none where it is the column itself"
+    if not invertible(label): return ()
+    probe = np.full((1, len(label.options["days"])) if label.task == "sequence" else 1, .5)
+    if np.allclose(label.inverse(probe), probe): return ()
+    name = "views" if label.task == "sequence" else label.columns[0] if len(label.columns) == 1 else ""
+    return (name, f"{name}_median") if name else ()
+
+def _values(model, preds):
+    "`video_id` -> values that the label stands for: expected and median, numbers or one a day"
+    names = _value_names(model.label)
+    if preds is None or not names: return {}
+    y = _predicted_values(model.label, preds)
+    median = model.label.inverse(y)
+    mean = np.full_like(median, np.nan) if model.residuals is None else expected_value(model.label, y, model.residuals)
+    days = model.label.options["days"] if y.ndim == 2 else None
+    return {i: dict(zip(names, (_value(a, days), _value(b, days)))) for i,a,b in zip(preds.index, mean, median)}
+
+# %% ../../nbs/runs/05_predict.ipynb #509ec5c3
+def _rounded(v):
+    "A count as an integer, a small number with three digits, `None` for NaN"
+    if not np.isfinite(v): return None
+    return int(round(v)) if abs(v) >= 100 else float(f"{v:.3g}")
+
+def _value(v, days): return _rounded(v) if days is None else {d: _rounded(o) for d,o in zip(days, v) if np.isfinite(o)}
+
+# %% ../../nbs/runs/05_predict.ipynb #aa8da4d5
+def _parts(model, table):
+    "`video_id` -> part of the run's split, for videos that are in it by their id or by the name of their file"
+    stored = read_config(model.folder).get("split") if model.folder and (model.folder/"config.json").exists() else None
+    if not stored: return {}
+    part = {i: p for p,ids in split_from_dict(stored).ids.items() for i in ids}
+    def names(row):
+        yield row["video_id"]
+        for c in ("video_path", "thumbnail_path"):
+            if isinstance(row.get(c), str): yield Path(row[c]).stem
+    columns = [c for c in ("video_id", "video_path", "thumbnail_path") if c in table]
+    found = ((r["video_id"], next((part[n] for n in names(r) if n in part), None)) for r in table[columns].to_dict("records"))
+    return {i: p for i,p in found if p}
+
 # %% ../../nbs/runs/05_predict.ipynb #9b8e669d
-def _record(video, row, error):
-    out = {"video": video, "prediction": None, "percentile": None, "missing": [], "error": error}
+def _record(video, row, error, label, values, part):
+    "One answer; `prediction` and what follows from it are `None` for a video that cannot be used"
+    out = {"video": video, "label": label.name, "unit": label.unit, "prediction": None}
+    out |= values | {"percentile": None, "missing": [], "part": part, "error": error}
     if row is None: return out
     curve = {int(k.removeprefix("prediction_")): float(v) for k,v in row.items() if k.startswith("prediction_")}
     missing = [m for m in row["missing"].split(",") if m]
@@ -113,23 +167,29 @@ def _record(video, row, error):
     return out | {"prediction": curve or float(row["prediction"]), "percentile": percentile, "missing": missing}
 
 # %% ../../nbs/runs/05_predict.ipynb #2a80cf99
+@typed
 def predict_videos(
     run:str|Path|Predictor, # A run folder or a loaded model
-    videos:list|pd.DataFrame, # Paths: videos, thumbnails, folders, tables; or a table
+    videos:str|Path|list|pd.DataFrame, # A path or several: videos, thumbnails, folders, tables; or a table
     title:str|None=None, # Title of all of them
     description:str|None=None, # Description of all of them
-    store:str|Path|None=None, # Folder of the feature cache; `None`: `default_store()`
+    store:Store|str|Path|None=None, # Feature cache or its folder; `None`: `default_store()`
     workers:int|None=None, # Processes for media; `None`: one a core
     modalities:str|None=None, # `av`, `a` or `v` for a system that has them; `None`: those of the training
-) -> list[dict]: # `video, prediction, percentile, missing, error` a video
+) -> list[dict]: # `video, label, unit, prediction, views, views_median, percentile, missing, part, error` a video
     "Score videos with a saved run; a broken file has `error` and no score; raises `InputError` for wrong modalities"
+    if isinstance(videos, pd.DataFrame): _refuse_texts(title, description)
     audio_only = "v" not in (resolve_modalities(run, modalities) or "v")
     table = videos if isinstance(videos, pd.DataFrame) else video_rows(videos, title, description, audio_only)
     model = run if isinstance(run, Predictor) else load(run)
     model.store,model.workers = open_store(store),workers
+    say_caution(model)
     with using(model, modalities):
         errors,broken = _file_errors(table, workers, audio_only)
         good = table[~table["video_id"].isin(broken)].reset_index(drop=True)
         preds,unusable = _predict_rows(model, good)
     errors,broken = errors | unusable,broken | set(unusable)
-    return [_record(i, None if i in broken else preds.loc[i], errors.get(i)) for i in table["video_id"]]
+    errors = {i: printable(e) for i,e in errors.items()}
+    values,parts,nothing = _values(model, preds),_parts(model, table),dict.fromkeys(_value_names(model.label))
+    return [_record(i, None if i in broken else preds.loc[i], errors.get(i), model.label,
+        nothing if i in broken else values.get(i, nothing), parts.get(i)) for i in table["video_id"]]

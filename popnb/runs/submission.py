@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import InputError, atomic_path
+from ..core import InputError, atomic_path, output_path, typed
 from ..data.splits import split_from_dict
-from ..data.table import read_table
+from ..data.table import as_table
+from ..features.store import Store
 from ..models.predictor import Predictor, load, read_config
 from .train import open_store
 
@@ -33,17 +34,19 @@ def as_ecr(
     return p.clip(0, 1), [f"{out} of {len(p)} predictions lay outside of 0 to 1 and were clipped."] if out else []
 
 # %% ../../nbs/runs/03_submission.ipynb #5e06e3d8
+@typed
 def write_submission(
     run:str|Path, # A run folder
     table:pd.DataFrame|str|Path, # The videos, or a table file; no labels are needed
     path:str|Path, # The CSV to write
-    store:str|Path|None=None, # Folder of the feature cache; `None`: `default_store()`
+    store:Store|str|Path|None=None, # Feature cache or its folder; `None`: `default_store()`
     workers:int|None=None, # Processes for media; `None`: one a core
     model:Predictor|None=None, # The run's model, if it is loaded already
     preds:pd.DataFrame|None=None, # Its predictions of the table, if they are made already
 ) -> list: # Notes on the file
     "Write `Id,ECR`, one line a row of the table; raises `InputError` for a run that predicts curves"
-    model,table = model or load(run),table if isinstance(table, pd.DataFrame) else read_table(table)
+    path = output_path(path, "path")
+    model,table = model or load(run),as_table(table)
     if preds is None:
         model.store,model.workers = open_store(store),workers
         preds = model.predict(table)
@@ -54,5 +57,5 @@ def write_submission(
     if used: notes.append(f"{used} of {len(table)} videos were used to train or choose this run.")
     if no_video: notes.append(f"{no_video} of {len(table)} videos were scored without their video.")
     frame = pd.DataFrame({"Id": preds["video_id"].to_numpy(), "ECR": ecr})
-    with atomic_path(Path(path)) as p: frame.to_csv(p, index=False, float_format="%.6f")
+    with atomic_path(path) as p: frame.to_csv(p, index=False, float_format="%.6f")
     return notes

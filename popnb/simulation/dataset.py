@@ -17,7 +17,9 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ..core import InputError, PopnbError, in_range, one_of, processors, progress, read_json, write_json
+from ..core import InputError, PopnbError, ROOM, as_path, in_range, one_of
+from ..core import output_path, processors, read_json, typed, write_json
+from ..progress import progress
 from ..data.table import COLUMNS, read_table, write_table
 from .clips import ClipSpec, make_files
 from .ground_truth import (
@@ -207,6 +209,7 @@ def ceilings(self:SimulatedDataset,
 SMALL = {"size": (160, 96), "seconds": (2, 4), "fps": 12}     # for demos and tests: about 30 ms per clip on two cores
 
 # %% ../../nbs/simulation/03_dataset.ipynb #433fbe66
+@typed
 def simulate(
     n:int=64, # Number of videos
     out:str|os.PathLike|None=None, # Folder to write; `None`: a temporary one, removed when the process ends
@@ -226,7 +229,7 @@ def simulate(
     if out is None:
         out = tempfile.mkdtemp(prefix="popnb-sample-")
         atexit.register(shutil.rmtree, out, ignore_errors=True)
-    s = _world(args, Path(out).absolute())
+    s = _world(args, output_path(out, folder=True, room=n*ROOM//16 if media else ROOM))
     if _claim(s.folder, args, overwrite): return load_simulated(s.folder)
     if media: _write_media(list(_jobs(s)), min(workers, n))
     _finish(s)
@@ -237,7 +240,7 @@ def load_simulated(
     out:str|os.PathLike, # Folder of a simulated data set
 ) -> SimulatedDataset: # The stored data set
     "Load a simulated data set; raises `InputError` if the folder holds no complete one"
-    folder = Path(out).absolute()
+    folder = as_path(out, "out").absolute()
     if not (folder/"sample.json").exists():
         raise InputError(f"{folder} holds no complete sample: sample.json is missing; make one with simulate.")
     a = read_json(folder/"sample.json")

@@ -18,9 +18,10 @@ from fastcore.basics import patch
 
 from .batches import Feed, Order, dataset_fingerprint, key_seed, length_grouped, loader, shuffled_order
 from .checkpoints import dict_differences, in_part, load_weights, numbered, only_one, read_checkpoint
-from ..core import InputError, PopnbError, need, pick_device, progress, read_json, seed_all, write_json
+from ..core import InputError, PopnbError, need, pick_device, read_json, seed_all, write_json
+from ..progress import progress
 from .config import TrainConfig, freeze_parts, make_config, pick_precision
-from .loop import TrainingState, append_log, make_loop, quiet
+from .loop import TrainingState, append_log, make_loop, quiet, undefined_notes
 
 # %% ../../nbs/training/05_engine.ipynb #e5cb2d3a
 def main_process() -> bool: # True if no launcher started several processes
@@ -253,6 +254,7 @@ def fit(self:Engine,
         if not (path and ts.saved["stopped"]): self._run(args, ts, order, path, stack)
         elif not ts.rank: ts.columns = append_log(ts.folder/"log.csv", ts.saved["rows"], [])
         _load_best(ts, path, resumed)
+        ts.notes += undefined_notes(ts)
         if ts.world > 1: ts.gather([ts.rank])              # the first process may remove the folder when all have read
         import pandas as pd
         frame = pd.DataFrame(ts.saved["rows"], columns=ts.columns or None)

@@ -7,13 +7,16 @@ __all__ = ['COLLECTION_COLUMNS', 'plan_collection', 'Collection', 'collect', 'Re
 
 # %% ../../nbs/youtube/09_collector.ipynb #e642d861
 import hashlib, json, os, time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from ..core import InputError, PopnbError, atomic_path, in_range, one_of, progress, read_json, write_json
+from ..core import InputError, PopnbError, as_path, atomic_path, in_range, one_of, output_path, read_json
+from ..core import typed, write_json, writing
+from ..progress import progress
 from ..data.table import COLUMNS, read_table, write_table
 from .items import _count, _part, row_from_item
 from .quota import Ledger, QuotaExhausted, utc_now
@@ -50,14 +53,19 @@ def _existing(out, options, detach=False):
 def _pages(out, repair=True): return PageLog(out/"pages.jsonl", repair, lambda s: redact_keys(s, addresses=False))
 
 # %% ../../nbs/youtube/09_collector.ipynb #d02e0fdd
-def _fetch(pages, client=None, dead=None, retry_dead=False):
-    "A `fetch` for `Crawl` that reads stored pages and requests the others"
+def _fetch(pages, client=None, dead=None, retry_dead=False, reasons=None):
+    "A `fetch` for `Crawl` that reads stored pages and requests the others; counts the reasons of failures"
+    reasons = Counter() if reasons is None else reasons
     def fetch(method, **params):
         hit = pages.get(method, params)
-        if hit and not (retry_dead and hit.get("dead")): return hit.get("page"), hit["at"]
+        if hit and not (retry_dead and hit.get("dead")):
+            if hit.get("dead"): reasons[hit["dead"]] += 1
+            return hit.get("page"), hit["at"]
         if client is None: raise PageMissing
         answer = client.request(method, **params)
-        if answer.dead: dead.add(method, params, answer.dead, answer.at)
+        if answer.dead:
+            reasons[answer.dead] += 1
+            dead.add(method, params, answer.dead, answer.at)
         pages.put(method, params, answer.at, answer.page, answer.etag, dead=answer.dead)
         return answer.page, answer.at
     return fetch
@@ -71,7 +79,7 @@ def plan_collection(
     **options, # Other options of `crawl.CrawlOptions`
 ) -> QuotaPlan: # Fewest and most calls and units to come
     "Estimate the cost of a collection"
-    out,options = Path(out), _options(queries, per_bin, target, options)
+    out,options = as_path(out, "out"), _options(queries, per_bin, target, options)
     return plan_crawl(Crawl(options, _fetch(_pages(out, repair=False)), kept=_existing(out, options)))
 
 # %% ../../nbs/youtube/09_collector.ipynb #6ea3f026
@@ -109,6 +117,7 @@ class Collection:
     ended:str # Why the run ended
     resumes:datetime|None=None # Time of the next quota; `None` if the quota was not spent
     dead:int=0 # Number of letters in `dead.jsonl`
+    failed:dict|None=None # Method of the API -> requests that were refused or had no answer
 
     def _repr_markdown_(self) -> str: # Also its `str`
         "Rows by bin, videos not kept, units spent"
@@ -133,13 +142,18 @@ def _finish(out, crawl, rows, units, dead, ended, resumes, whole):
     table = _export(out, rows)
     write_json(out/"collection.json", {"wanted": _as_json(o), "bins": dict(zip(bins["bin"], bins["rows"])),
         "rejected": rejected, "calls": calls, "ended": ended, "resumes": resumes})
-    return Collection(out, table, bins, rejected, sum(calls.values()), units, ended, resumes, len(dead.known))
+    return Collection(out, table, bins, rejected, sum(calls.values()), units, ended, resumes, len(dead.known),
+        dict(crawl.failed))
 
 # %% ../../nbs/youtube/09_collector.ipynb #3656fce2
-def _ended(crawl, until):
+def _ended(crawl, until, reasons):
+    "How a run without an error ended, with the requests that failed"
     if crawl.full: return "All that was wanted is there."
-    if until == "discovery": return "The creators are known; no uploads were read."
-    return "The sources are read to their end."
+    end = "The creators are known; no uploads were read" if until == "discovery" else "The sources are read to their end"
+    if not (lost := crawl.unanswered()): return f"{end}."
+    why = f"{lost} were refused or had no answer ({reasons.most_common(1)[0][0]})"
+    none = not any(n > crawl.failed[m] for m,n in crawl.calls.items())
+    return (f"Nothing could be read: {why}" if none else f"{end}, except that {why}") + "; repeat them with --retry-dead."
 
 # %% ../../nbs/youtube/09_collector.ipynb #6be897e4
 def _run(out, options, until, client, retry_dead):
@@ -149,14 +163,15 @@ def _run(out, options, until, client, retry_dead):
     kept = _existing(out, options, detach=True)
     if _last_wanted(out) != _as_json(options): write_json(out/"collection.json", {"wanted": _as_json(options)})
     report = lambda method, params, reason: dead.add(method, params, reason, ledger.clock())
-    crawl = Crawl(options, _fetch(pages, client, dead, retry_dead), report, kept)
+    reasons = Counter()
+    crawl = Crawl(options, _fetch(pages, client, dead, retry_dead, reasons), report, kept)
     stop = failure = None
     try: crawl.run(until)
     except QuotaExhausted as e: stop = e
     except PopnbError as e: failure = e
     stop = stop or (None if crawl.full else crawl.note)
     spent = {b: max(0, n-used[b]) for b,n in ledger.used().items()}
-    ended,whole = str(stop or failure or _ended(crawl, until)), failure is None and until == "end"
+    ended,whole = str(stop or failure or _ended(crawl, until, reasons)), failure is None and until == "end"
     result = _finish(out, crawl, rows, spent, dead, ended, stop and stop.until, whole)
     if failure is not None: raise failure
     return result
@@ -175,6 +190,7 @@ def _check_call(endpoint):
     check_endpoint(endpoint)
 
 # %% ../../nbs/youtube/09_collector.ipynb #35567868
+@typed
 def collect(
     out:str|os.PathLike, # Folder of the collection
     queries:str|tuple=(), # Search queries, one or several
@@ -192,10 +208,10 @@ def collect(
     **options, # Other options of `crawl.CrawlOptions`
 ) -> Collection: # State after this run
     "Start or resume a collection; raises `KeyRefused` and `Unreachable` after storing the rows so far"
-    out,options = Path(out), _options(queries, per_bin, target, options)
+    out,options = output_path(out, folder=True), _options(queries, per_bin, target, options)
     one_of("until", until, ["end", "discovery"])
     _check_call(endpoint)
-    with collection_lock(out):
+    with collection_lock(out), writing(out, only_disk=True):
         client = _client(out, endpoint, ledger, buckets, now, sleep, attempts)
         while True:
             result = _run(out, options, until, client, retry_dead)
@@ -252,14 +268,14 @@ def refresh(
     **connection, # `ledger`, `buckets`, `sleep` as for `collect`
 ) -> RefreshResult: # What was read
     "Read the counts of all videos, and update the views after whole days"
-    out = Path(out)
+    out = as_path(out, "out")
     df,since = _need_rows(out), now() - timedelta(hours=in_range("hours", hours, 0, 24*365))
     due = sorted(df["video_id"][df["counted"] <= since])
     _check_call(endpoint)
-    with collection_lock(out):
+    with collection_lock(out), writing(out, only_disk=True):
         client = _client(out, endpoint, now=now, **connection)
         rows,pages,dead = RowStore(out/"rows.sqlite"), _pages(out), DeadLetters(out/"dead.jsonl")
-        missing,read,unchanged,stop = [], 0, 0, None
+        missing,read,unchanged,lost,stop = [], 0, 0, 0, None
         for batch in progress(_batches(due), "refresh"):
             params = {"part": "snippet,statistics", "id": ",".join(batch)}
             try: page,at,same = _renew(client, pages, "videos.batchGetStats", params, since)
@@ -268,6 +284,7 @@ def refresh(
                 break
             if page is None:
                 dead.add("videos.batchGetStats", params, "no answer", at)
+                lost += len(batch)
                 continue
             got = {o.get("id"): _counts(o) for o in page["items"] if o.get("id") in set(batch)}
             rows.recount(got, at)
@@ -275,6 +292,7 @@ def refresh(
             unchanged += same*len(got)
             missing += [v for v in batch if v not in got]
         ended = str(stop) if stop else "All that were due are read."
+        if lost and not stop: ended = f"{lost:,} of {len(due):,} that were due could not be read: the API refused the request; run it again."
         return RefreshResult(_export(out, rows), read, missing, unchanged, ended, stop and stop.until)
 
 # %% ../../nbs/youtube/09_collector.ipynb #f379d971
@@ -362,13 +380,13 @@ def expire(
     **connection, # `ledger`, `buckets`, `sleep` as for `collect`
 ) -> ExpiryResult: # What was done
     "Refresh or delete data older than `days`, with a line in `audit.jsonl`; deleting needs no key"
-    out = Path(out)
+    out = as_path(out, "out")
     one_of("how", how, ["refresh", "delete"])
     one_of("history", history, ["delete", "keep"])
     df,cutoff = _need_rows(out), now() - timedelta(days=in_range("days", days, 0, 3650))
     old = df[(df["described"] < cutoff) | (df["counted"] < cutoff)]
     if how == "refresh": _check_call(endpoint)
-    with collection_lock(out):
+    with collection_lock(out), writing(out, only_disk=True):
         rows,new,gone = RowStore(out/"rows.sqlite"), {}, set(old["video_id"])
         if how == "refresh" and len(old):
             client = _client(out, endpoint, now=now, **connection)

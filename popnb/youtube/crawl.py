@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 import pandas as pd
 from fastcore.basics import patch
-from ..core import InputError, in_range, one_of, progress
+from ..core import InputError, in_range, one_of
+from ..progress import progress
 from .quota import PER_CALL, PRICES, QuotaExhausted
 from .items import (VIEW_BINS, _count, _part, _when, check_bins, is_channel_id, is_short, is_video_id,
     row_from_item, uploads_playlist, view_bin)
@@ -98,6 +99,7 @@ class Crawl:
     ):
         self.options,self._fetch,self.report = options, fetch, report
         self.calls,self.rejected = Counter(), Counter()          # method -> pages; reason -> videos not kept
+        self.failed = Counter()                                  # method -> requests that were refused or unanswered
         self.note = None                                         # error that ended the search early
         self.rows,self.visited = {}, set(kept or ())             # video id -> row; ids known or judged
         self.existing,self.bin_counts = set(kept or ()), Counter((kept or {}).values())
@@ -110,7 +112,14 @@ class Crawl:
     def fetch(self, method, **params):
         got = self._fetch(method, **params)
         self.calls[method] += 1
+        if got[0] is None: self.failed[method] += 1
         return got
+
+    def unanswered(self) -> str: # E.g. `1 of 4 searches`; empty if there are none
+        "Count the requests that were refused or had no answer"
+        names = {"search.list": "searches", "channels.list": "requests for creators",
+            "playlistItems.list": "lists of uploads", "videos.list": "requests for videos"}
+        return ", ".join(f"{n:,} of {self.calls[m]:,} {names[m]}" for m,n in self.failed.items())
 
     @property
     def full(self) -> bool:
@@ -194,10 +203,18 @@ def _discover(self, item, query):
     if is_channel_id(cid): self.channels.setdefault(cid, query)
     else: self.report("search.list", {"q": query, "channelId": cid}, "no channel id")
 
+# %% ../../nbs/youtube/07_crawl.ipynb #ccc2b1cb
+def _following(page, used):
+    "Token of the next page; `None` at the end, which an empty or repeated token marks, too"
+    token = page.get("nextPageToken") or None
+    if token in used: return None
+    used.add(token)
+    return token
+
 # %% ../../nbs/youtube/07_crawl.ipynb #89de4c32
 def _search(self):
     "Stage 1: discover creators"
-    o,tokens = self.options, {}
+    o,tokens,used = self.options, {}, {}
     todo = [(p, q, order) for p in range(o.search_pages) for q in o.queries for order in o.orders][:o.max_search]
     for i,(p,q,order) in enumerate(progress(todo, "search")):
         if p and tokens.get((q, order)) is None: continue
@@ -210,7 +227,7 @@ def _search(self):
             self.missing_searches.append((p, q, order))
             tokens[q, order] = "?" if p+1 < o.search_pages else None
             continue
-        tokens[q, order] = page.get("nextPageToken")
+        tokens[q, order] = _following(page, used.setdefault((q, order), set()))
         for item in page.get("items", []): _discover(self, item, q)
 
 # %% ../../nbs/youtube/07_crawl.ipynb #56e8ba62
@@ -247,7 +264,7 @@ def _priority(self, cid):
 # %% ../../nbs/youtube/07_crawl.ipynb #82c53a9a
 def _list_uploads(self, cid):
     "Add the videos on a creator's list to `pending`"
-    o,query,token = self.options, self.channels[cid], {}
+    o,query,token,used = self.options, self.channels[cid], {}, set()
     params = dict(part="contentDetails", playlistId=uploads_playlist(cid, o.shorts_list), maxResults=PER_CALL)
     for _ in range(o.uploads_pages):
         page = self.fetch("playlistItems.list", **params, **token)[0] or {}
@@ -259,7 +276,7 @@ def _list_uploads(self, cid):
                 self.visited.add(vid)
                 if _outside(o, _when(details.get("videoPublishedAt"))): self.rejected["outside the dates"] += 1
                 else: self.pending.append((vid, query, "uploads", True if o.shorts_list else None))
-        if (following := page.get("nextPageToken")) is None: return
+        if (following := _following(page, used)) is None: return
         token = {"pageToken": following}
 
 # %% ../../nbs/youtube/07_crawl.ipynb #324ea824
@@ -382,7 +399,10 @@ def plan_crawl(
         ended = not crawl.missing_searches
     except PageMissing: pass
     done = {m: crawl.calls[m] for m in ("search.list", "channels.list", "playlistItems.list", "videos.list")}
-    if crawl.full or ended: span,note = {m: (n, n) for m,n in done.items()}, "Nothing is left to do."
+    if crawl.full or ended:
+        lost = "" if crawl.full else crawl.unanswered()
+        span,note = {m: (n, n) for m,n in done.items()}, "Nothing is left to do."
+        if lost: note = f"Nothing is left to do, except that {lost} had no answer; repeat them with --retry-dead."
     else:
         span,lack = _calls_in_all(crawl, done["search.list"]), _rows_wanted(crawl)
         note = "The sources are read to their end."

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ...core import InputError, in_range, one_of, progress, read_json, write_json
+from ...core import InputError, in_range, one_of, read_json, write_json
+from ...progress import progress
 from ...features.encoder import CROPS
 from ...features.registry import make_encoder
 from ...metrics.metrics import HEADLINE, METRICS

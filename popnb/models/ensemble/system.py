@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ...core import InputError, PopnbError, _plain, in_range, one_of
+from ...core import InputError, PopnbError, _plain, as_list, as_path, in_range, one_of
 from ...data.labels import label_from_dict
 from ...metrics.metrics import HEADLINE, METRICS
 from ..predictor import Predictor, load, read_config, system
@@ -74,7 +74,7 @@ def read_members(
     runs:list, # Run folders, at least two
 ) -> list: # A dict for each: `name run config`, names unique
     "Read and compare the members; raises `InputError` that names the run which does not fit the others"
-    runs = [Path(r) for r in runs]
+    runs = [as_path(r, "members") for r in as_list(runs)]
     if len(runs) < 2: raise InputError(f"An ensemble needs at least two run folders, got {len(runs)}: --members RUN RUN …")
     same = [r for i,r in enumerate(runs) if r.resolve() in [o.resolve() for o in runs[:i]]]
     if same: raise InputError(f"{same[0]} is given twice: each run is a member once.")
@@ -334,9 +334,12 @@ def fit(self:Ensemble,
     label, # The members' label
 ) -> Ensemble: # The same object, fitted
     "Fit the blend; raises `InputError` for members that do not fit together and rows that are not theirs"
-    Predictor.fit(self, train, valid, label)
-    self.reference = np.sort(self.out_of_fold["prediction"].to_numpy())
-    return self
+    return Predictor.fit(self, train, valid, label)
+
+@patch
+def remember_validation(self:Ensemble, preds:pd.DataFrame, y:np.ndarray):
+    "Keep the predictions of the validation rows that were made out of fold"
+    Predictor.remember_validation(self, self.out_of_fold, y)
 
 @patch
 def _predict(self:Ensemble, table):

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from ...core import InputError, in_range, one_of, progress
+from ...core import InputError, in_range, one_of
+from ...progress import progress
 from ..tabular.system import tree_params
 
 # %% ../../../nbs/models/smtpd/03_baselines.ipynb #8b2ab98b

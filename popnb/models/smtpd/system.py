@@ -20,7 +20,7 @@ from ..predictor import Predictor, system
 from .baselines import Growth, LAWS, RidgeDays, TreeDays, mean_curve, persistence
 from .inputs import USE, NUMBERS, Inputs, ArrayDataset, check_units, seen_days
 from .network import FIELDS, NetConfig, SmtpdNet, import_checkpoint
-from .temporal_heads import n_params
+from .temporal_heads import Norm, n_params
 
 # %% ../../../nbs/models/smtpd/05_system.ipynb #cb38036c
 def days_of_steps(
@@ -65,6 +65,7 @@ _TRAINING = dict(
 class Smtpd(Predictor):
     "Curves of daily popularity by a network on frozen features"
     inputs,tasks,pretrained,protocol = USE,("sequence",),True,"smtpd"
+    explainers = ("curve", "occlusion", "words")
     def __init__(self,
         preset:str="tiny", # `tiny`: narrow, random encoders; `paper`: published sizes and weights
         seed:int=42, # Seed of everything random
@@ -81,19 +82,24 @@ class Smtpd(Predictor):
         dropout:float=.1, # Drop probability on the fused vector
         model_id:str|None=None, # Folder with ResNet and BERT weights
         beside:list=BASELINES, # Fitted baselines, besides persistence and the mean curve
+        heads:int=8, # Attention heads of the temporal head `transformer`
+        checkpoint:str|Path|None=None, # Published `.pth` file: its weights instead of a training; implies `faithful`
     ):
         for b in beside: one_of("beside", b, BASELINES)
         if ep is not None: in_range("ep", ep, 1, 29)
+        faithful = faithful or checkpoint is not None
         self.network_inputs = Inputs(inputs, ep, (*NUMBERS, *extra), faithful)
         hidden = hidden or (128 if preset == "paper" else 16)
         if faithful: output,beta,drop,dropout = output or "clamp",beta or 1.,0.,0.
         super().__init__(preset, seed, ep=ep, days=None if days is None else list(days), inputs=list(inputs),
             extra=list(extra), temporal=temporal, hidden=hidden, faithful=bool(faithful), output=output or "free",
-            beta=beta or .1, drop=drop, dropout=dropout, model_id=model_id, beside=list(beside))
+            beta=beta or .1, drop=drop, dropout=dropout, model_id=model_id, beside=list(beside), heads=heads,
+            checkpoint=None if checkpoint is None else str(checkpoint))
         self.inputs,self._encoder = tuple(inputs),None
 
     @property
-    def training(self) -> dict: # Fields of `popnb.training.config.TrainConfig`
+    def training(self) -> dict|None: # Fields of `popnb.training.config.TrainConfig`; `None` with a checkpoint
+        if self.options["checkpoint"]: return None
         return _PUBLISHED_TRAINING if self.options["faithful"] else _TRAINING
 
 # %% ../../../nbs/models/smtpd/05_system.ipynb #79380fb3
@@ -112,9 +118,10 @@ def encoder(self:Smtpd):
 def _config(self:Smtpd, days, image_dim, text_dim):
     "Shape of the network"
     o,inputs = self.options,self.network_inputs
+    shape = {"heads": o["heads"]} if o["temporal"] == "transformer" else {}
     return NetConfig(image_dim, text_dim, len(inputs.columns), tuple(days), o["hidden"], o["temporal"],
         len(inputs.categories)+1, len(inputs.languages)+1, flags=not o["faithful"], output=o["output"], drop=o["drop"],
-        dropout=o["dropout"], skip=not o["faithful"], early=0 if o["faithful"] else o["ep"] or 0)
+        dropout=o["dropout"], skip=not o["faithful"], early=0 if o["faithful"] else o["ep"] or 0, shape=shape)
 
 # %% ../../../nbs/models/smtpd/05_system.ipynb #17032061
 @patch
@@ -174,6 +181,9 @@ def _build(self:Smtpd, image_dim, text_dim):
         loss = CompositeGradientLoss(**loss.to_dict() | {"beta": o["beta"]})
         self.net = SmtpdNet(self._config(self.days, image_dim, text_dim), loss)
     self.net.scale.copy_(torch.as_tensor(self.curve["scale"]))
+    if o["faithful"] and o["temporal"] == "lstm":            # published: computed twice from the same batch
+        for m in self.net.temporal.state:
+            if isinstance(m, Norm): m.momentum = 1-(1-m.momentum)**2
     self.notes.append(f"Network: {n_params(self.net):,} parameters, days {self.days[0]} to {self.days[-1]}, {o['temporal']}; seen days: {o['ep'] or 'none'}.")
 
 # %% ../../../nbs/models/smtpd/05_system.ipynb #ee513054
@@ -218,6 +228,7 @@ def _known_rows(self:Smtpd, df, y, part):
 # %% ../../../nbs/models/smtpd/05_system.ipynb #5d43095f
 @patch
 def _fit(self:Smtpd, train, valid, y, yv):
+    if self.options["checkpoint"]: return self._import(train, valid, y, yv)
     if self.engine is None: raise PopnbError("smtpd is trained by an engine: set model.engine = popnb.training.engine.Engine() before fit, or use popnb.train.")
     o = self.options
     check_units(train, [*range(1, (o["ep"] or 0)+1), *self.label.options["days"]])
@@ -234,6 +245,7 @@ def _fit(self:Smtpd, train, valid, y, yv):
     if self.net.config.skip: self._start_linear(rows, check, t, tv)
     self.training_log = self.engine.fit(self.net, rows, check, collate=as_is, evaluate=_metrics)
     self.log = self.training_log.frame
+    self.notes += self.training_log.notes
     self.net.eval()
     if self.training_log.processes > 1: self.notes.append(f"Trained by {self.training_log.processes} processes.")
     self.axes,self.fitted = {},{}
@@ -288,6 +300,45 @@ def sweep(self:Smtpd,
     "Predict the same rows with the weights of several epochs; the inputs are computed once"
     rows,missing = self._rows(table)
     for load in loaders: yield load(self.net),self._frame(table, self._forward(rows), missing)
+
+# %% ../../../nbs/models/smtpd/05_system.ipynb #30ac4036
+_OWNERS = {
+    "followers": "author", "author_posts": "author", "title_length": "title", "tag_count": "tags",
+    "description_length": "description", "early": "known days", "last level": "known days"}
+
+def _owner(column):
+    "Group of a column of the numeric inputs"
+    return _OWNERS.get(column, "known days" if column.startswith("growth to day ") else column)
+
+# %% ../../../nbs/models/smtpd/05_system.ipynb #a97f26e0
+@patch
+def input_groups(self:Smtpd) -> list: # Names for `predict_subsets`
+    "List the groups of inputs that a prediction can leave out"
+    use,columns = self.network_inputs.use,self.network_inputs.columns
+    out = ["thumbnail"]*("thumbnail" in use) + list(FIELDS)*("texts" in use) + ["category"]*("category" in use)
+    out += ["title"]*("language" in use) + [_owner(c) for c in columns]
+    return [k for k in dict.fromkeys(out) if k != "known days" or self.options["ep"]]
+
+# %% ../../../nbs/models/smtpd/05_system.ipynb #ab521109
+@patch
+def predict_subsets(self:Smtpd,
+    row:pd.DataFrame, # One row
+    present:np.ndarray, # bool `(m, k)`: whether each of `input_groups` is there; the others count as missing
+) -> np.ndarray: # `(m, T)` curves
+    "Predict a row as if some of its inputs were missing"
+    groups,columns = self.input_groups(),self.network_inputs.columns
+    both = pd.concat([row, pd.DataFrame({"video_id": ["hidden"]})], ignore_index=True)
+    arrays = self._rows(both)[0].arrays
+    of = {k: (~present[:, i]).astype(int) for i,k in enumerate(groups)}      # 0: the row, 1: the hidden one
+    nothing = np.ones(len(present), dtype=int)
+    def pick(name): return of.get(name, nothing)
+    text,numbers = arrays["text"],arrays["numbers"]
+    out = dict(image=arrays["image"][pick("thumbnail")], category=arrays["category"][pick("category")],
+        language=arrays["language"][pick("title")],
+        text=np.stack([text[pick(f), i] for i,f in enumerate(FIELDS)], 1),
+        numbers=np.stack([numbers[pick(_owner(c)), i] for i,c in enumerate(columns)], 1))
+    if "anchor" in arrays: out["anchor"] = arrays["anchor"][pick("known days")]
+    return self._forward(ArrayDataset(**out))
 
 # %% ../../../nbs/models/smtpd/05_system.ipynb #87e77746
 AXES = 8     # principal components of the thumbnail and of each text
@@ -364,6 +415,13 @@ def baselines(self:Smtpd,
         else: out[k] = np.maximum(self._offset(table)+m.predict(X), 0)
     return {k: self._frame(table, v).drop(columns="prediction") for k,v in out.items()}
 
+# %% ../../../nbs/models/smtpd/05_system.ipynb #4dce6611
+@patch
+def _encoder_identity(self:Smtpd):
+    "Identity of the encoders that are used: `image`, `text`, or both"
+    parts = {"thumbnail": "image", "texts": "text"}
+    return {part: self.encoder.identity_of(part) for k,part in parts.items() if k in self.options["inputs"]}
+
 # %% ../../../nbs/models/smtpd/05_system.ipynb #7aac5091
 @patch
 def _save(self:Smtpd, folder):
@@ -374,7 +432,7 @@ def _save(self:Smtpd, folder):
     fitted = self.fitted
     write_json(folder/"smtpd.json", {
         "net": self.net.config.to_dict(), "loss": self.net.loss.to_dict(), "inputs": self.network_inputs.to_dict(),
-        "days": self.days, "beside": list(fitted), "encoder": self.encoder.identity if self.encoder else None})
+        "days": self.days, "beside": list(fitted), "encoder": self._encoder_identity()})
     save_net({k: v.contiguous() for k,v in self.net.state_dict().items()}, str(folder/"net.safetensors"))
     arrays = {f"curve.{k}": v for k,v in self.curve.items()} | {f"axes.{k}": v for k,v in self.axes.items()}
     arrays |= {f"{k}/{n}": v for k,m in fitted.items() if k != "lightgbm" for n,v in m.state.items()}
@@ -401,35 +459,71 @@ def _load(self:Smtpd, folder):
     self.net = SmtpdNet(NetConfig(**cfg["net"]), CompositeGradientLoss(**cfg["loss"])).eval()
     self.net.load_state_dict(load_net(folder/"net.safetensors"))
     self.fitted = {k: self._load_baseline(folder, k, part(f"{k}/")) for k in cfg["beside"]}
-    if cfg["encoder"] and (now := self.encoder.identity) != cfg["encoder"]: raise InputError(f"{folder} was trained on the features of another encoder: {cfg['encoder']} there, {now} here.")
+    then = {k: cfg["encoder"].get(k) for k in self._encoder_identity()} if cfg["encoder"] else {}
+    if then and (now := self._encoder_identity()) != then: raise InputError(f"{folder} was trained on the features of another encoder: {then} there, {now} here.")
 
 # %% ../../../nbs/models/smtpd/05_system.ipynb #d9c6ca24
 def _check_published(m, path):
-    "Raise `InputError` if label or inputs do not fit the checkpoint"
-    days = m.label.options["days"]
+    "Raise `InputError` if label or options do not fit the checkpoint"
+    days,known,asked = m.label.options["days"],m.options["ep"] or 0,m.options["days"]
     if lost := [d for d in m.days if d not in days]: raise InputError(f"{path} predicts day {lost[0]}, which label {m.label.name} does not have (days {days[0]} to {days[-1]}).")
+    if m.days[0] <= known: raise InputError(f"{path} predicts day {m.days[0]}, which ep={known} gives to the model as known.")
+    if asked and list(asked) != [m.days[0], m.days[-1]]: raise InputError(f"{path} predicts days {m.days[0]} to {m.days[-1]}, and days={tuple(asked)} are asked for; leave days out, and choose a window when you evaluate.")
+    if lost := [u for u in USE if u not in m.network_inputs.use]: raise InputError(f"The published model takes all inputs, and inputs= leaves out {', '.join(lost)}.")
     numbers,columns = m.net.config.numbers,len(m.network_inputs.columns)
     if numbers != columns: raise InputError(f"{path} takes {numbers} numbers, the published model {columns}.")
+
+# %% ../../../nbs/models/smtpd/05_system.ipynb #5bfba267
+def _check_encoder(m, path):
+    "Raise `InputError` if the vectors of the encoder have other widths than those of the checkpoint"
+    config,e = m.net.config,m.encoder
+    for what,want,have in (("thumbnails", config.image_dim, e.image_dim), ("texts", config.text_dim, e.text_dim)):
+        if want != have: raise InputError(f"{path} takes {what} as vectors of {want} numbers, and the encoder of preset {m.preset} makes vectors of {have}: use preset paper, with model_id for a local folder of weights.")
+
+# %% ../../../nbs/models/smtpd/05_system.ipynb #fd950ddb
+def _left_out(net):
+    "What the notes say about the unused parts of a checkpoint"
+    tops = list(dict.fromkeys(k.split(".")[0] for k in net.left_out))
+    if not {"img_feature", "resnet101"} & set(tops): return f"not needed of it: {', '.join(tops) or 'nothing'}."
+    return (f"not needed of it: {', '.join(tops)}. Its ResNet was in training mode and has running statistics of its "
+        "own; popnb's encoder has those of ImageNet.")
+
+# %% ../../../nbs/models/smtpd/05_system.ipynb #8ffedc5f
+@patch
+def _import(self:Smtpd, train, valid, y, yv, first_day=None):
+    "Take the weights of a published checkpoint; labels serve for the mean curve and the baselines"
+    o,path = self.options,self.options["checkpoint"]
+    first_day = first_day or (o["days"][0] if o["days"] else (o["ep"] or 0)+1)
+    self.net = import_checkpoint(path, first_day, o["output"], o["heads"])
+    self.days,config = list(self.net.config.days),self.net.config
+    o |= {"hidden": config.hidden, "temporal": config.temporal}
+    _check_published(self, path)
+    _check_encoder(self, path)
+    self.network_inputs.fit(train)
+    self.axes,self.fitted = {},{}
+    train,t = self._known_rows(train, y, "training")
+    self._learn_curve(train, t)
+    self.notes.append(f"Weights imported from {Path(path).name}, nothing was trained here; {_left_out(self.net)}")
+    if not o["beside"]: return
+    valid,tv = self._known_rows(valid, yv, "validation")
+    self._fit_baselines(train, valid, t, tv, self._rows(train)[0].arrays, self._rows(valid)[0].arrays)
 
 # %% ../../../nbs/models/smtpd/05_system.ipynb #73bc16c7
 def smtpd_from_checkpoint(
     path:str|Path, # Published `.pth` file
-    table:pd.DataFrame, # Rows with labels, for the baselines and for percentiles
+    table:pd.DataFrame, # Rows with labels, for the mean curve and for percentiles
     label, # `make_label("views-per-day", …)`
     ep:int|None=None, # 1 if the model takes day 1
-    output:str="clamp", # `clamp` (as reported) or `raw` (as in the published code)
-    first_day:int|None=None, # Day of the first output; `None`: by the number of outputs
+    output:str="clamp", # `clamp` (as reported) or `raw` (as in the authors' code)
+    first_day:int|None=None, # Day of the first output; `None`: the first day that is not known
     preset:str="paper", # Preset of the encoders
     model_id:str|None=None, # Folder with ResNet and BERT weights
+    **options, # Further options of `Smtpd`, e.g. `heads`
 ) -> Smtpd: # Ready to predict and to save
     "Load a published checkpoint as a system; raises `InputError` if the label lacks one of its days"
-    net = import_checkpoint(path, first_day, output)
-    m = Smtpd(preset, ep=ep, faithful=True, output=output, model_id=model_id, hidden=net.config.hidden, beside=())
-    m.label,m.net,m.days = label if label.fitted else label.fit(table),net,list(net.config.days)
-    _check_published(m, path)
-    m.network_inputs.fit(table)
-    m.axes,m.fitted = {},{}
-    m._learn_curve(table, m._target(m.label.transform(table)))
+    m = Smtpd(preset, ep=ep, output=output, model_id=model_id, **{"beside": ()} | options, checkpoint=path)
+    m.label = label if label.fitted else label.fit(table)
+    y = m.label.transform(table)
+    m._import(table, table, y, y, first_day)
     m.reference = np.sort(m._predict(table)["prediction"].to_numpy())
-    m.notes.append(f"Weights imported from {Path(path).name}; not needed of it: {', '.join(dict.fromkeys(k.split('.')[0] for k in net.left_out)) or 'nothing'}.")
     return m

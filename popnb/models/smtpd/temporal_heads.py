@@ -40,10 +40,11 @@ class Norm(nn.Module):
         steps:int|None=None, # Number of steps; `None`: no axis of steps
     ):
         super().__init__()
+        self.momentum = .1                # weight of a batch in the running statistics
         shape = (features,) if steps is None else (steps, features)
         self.register_buffer("running_mean", torch.zeros(shape))
         self.register_buffer("running_var", torch.ones(shape))
-    def forward(self, x): return batch_norm(x, self.running_mean, self.running_var, self.training)
+    def forward(self, x): return batch_norm(x, self.running_mean, self.running_var, self.training, self.momentum)
 
 # %% ../../../nbs/models/smtpd/01_temporal_heads.ipynb #b05e92ec
 def n_params(module:nn.Module) -> int: # Number of parameters
@@ -212,18 +213,20 @@ class TransformerSteps(nn.Module):
     "The fused vector at every day with position embeddings, through four post-norm encoder layers"
     def __init__(self,
         fused:int, # Width of the fused input
-        hidden:int, # Half of the width of the layers
+        hidden:int, # Half of the width of the layers, if `width` is not given
         steps:int, # Number of days
         layers:int=4, # Number of encoder layers
         heads:int=8, # Attention heads
         dropout:float=.1, # Drop probability in the layers
+        width:int|None=None, # Width of the layers, even; `None`: twice `hidden`
+        feedforward:int|None=None, # Width inside the layers; `None`: twice `width`
     ):
         super().__init__()
-        d = 2*hidden
+        d = width or 2*hidden
         self.enter = nn.Linear(fused, d)
-        layer = nn.TransformerEncoderLayer(d, heads, 2*d, dropout, batch_first=True)
+        layer = nn.TransformerEncoderLayer(d, heads, feedforward or 2*d, dropout, batch_first=True)
         self.layers = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
-        self.head = nn.Sequential(nn.Linear(d, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+        self.head = nn.Sequential(nn.Linear(d, d//2), nn.ReLU(), nn.Linear(d//2, 1))
         self.register_buffer("days", positions(steps, d), persistent=False)
     def forward(self, fused): # `(n, fused)` -> `(n, steps)`
         return self.head(self.layers(self.enter(fused)[:, None] + self.days)).squeeze(2)
@@ -240,8 +243,9 @@ def make_temporal(
     fused:int, # Width of the fused input
     hidden:int, # Width unit, 128 as published
     steps:int, # Number of days
+    **shape, # Further options of the head, e.g. `layers` of `TransformerSteps`
 ) -> nn.Module: # `(n, fused)` -> `(n, steps)`
     "Make a temporal head; raises `InputError` for an unknown name or a width that attention heads do not divide"
     one_of("temporal", name, TEMPORAL)
     if hidden < 8 or hidden % 8: raise InputError(f"hidden must be a multiple of 8, got {hidden}.")
-    return TEMPORAL[name](fused, hidden, in_range("steps", steps, 1))
+    return TEMPORAL[name](fused, hidden, in_range("steps", steps, 1), **shape)

@@ -100,23 +100,6 @@ class DenseLinear(Linear):
         flags = some[np.unique(patterns, axis=1, return_index=True)[1]] if len(some) else some
         return {"flags": flags.astype(np.int64), "gone": gone[:, flags].mean(0)}
 
-    def predict(self, X): # `(n, d)` -> `(n,)`
-        return self.standardise(np.asarray(X, float)) @ self.state["weights"][:-1] + self.state["weights"][-1]
-
-# %% ../../../nbs/models/tabular/04_wide_embeddings.ipynb #f8f1787d
-def _sums(A, y): return len(y), A.sum(0), y.sum(), A.T @ A, A.T @ y
-
-# %% ../../../nbs/models/tabular/04_wide_embeddings.ipynb #1b311711
-def _solve(sums, alphas):
-    "Weights `(len(alphas), d+1)` from `_sums`; the last is the intercept"
-    n,a,t,G,b = sums
-    G,b,a,t = G-np.outer(a, a)/n, b-a*t/n, a/n, t/n   # centred
-    if len(alphas) == 1: w = np.linalg.solve(G + alphas[0]*np.eye(len(b)), b)[None]
-    else:
-        values,Q = np.linalg.eigh(G)
-        w = (Q.T @ b / (np.maximum(values, 0) + np.array(alphas)[:, None])) @ Q.T
-    return np.c_[w, t-w @ a]
-
 # %% ../../../nbs/models/tabular/04_wide_embeddings.ipynb #de60349a
 def fit_line(
     X:np.ndarray, # Training columns `(n, d)`, NaN for a missing value
@@ -127,22 +110,8 @@ def fit_line(
     folds:int=5, # Number of folds
 ) -> tuple: # Fitted `DenseLinear`, and its out-of-fold predictions `(n,)` of the training rows
     "Fit a linear model and its out-of-fold predictions"
-    X,line = np.asarray(X, float),DenseLinear()
-    line.fit_columns(X)
-    A,V = line.standardise(X),line.standardise(np.asarray(Xv, float))
-    fold = np.random.default_rng(seed).permutation(len(y)) % folds
-    parts = [_sums(A[fold == f], y[fold == f]) for f in range(folds)]
-    total = [sum(p[i] for p in parts) for i in range(5)]
-    W = _solve(total, line.alphas)
-    best = int(np.square(V @ W[:, :-1].T + W[:, -1] - yv[:, None]).mean(0).argmin())
-    line.alpha,line.state["weights"],oof = line.alphas[best],W[best],np.empty(len(y))
-    for f,part in enumerate(parts):
-        rows = fold == f
-        if total[0] == part[0]: oof[rows] = y.mean()   # no other rows
-        else:
-            w = _solve([a-b for a,b in zip(total, part)], [line.alpha])[0]
-            oof[rows] = A[rows] @ w[:-1] + w[-1]
-    return line,oof
+    line = DenseLinear().fit(X, y, Xv, yv, folds=folds, seed=seed)
+    return line, line.out_of_fold
 
 # %% ../../../nbs/models/tabular/04_wide_embeddings.ipynb #e836b4e3
 PUBLISHED_LGBM = {"objective": "regression", "metric": "rmse", "learning_rate": .05, "feature_fraction": .8,

@@ -62,6 +62,14 @@ def load(self:VideoFamily,
     raise InputError(f"Network {self.name} has no published weights: use preset tiny, or pretrained=False.")
 
 @patch
+def import_checkpoint(self:VideoFamily,
+    path:str|Path, # Published checkpoint of the whole network
+    task:str, # Task of the label: `binary` or `regression`
+) -> nn.Module: # `FrameNet` in evaluation mode
+    "Load a published checkpoint with its head; raises `InputError` for a family that has none"
+    raise InputError(f"System {self.name} has no published checkpoints that could be imported; model_id takes weights of its backbone.")
+
+@patch
 def shape(self:VideoFamily, backbone:nn.Module) -> dict|None: # Arguments of `build`; `None`: as it was built
     "Sizes of a backbone, to rebuild it"
 

@@ -201,6 +201,10 @@ def import_tiktok(
     own = {f"head.{k[3:]}" if k.startswith("fc.") else f"backbone.{k}": v for k,v in state.items()}
     return _fill(_assemble(r), own, path).requires_grad_(True).eval()
 
+# %% ../../../nbs/models/video/03_r2plus1d.ipynb #bbed7c84
+@patch
+def import_checkpoint(self:R2Plus1DFamily, path, task): return import_tiktok(path, "bce" if task == "binary" else "score")
+
 # %% ../../../nbs/models/video/03_r2plus1d.ipynb #f5b8860c
 def tiktok_from_checkpoint(
     path:str|Path, # Published `.pth` state dict
@@ -211,13 +215,8 @@ def tiktok_from_checkpoint(
     **options, # Options of `r2plus1d`, e.g. `frames=16, clips=5, rate=15.` instead of 500 frames
 ) -> FrameModel: # Ready to predict and to save
     "Load a published TikTok checkpoint as a system; raises `InputError` for another file"
-    m = R2Plus1D("paper", **dict(method="full") | options, faithful=True)
+    m = R2Plus1D("paper", **options, checkpoint=path)
     m.store,m.workers,m.label = store,workers,label if label.fitted else label.fit(table)
-    if m.label.task not in m.tasks: raise InputError(f"The published network predicts one number or one class; label {m.label.name} is a {m.label.task}.")
-    m.net = import_tiktok(path, "bce" if m.label.task == "binary" else "score")
-    m.rule,y = m._rule(m.net),m.label.transform(table)
-    scale = {"mean": float(np.nanmean(y)), "sd": float(np.nanstd(y)) or 1.}
-    m.stats = scale | {"slope": 1., "intercept": 0., "threshold": .5}
+    m._import(m.label.transform(table))
     m.reference = np.sort(m._predict(table)["prediction"].to_numpy())
-    m.notes.append(f"Weights imported from {Path(path).name}; nothing was trained here.")
     return m

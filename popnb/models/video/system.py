@@ -6,6 +6,8 @@
 __all__ = ['Videos', 'FrameModel', 'video_system']
 
 # %% ../../../nbs/models/video/02_system.ipynb #b4cede39
+from pathlib import Path
+
 import numpy as np
 import torch
 from fastcore.basics import patch
@@ -13,7 +15,7 @@ from fastcore.basics import patch
 from ...core import InputError, in_range, one_of
 from ...features.frame_cache import FrameRule, FrameSet, frame_set
 from ..adapters import METHODS, adapt
-from ..network_predictor import NetworkPredictor
+from ..network_predictor import NetworkPredictor, cheap_signals, fit_cheap
 from ..predictor import system
 from .networks import VideoFamily, frame_net, load_net, save_net
 
@@ -57,7 +59,7 @@ class FrameModel(NetworkPredictor):
     def __init__(self,
         preset:str="tiny", # `tiny`: small, random weights, no download; `paper`: published sizes and weights
         seed:int=42, # Seed of everything random
-        method:str|None=None, # `full`, `head`, `lora` or `qlora`; `None`: as published, `full` for `tiny`
+        method:str|None=None, # `full`, `head`, `lora` or `qlora`; `None`: as published (on a CPU `lora` for `qlora`), `full` for `tiny`
         frames:int|None=None, # Frames of a clip; `None`: as the network was trained, here and below
         clips:int|None=None, # Clips of a video
         rate:float|None=None, # Frames per second within a clip
@@ -74,15 +76,19 @@ class FrameModel(NetworkPredictor):
         dropout:float=.1, # Drop probability on the inputs of adapters
         faithful:bool=False, # As published
         model_id:str|None=None, # Other weights: a file, a folder, or a name on the hub
+        checkpoint:str|Path|None=None, # Published checkpoint: its weights instead of a training; implies `faithful`
     ):
+        if checkpoint is not None: preset,faithful = "paper",True
         if method is not None: one_of("method", method, METHODS)
         in_range("draw", draw or 0, 0), in_range("max_bad", max_bad, 0, 1), in_range("gradual", gradual, 0, 1)
         super().__init__(preset, seed, method=method, frames=frames, clips=clips, rate=rate, size=size,
             gradual=gradual, draw=draw, flip=flip, weigh=weigh, calibrate=calibrate, max_bad=max_bad, quality=quality,
-            r=r, alpha=alpha, dropout=dropout, faithful=faithful, model_id=model_id)
+            r=r, alpha=alpha, dropout=dropout, faithful=faithful, model_id=model_id,
+            checkpoint=None if checkpoint is None else str(checkpoint))
 
     @property
-    def training(self) -> dict: # Fields of `popnb.training.config.TrainConfig`
+    def training(self) -> dict|None: # Fields of `popnb.training.config.TrainConfig`; `None` with a checkpoint
+        if self.options["checkpoint"]: return None
         return self.video_family.tiny_training if self.tiny else self.video_family.training
 
 # %% ../../../nbs/models/video/02_system.ipynb #bc5ff6e7
@@ -141,7 +147,7 @@ def build_network(self:FrameModel):
     net = frame_net(self.system, self.preset, 2 if loss == "ce" else 1, model_id=o["model_id"], seed=self.seed,
         loss=loss, gradual=o["gradual"], dropout=dropout, **shape)
     self.rule = self._rule(net)
-    method = o["method"] or ("full" if self.tiny else family.method)
+    method = o["method"] or ("full" if self.tiny else self.default_method(family.method))
     if method == "full": return net
     return adapt(net, method, r=o["r"], alpha=o["alpha"], dropout=o["dropout"], seed=self.seed)
 
@@ -151,6 +157,29 @@ def _learn_scale(self:FrameModel, y):
     "Mean and standard deviation of the training labels; raises `InputError` for a score outside 0..1"
     NetworkPredictor._learn_scale(self, y)
     if self.net.loss == "score" and (y.min() < 0 or y.max() > 1): raise InputError(f"faithful {self.system} squeezes its score into 0..1, and label {self.label.name} goes from {y.min():.3g} to {y.max():.3g}: use label virality, ecr or rank, or leave faithful out.")
+
+# %% ../../../nbs/models/video/02_system.ipynb #3fd753a4
+@patch
+def _import(self:FrameModel, y):
+    "Take the network of a published checkpoint; the labels give the scale of the baseline alone"
+    path = self.options["checkpoint"]
+    if self.label.task not in self.tasks: raise InputError(f"The published network predicts one number or one class; label {self.label.name} is a {self.label.task}.")
+    self.net = self.video_family.import_checkpoint(path, self.label.task)
+    known = y[np.isfinite(y)]
+    if self.net.loss == "score" and len(known) and (known.min() < 0 or known.max() > 1): raise InputError(f"{path} predicts a score in 0..1, and label {self.label.name} goes from {known.min():.3g} to {known.max():.3g}: use label virality, ecr or rank.")
+    self.rule = self._rule(self.net)
+    scale = {"mean": float(known.mean()), "sd": float(known.std()) or 1.}
+    self.stats = scale | {"slope": 1., "intercept": 0., "threshold": .5}
+    self.notes.append(f"Weights imported from {Path(path).name}; nothing was trained here. Input: {self.describe_inputs()}.")
+
+# %% ../../../nbs/models/video/02_system.ipynb #6539e2c9
+@patch
+def _fit(self:FrameModel, train, valid, y, yv):
+    if self.options["checkpoint"]:
+        self._import(y)
+        if cheap := fit_cheap(cheap_signals(train), y): self.stats["cheap"] = cheap
+        return
+    NetworkPredictor._fit(self, train, valid, y, yv)
 
 # %% ../../../nbs/models/video/02_system.ipynb #ef8ecc9a
 @patch

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 
-from ...core import InputError, in_range, pick_device, progress
+from ...core import InputError, in_range, pick_device
+from ...progress import progress
 from ...features.encoder import prefetch
 from ...features.frame_cache import WRITE_BYTES
-from ...features.store import WRITE_SECONDS, Store, content_key
+from ...features.store import Cache, WRITE_SECONDS, Store, content_key
 from .beats import n_tokens
 from .filterbank import n_frames
 from .inputs import AudioVisualSet, pad_audio
@@ -174,10 +175,13 @@ def _row_keys(net, part, inputs, fill):
             for k,ok,mute in zip(inputs.sound.keys, inputs.ok, inputs.silent)]
 
 # %% ../../../nbs/models/videollama2/07_feature_cache.ipynb #c3bca939
-def _check_space(store, part, n, size):
-    if not hasattr(store, "folder"): return     # it writes nothing
+def _has_space(store, part, n, size):
+    "Whether the store takes the outputs of `n` clips; raises `InputError` for a store that must and cannot"
+    if not hasattr(store, "folder"): return True     # it writes nothing
+    if isinstance(store, Cache): return store.holds(n*size)      # it warns, and encoders run with every batch
     free = shutil.disk_usage(store.folder).free
     if n*size > free: raise InputError(f"What the {part} tower makes of {n} clips needs {_amount(n*size)} ({_amount(size)} a clip) in {store.folder}, where {_amount(free)} are free: give another store, or do without kept towers.")
+    return True
 
 # %% ../../../nbs/models/videollama2/07_feature_cache.ipynb #7754cb05
 def _missing_rows(store, keys):
@@ -211,7 +215,9 @@ def cache_encoder_outputs(
         keys[part] = _row_keys(net, part, inputs, fill)
         todo = _missing_rows(store, keys[part])
         n = computed[part] = len(todo)
-        _check_space(store, part, n, each)
+        if not _has_space(store, part, n, each):
+            computed[part] = 0
+            continue
         if todo and say: say(f"Outputs of the {part} encoder for {n} of {len(inputs)} clips are computed once and cached: {_amount(each)} a clip, at most {_amount(n*each)} in all.")
         if todo: _compute(net, part, inputs, todo, store, fill, batch, device)
     return EncoderCache(store, keys.get("vision"), keys.get("audio"), net.config.beats.encoder_embed_dim, computed,

@@ -41,7 +41,7 @@ LEVELS = ("bad", "poor", "fair", "good", "excellent")
 def _tokenizer_texts():
     "Texts that the tiny tokenizer is trained on"
     families = [VLM_FAMILIES[k] for k in BUILT_IN_FAMILIES]
-    prompts = [f.published_prompt for f in families if f.published_prompt] + [f.prompt for f in families]
+    prompts = [f.faithful_prompt for f in families if f.faithful_prompt] + [f.prompt for f in families]
     for p in prompts: yield from (p.ask.replace("{fields}", " ").replace("{video}", " "), *p.labels, " None")
     for w in WORDS.values():
         title = [*w["hook"], *w["thing"]]

@@ -66,7 +66,8 @@ class VlmFamily:
     model_type:str       # `model_type` of its configurations in transformers
     checkpoints:dict     # Size -> checkpoint on the hub or folder; the first is the size of preset `paper`
     prompt:Prompt        # Default prompt
-    published_prompt:Prompt|None=None # Prompt of the published system, for `faithful`; `None`: `prompt`
+    faithful_prompt:Prompt|None=None # Prompt with the content of the published one, for `faithful`; `None`: `prompt`
+    words_at:str="" # Public file with the published sentence, for the option `prompt_file`
     recipe:dict=field(default_factory=dict) # Published `readout`, `method`, `policy` and `training` of the system of this name
     faithful:dict=field(default_factory=dict) # Entries of `recipe` that the option `faithful` replaces
     requires:tuple=()    # Package that the processor needs, as arguments of `popnb.core.need`
@@ -127,11 +128,13 @@ VLM_FAMILIES.register("smolvlm2", VlmFamily(
         "256m": "HuggingFaceTB/SmolVLM2-256M-Video-Instruct",
         "2.2b": "HuggingFaceTB/SmolVLM2-2.2B-Instruct"},
     prompt=Prompt("{video}{fields}Is this video popular?", reply=False),
-    published_prompt=Prompt("Decide whether the following video is popular or not popular.{video}",
+    faithful_prompt=Prompt("Decide whether the following video is popular or not popular.{video}",
         fields=(), labels=(), reply=False),
+    words_at="data/dataset.py of github.com/Kartik-Swt/Short-Video-Popularity-Prediction-Using-Spatio-Temporal-Transformers-and-VLMs",
     recipe=dict(readout="head", method="qlora", policy="endpoints", training=dict(
         epochs=100, batch_size=8, accumulate=16, lr=2e-4, schedule="linear", grad_clip=1., patience=3,
         checkpoint_activations=True)),
+    faithful=dict(clock=24.),
     requires=("num2words", "torch", "the processor of SmolVLM2, which writes the number of frames in words"),
     tokens=("<end_of_utterance>", "<|im_end|>", "<|im_start|>", "<fake_token_around_image>", "<image>",
         "<global-img>", "<video>"),
@@ -217,13 +220,14 @@ _QWEN25 = VlmFamily(
     checkpoints={"7b": "Qwen/Qwen2.5-VL-7B-Instruct", "3b": "Qwen/Qwen2.5-VL-3B-Instruct"},
     prompt=Prompt(
         "{video}\n{fields}How likely is this video to be watched for longer than five seconds, from 0 to 100?"),
-    published_prompt=Prompt(
+    faithful_prompt=Prompt(
         "{video}\nHow high is the engagement continuation rate of this video, that is, how likely is it to be watched"
         " for longer than five seconds?\n{fields}", labels=("Its title:", "Its description:"), missing="None"),
+    words_at="Qwen2.5-VL/prepare_dataset_qwenvl.py of github.com/sunwei925/LMM-EVQA",
     recipe=dict(readout="mean", method="full", policy="opening", training=dict(
         epochs=1, batch_size=16, lr=1e-5, groups={"tower": .2}, schedule="cosine", warmup=.03, grad_clip=1.,
         checkpoint_activations=True)),
-    faithful=dict(readout="token", policy="fps"),
+    faithful=dict(readout="token", policy="fps", clock=2.),
     tokens=("<|im_end|>", "<|endoftext|>", "<|im_start|>", *_QWEN_VIDEO, "<|image_pad|>", "<|video_pad|>"),
     slots=("<|image_pad|>", "<|video_pad|>", *_QWEN_VIDEO),
     turns=("<|im_start|>{{ message['role'] }}\n", "<|im_end|>\n", "<|image_pad|>".join(_QWEN_VIDEO),

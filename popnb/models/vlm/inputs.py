@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 
-from ...core import InputError, PopnbError, Settings, in_range, one_of, progress
+from ...core import InputError, PopnbError, Settings, in_range, one_of
+from ...progress import progress
 from ...features.frame_cache import FRAME_POLICIES, VideoJob, VideoSet, failure_info, run_over_videos
 from ...features.store import Store
 from ...media.frame_sampling import pick_frames, policy_options
@@ -40,6 +41,7 @@ class FrameSelection(Settings):
     policy:str="opening" # Sampling rule, one of `SELECTION_POLICIES`
     frames:int=8 # Number of frames, >= 1
     options:tuple=() # Options of the rule: a dict, stored as pairs in the order of their names
+    clock:float|None=None # Frames per second that the processor is told, from frame 0 on; `None`: the times of the file
 
     def __post_init__(self):
         object.__setattr__(self, "options", tuple(sorted(dict(self.options).items())))
@@ -47,6 +49,7 @@ class FrameSelection(Settings):
         if not isinstance(self.frames, int) or isinstance(self.frames, bool):
             raise InputError(f"frames must be a whole number, got {self.frames!r}.")
         in_range("frames", self.frames, 1)
+        if self.clock is not None: object.__setattr__(self, "clock", float(in_range("clock", self.clock, .01, 1000)))
         if self.policy == "keyframe": return
         known = policy_options(self.policy) or ["(none)"]
         for k,_ in self.options: one_of(f"option of policy {self.policy!r}", k, known)
@@ -59,7 +62,10 @@ def _video_metadata(got, selection):
     info = got.info
     times = got.times - info.start
     at = np.round(times*info.fps).astype(int) if info.vfr else got.indices
-    chosen = len(at)
+    chosen = n = len(at)
+    if selection.clock:
+        about = dict(total_num_frames=n, fps=selection.clock, frames_indices=list(range(n)), duration=n/selection.clock)
+        return about,times
     if selection.policy == "fps":     # frames of the rule before the first n were kept
         chosen = len(pick_frames("fps", info.frames, info.fps, None, **dict(selection.options)))
     total = max(round(info.frames*len(at)/max(chosen, 1)), 1)     # frames of the part of the video that is covered
@@ -100,7 +106,7 @@ def encode_videos(
     return arrays,dict(kind=got.status, note="; ".join(notes), times=times.tolist(), frames=got.indices.tolist())
 
 # %% ../../../nbs/models/vlm/06_inputs.ipynb #2c935ed9
-VLM_INPUTS_VERSION = 1 # Raised when the same selection gives other inputs
+VLM_INPUTS_VERSION = 2 # Raised when the same selection gives other inputs
 
 # %% ../../../nbs/models/vlm/06_inputs.ipynb #c36c39cb
 def _runs(a):
@@ -210,7 +216,7 @@ def frame_input_set(
         turns=conversation(prompt, n, media_of(processor)), reply=prompt.reply,
         look=selection.to_dict() | dict(frames=n), pixels=[budget.least, budget.pixels])
     job = _InputJob(_call, arguments, identity, n*3*_min_pixels(processor, budget),
-        "lower pixels or frames of the budget, or give another store", deadline, memory=16., grace=30.)   # import time
+        "lower pixels or frames of the budget, or give another store", deadline, memory=16., grace=60.)
     out = FrameInputSet(source, prompt, selection, budget, *run_over_videos(table, job, store, workers, max_bad))
     out.folder = folder
     return out

@@ -21,7 +21,7 @@ from .families import BUILT_IN_FAMILIES, READOUTS, VLM_FAMILIES, family_of
 from .inputs import Conversations, FrameSelection, frame_input_set
 from .memory_plan import advice, plan_memory
 from .network import load_vlm, save_vlm, vlm_net
-from .prompt import Budget, Prompt, _given
+from .prompt import Budget, Prompt, _given, field_names, read_prompt
 
 # %% ../../../nbs/models/vlm/10_system.ipynb #7119328a
 TINY_VLM_TRAINING = dict(epochs=30, batch_size=16, lr=2e-3, optimizer="adamw", weight_decay=.01, schedule="cosine",
@@ -44,13 +44,15 @@ class VlmModel(NetworkPredictor):
         preset:str="tiny", # `tiny`: small random network; `paper`: published size and weights
         seed:int=42, # Seed of everything random
         readout:str|None=None, # Read-out: `head`, `mean`, `token` or `logits`; `None`: of the recipe, also below
-        method:str|None=None, # Fine-tuning: `full`, `head`, `lora` or `qlora`; `None`: of the recipe, `full` for `tiny`
+        method:str|None=None, # `full`, `head`, `lora`, `qlora`; `None`: of the recipe, by device; `full` for `tiny`
         frames:int|None=None, # Frames of a video
         policy:str|None=None, # Rule of `popnb.media.frame_sampling` for the frames
+        clock:float|None=None, # Frame rate given to the processor; `None`: times of the file, the recipe's if `faithful`
         pixels:int|None=None, # Most pixels of a frame, for families that keep the aspect ratio
         fields:tuple|None=None, # Columns in the prompt: `title`, `description`, both or none
         budget:dict|None=None, # Values of `popnb.models.vlm.prompt.Budget`, e.g. `{"title": 32, "total": 4096}`
         prompt:dict|None=None, # Values of `popnb.models.vlm.prompt.Prompt`
+        prompt_file:str|None=None, # Text file with the user turn, as for `popnb.models.vlm.prompt.read_prompt`
         size:str|None=None, # Size of the family, e.g. `2.2b`, `3b`
         family:str|None=None, # Name in `popnb.models.vlm.families.VLM_FAMILIES`, e.g. `qwen3-vl`
         model_id:str|None=None, # Other weights: folder or name on the hub, any model for images or videos and text
@@ -64,7 +66,10 @@ class VlmModel(NetworkPredictor):
         faithful:bool=False, # As published
     ):
         options = {k: v for k,v in locals().items() if k not in ("self", "preset", "seed", "__class__")}
-        options["fields"] = None if fields is None else tuple(fields)
+        options["fields"] = None if fields is None else field_names(fields)
+        options["prompt_file"] = None if prompt_file is None else str(prompt_file)
+        if fields is not None and prompt_file:
+            raise InputError("fields and prompt_file: the file says which fields the prompt has; leave fields out.")
         if method is not None: one_of("method", method, METHODS)
         if readout is not None: one_of("readout", readout, READOUTS)
         in_range("max_bad", max_bad, 0, 1)
@@ -75,6 +80,21 @@ class VlmModel(NetworkPredictor):
         self.fallbacks = None          # share of the last predictions whose own first choice was no number
 
 # %% ../../../nbs/models/vlm/10_system.ipynb #d257cb7f
+@patch(as_prop=True)
+def caution(self:VlmModel) -> str: # Empty if the prompt is the user's or the default of popnb
+    "What readers of the scores of a `faithful` run must know first"
+    o = self.options
+    if not o["faithful"] or o["prompt_file"] or "ask" in (o["prompt"] or {}): return ""
+    return "prompt worded by popnb, not the published scores"
+
+@patch(as_prop=True)
+def remedy(self:VlmModel) -> str: # For `caution`
+    "How to get the published wording"
+    at = VLM_FAMILIES[self.family].words_at
+    return (f"The published sentence stands in {at or 'the published code'}: save it as a text file, and give"
+        " --option prompt_file=FILE.")
+
+# %% ../../../nbs/models/vlm/10_system.ipynb #58e7c661
 @patch(as_prop=True)
 def recipe(self:VlmModel) -> dict: # `readout`, `method`, `policy` and `training`
     entry = VLM_FAMILIES[self.family]
@@ -102,8 +122,10 @@ def resolve_options(self:VlmModel):
     start = TINY_BUDGET if self.tiny else Budget()
     limits = {k: o[k] for k in ("frames", "pixels") if o[k]} | (o["budget"] or {})
     self.budget = Budget.from_dict(start.to_dict() | limits)
-    self.selection = FrameSelection(o["policy"] or self.recipe["policy"], self.budget.frames)
-    prompt = o["faithful"] and entry.published_prompt or entry.prompt
+    clock = o["clock"] or self.recipe.get("clock")
+    self.selection = FrameSelection(o["policy"] or self.recipe["policy"], self.budget.frames, clock=clock)
+    prompt = o["faithful"] and entry.faithful_prompt or entry.prompt
+    if o["prompt_file"]: prompt = read_prompt(o["prompt_file"], prompt)
     base = prompt.to_dict() | (o["prompt"] or {})
     if o["fields"] is not None: base |= dict(fields=list(o["fields"]), labels=[f"{k.capitalize()}:" for k in o["fields"]])
     self.prompt = Prompt.from_dict(base)
@@ -172,7 +194,7 @@ def build_network(self:VlmModel):
     o,binary,readout = self.options,self.label.task == "binary",self._readout()
     self.resolve_options()
     if binary and readout in ("token", "logits"): raise InputError(f"The read-out {readout} gives a number, and label {self.label.name} is a class: use --option readout=head.")
-    method = o["method"] or ("full" if self.tiny else self.recipe["method"])
+    method = o["method"] or ("full" if self.tiny else self.default_method(self.recipe["method"]))
     if not self.tiny: self.check_memory(method, readout)
     self.processor = load_processor(self.source, self.budget)
     net = vlm_net(self.source, readout, 2 if binary else 1, method=method, seed=self.seed)
