@@ -118,9 +118,10 @@ def _media_signals(table, store, workers, deadline):
         for part,c in MEDIA_COLUMNS.items()}
     files = list(dict.fromkeys((p, part) for part,ps in paths.items() for p in ps if p))
     found,computed = _measure_all(files, store, workers, deadline)
-    rows = {part: [found[p, part] if p else Measured({}) for p in ps] for part,ps in paths.items()}
-    frames = [pd.DataFrame([m.values for m in r], columns=list(SIGNAL_PARTS[part]), index=table.index, dtype="float64")
-        for part,r in rows.items()]
+    absent = Measured({})
+    rows = {part: [found[p, part] if p else absent for p in ps] for part,ps in paths.items()}
+    frames = [pd.DataFrame([m.values for m in r] if any(paths[part]) else np.nan, columns=list(SIGNAL_PARTS[part]),
+        index=table.index, dtype="float64") for part,r in rows.items()]
     problems = ["; ".join(m.problem for m in ms if m.problem) for ms in zip(*rows.values())]
     return pd.concat(frames, axis=1), problems, {part: _counts(part, ps, found, computed) for part,ps in paths.items()}
 

@@ -59,11 +59,13 @@ _WHO = _set("""video clip item post photo media content aweme author creator cha
     sound song""")
 _CODES = _set("category categories language lang topic genre country region type class kind section format")
 
+_GLUED = re.compile("unnamed.*|index|row|rows|level_0|(row|user|video|post|item|author|channel|creator|music|photo|clip|media"
+    "|sound|track|uploader|owner|content)_?ids?", re.I)
 _ADDRESS = _set("url urls link uri uuid guid hash path file filename permalink")
 
 def _is_id(name, words):
     "Whether a name is that of an identifier, an address or a file"
-    if re.fullmatch(r"(unnamed.*|index|row|rows|level_0)", str(name), re.I): return True
+    if _GLUED.fullmatch(str(name)): return True
     if _ADDRESS & words: return True
     return bool({"id", "ids", "vid", "uid", "pid"} & words) and not (_CODES & words and not _WHO & words)
 
@@ -118,6 +120,10 @@ def _as_text(o):
     "Text of a category; 7.0 and 7 are the same"
     return str(int(o)) if isinstance(o, (float, np.floating)) and o == int(o) else str(o).strip()
 
+def _runs(v):
+    "Whether whole numbers are all different and lie close together, as those of rows do"
+    return len(v) >= 20 and (v == np.floor(v)).all() and len(np.unique(v)) == len(v) and np.ptp(v) < 2*len(v)
+
 def _texts(v): return _cells(v).map(lambda o: _as_text(o) if np.isscalar(o) else None, na_action="ignore")
 
 def column_kind(
@@ -134,7 +140,7 @@ def column_kind(
     texts = there.map(_as_text)
     n = texts.nunique()
     if n == 1 and len(there) == len(v): return "", "the same in all training rows"
-    if not len(bad) and not code: return "number", ""
+    if not len(bad) and not code: return ("", "a running number") if _runs(as_numbers(there)) else ("number", "")
     if n <= MOST_CATEGORIES and (n <= 10 or len(there) >= 3*n): return "category", ""
     if not len(bad): return "", f"codes of {n:,} categories"
     if len(bad) < .1*len(there): return "", f"numbers but for {len(bad):,} cells, e.g. {str(bad.iloc[0])!r:.30}"
@@ -248,9 +254,9 @@ def _listed(items, most=40):
     return ", ".join(items[:most]) + (f", … ({len(items)} in all)" if len(items) > most else "")
 
 def _by_reason(left_out):
-    "E.g. `an identifier: id, url`, reasons with most columns first"
+    "E.g. `id, url (an identifier)`, reasons with most columns first"
     reasons = sorted(set(left_out.values()), key=lambda r: (-list(left_out.values()).count(r), r))
-    return [f"{r}: {_listed([k for k,v in left_out.items() if v == r], 12)}" for r in reasons]
+    return [f"{_listed([k for k,v in left_out.items() if v == r], 12)} ({r})" for r in reasons]
 
 def describe_choice(
     choice:Choice, # From `choose_columns`
@@ -262,7 +268,7 @@ def describe_choice(
         if not names: return []
         return [f"Columns of the table that could be inputs too and are not: {_listed(names)}. --features auto takes them."]
     out = [f"Table columns that are inputs: {_listed(names) or 'none'}."]
-    if choice.left_out: out.append(f"Columns left out. {'; '.join(_by_reason(choice.left_out))}.")
+    if choice.left_out: out.append(f"Columns left out: {'; '.join(_by_reason(choice.left_out))}.")
     near = [f"{k} ({v:.2f})" for k,v in choice.copies.items()]
     if near: out.append(f"Nearly perfect alone, so hardly known before publication: {_listed(near)}. Check their origin.")
     return out

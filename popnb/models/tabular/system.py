@@ -486,8 +486,9 @@ def _fit(self:Tabular, train, valid, y, yv):
 def _note_coverage(self:Tabular, missing):
     "Note the share of the training rows that has each input"
     if self.design.problems: self.notes.append(f"Training: {self.design.problems}")
-    rows = [set(m.split(",")) for m in missing]
-    self.coverage = {i: 1-float(np.mean([i in m for m in rows])) for i in self.inputs}
+    counts = list(pd.Series(missing).value_counts().items())         # few different texts
+    gone = {i: sum(n for m,n in counts if i in m.split(",")) for i in self.inputs}
+    self.coverage = {i: 1-n/len(missing) for i,n in gone.items()}
     shares = ", ".join(f"{k} {v:.0%}" for k,v in self.coverage.items())
     self.notes += [f"Training rows that had each input: {shares}.", *self.design.notes]
 

@@ -111,13 +111,14 @@ def kernel_targets(
 # %% ../../../nbs/models/tabular/01_text_kernel.ipynb #7ef004ea
 PENALTIES = (.1, .2, .4, .8, 1.6)   # ridge penalties, chosen on the validation rows
 THEME_ROWS,_CHOICE_ROWS = 8_000,5_000   # texts at most for the themes, and validation rows at most for the penalty
+_PAIRS = 3_000_000_000                 # comparisons of a training text with a text of the bank, at most
 
 # %% ../../../nbs/models/tabular/01_text_kernel.ipynb #2646616c
 class TextKernelRidge:
     "Kernel ridge regression on wording, theme and style of texts"
     def __init__(self,
         topics:int=128, # SVD components that represent the theme, >= 1
-        bank:int=16_000, # Maximum number of training texts in the kernel
+        bank:int=13_500, # Maximum number of training texts in the kernel
         seed:int=42, # Seed of the SVD and of the sample of training texts
     ):
         self.topics,self.bank,self.seed = int(in_range("topics", topics, 1)),int(in_range("bank", bank, 1)),seed
@@ -125,8 +126,9 @@ class TextKernelRidge:
     def bank_rows(self, X):
         "Rows in the kernel: all with an n-gram, or a sample of them"
         have = np.flatnonzero(X.getnnz(axis=1))
-        if len(have) <= self.bank: return have
-        return np.sort(np.random.default_rng(self.seed).choice(have, self.bank, replace=False))
+        size = min(self.bank, max(_PAIRS//max(len(have), 1), 1000))
+        if len(have) <= size: return have
+        return np.sort(np.random.default_rng(self.seed).choice(have, size, replace=False))
 
     def _themes(self, X):
         U = np.asarray(X[:, self.often] @ self.components.T, dtype=float)
