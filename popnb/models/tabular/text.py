@@ -142,7 +142,7 @@ class TextReader:
     "Text to a few dense columns: linear model, nearest neighbours, text kernel"
     def __init__(self,
         topics:int=128, # SVD components that represent the theme, >= 1
-        bank:int=13_500, # Maximum number of training texts in the kernel and in the neighbour search
+        bank:int=13_000, # Maximum number of training texts in the kernel and in the neighbour search
         max_features:int=100_000, # Maximum number of n-grams per view
         seed:int=42, # Seed of folds, SVD and bank
     ):

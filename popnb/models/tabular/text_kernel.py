@@ -118,7 +118,7 @@ class TextKernelRidge:
     "Kernel ridge regression on wording, theme and style of texts"
     def __init__(self,
         topics:int=128, # SVD components that represent the theme, >= 1
-        bank:int=13_500, # Maximum number of training texts in the kernel
+        bank:int=13_000, # Maximum number of training texts in the kernel
         seed:int=42, # Seed of the SVD and of the sample of training texts
     ):
         self.topics,self.bank,self.seed = int(in_range("topics", topics, 1)),int(in_range("bank", bank, 1)),seed
@@ -241,11 +241,13 @@ def fit(self:TextKernelRidge,
     style,weight = text_shape(texts),np.ones(len(y), np.float32) if weight is None else weight.astype(np.float32)
     self._fit_features(X, style)
     i,K,T = self.bank_rows(X),HalfMatrix(),self._fit_targets(y, weight)
-    self._set_bank(X[i], style[i])
+    bank = X[i]
+    self._set_bank(bank, style[i])
     visit = visit or (lambda rows, S: None)
-    for s,S,B in self.blocks(X[i], style[i], exact=False, upper=True):
+    for s,S,B in self.blocks(bank, style[i], exact=False, upper=True):
         K.append(B)
         visit(i[s], S)
+    del bank, S, B
     self._choose_penalty(K, T[i, :1], weight[i], V, text_shape(valid_texts), y_valid)
     out_of_fold,out = self._solve_folds(K, T[i], weight[i], fold[i]),np.empty(T.shape)
     out[i] = out_of_fold(K, fold[i])
