@@ -41,7 +41,7 @@ from popnb.models.video.networks import frame_net, load_net, save_net
 from popnb.training.engine import Engine
 
 SHAPE = {"hidden_size": 128, "num_hidden_layers": 4, "intermediate_size": 256}
-SMALL = dict(name="timesformer", size=64, shape=SHAPE, dropout=0.)
+SMALL = dict(name="timesformer", preset="tiny", size=64, shape=SHAPE, dropout=0.)
 WAYS = ("full", "full, recompute", "head", "lora", "lora, recompute", "qlora", "qlora, recompute")
 RATES = (5e-4, 2e-3, 8e-3)
 
@@ -57,11 +57,11 @@ def random_clips(net, n, clips=1, seed=0):
 def wrapped_networks(n_rounds):
     "`(title, network, clips, rounds)` of each comparison"
     few = max(3, n_rounds//2)
-    full_size = dict(preset="paper", pretrained=False)
+    full_size = dict(preset="pretrained", pretrained=False)
     return [
-        ("r2plus1d, small", frame_net("r2plus1d"), 8, n_rounds),
-        ("timesformer, small", frame_net("timesformer"), 8, n_rounds),
-        ("videomae, small", frame_net("videomae"), 8, n_rounds),
+        ("r2plus1d, small", frame_net("r2plus1d", "tiny"), 8, n_rounds),
+        ("timesformer, small", frame_net("timesformer", "tiny"), 8, n_rounds),
+        ("videomae, small", frame_net("videomae", "tiny"), 8, n_rounds),
         ("r2plus1d, true size", frame_net("r2plus1d", **full_size), 1, few),
         ("timesformer, true size", frame_net("timesformer", outputs=2, **full_size), 1, few)]
 
@@ -217,7 +217,7 @@ def gpu_step(name, way, batch, peak_tflops, n_rounds):
     "Time, memory and arithmetic of a training step on the GPU"
     flop = {"timesformer": 392e9, "r2plus1d": 81e9}[name]
     method,recompute = way.split(",")[0],"recompute" in way
-    net = frame_net(name, "paper", 1, pretrained=False, gradient_checkpointing=recompute)
+    net = frame_net(name, "pretrained", 1, pretrained=False, gradient_checkpointing=recompute)
     net = adapt(net, method).cuda().train()
     opt = torch.optim.AdamW(trained_parameters(net), lr=1e-5)
     x,y = random_clips(net, batch).cuda(),torch.zeros(batch, device="cuda")

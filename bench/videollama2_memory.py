@@ -60,7 +60,7 @@ def make_network(shape, method, base, modalities, frozen, recompute):
     from popnb.models.videollama2.memory_plan import MemoryCase, clip_tokens
     from popnb.models.vlm.activation_memory import TrainingSetup
     config = make_config(shape)
-    net = videollama2("tiny" if base == 4 else "paper", method=method, modalities=modalities, pretrained=False,
+    net = videollama2("tiny" if base == 4 else "pretrained", method=method, modalities=modalities, pretrained=False,
         shape=shape | dict(beats=config.beats), scale=(0, 1))
     case = MemoryCase(config, clip_tokens(config), TrainingSetup(method), modalities=modalities, frozen=tuple(frozen))
     adapt_videollama2(net, method, dict.fromkeys(case.idle), r=16)

@@ -104,7 +104,7 @@ def network(config, method, base=4, recompute=False, readout="head"):
     torch.manual_seed(0)
     dtype = torch.float32 if base == 4 else torch.bfloat16
     backbone = AutoModelForImageTextToText.from_config(config, dtype=dtype)
-    net = vlm_net(model_source(FAMILY[config.model_type]), readout, method=method, backbone=backbone)
+    net = vlm_net(model_source(FAMILY[config.model_type], "tiny"), readout, method=method, backbone=backbone)
     adapt(net, method, r=8, alpha=16, dropout=0)
     if recompute: net.gradient_checkpointing_enable()
     return net
@@ -152,7 +152,7 @@ def random_net(family, readout="head", side=64, **shape):
     config = tiny_config(family, side=side, **shape)
     torch.manual_seed(0)
     backbone = AutoModelForImageTextToText.from_config(config)
-    return vlm_net(model_source(family), readout, backbone=backbone).eval(),config
+    return vlm_net(model_source(family, "tiny"), readout, backbone=backbone).eval(),config
 
 
 def text_inputs(config, tokens, batch):
@@ -160,7 +160,7 @@ def text_inputs(config, tokens, batch):
     from popnb.models.vlm.checkpoints import load_processor
     from popnb.models.vlm.prompt import plain_ids
     b = inputs(config, tokens, batch)
-    tokenizer = load_processor(model_source(FAMILY[config.model_type])).tokenizer
+    tokenizer = load_processor(model_source(FAMILY[config.model_type], "tiny")).tokenizer
     text = torch.tensor(plain_ids(tokenizer, "secret kitten at home "*tokens.total)[0][:tokens.total])
     slot = placeholder_id(config)
     return b | {"input_ids": torch.where(b["input_ids"] == slot, slot, text)}
@@ -244,7 +244,7 @@ def time_cache(family, pixels, rows, store, n_rounds):
     from popnb.models.vlm.checkpoints import load_processor
     from popnb.models.vlm.inputs import FrameSelection, encode_videos, frame_input_set
     from popnb.models.vlm.prompt import Budget
-    source,prompt,selection = model_source(family),VLM_FAMILIES[family].prompt,FrameSelection("endpoints", 8)
+    source,prompt,selection = model_source(family, "tiny"),VLM_FAMILIES[family].prompt,FrameSelection("endpoints", 8)
     budget = Budget(frames=8, pixels=pixels, least=784, title=24, description=24, total=4096)
     paths = rows["video_path"]
     def cache(): return frame_input_set(rows, source, prompt, selection, budget, store, workers=1)
@@ -299,7 +299,7 @@ def gpu_network(model, readout="head", method="qlora"):
     from transformers import AutoModelForImageTextToText
     config = find_config(model)
     with torch.device("cuda"): backbone = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
-    return vlm_net(model_source(model.split()[0]), readout, method=method, backbone=backbone).cuda(),config
+    return vlm_net(model_source(model.split()[0], "tiny"), readout, method=method, backbone=backbone).cuda(),config
 
 
 def gpu_case(title, f, batch, planned, ops, weights, n_rounds):

@@ -30,7 +30,7 @@ _VERBS = {
     "handmade": "popnb.features.signal_table", "systems": "popnb.models.predictor:systems_table",
     "train": "popnb.runs.train", "load": "popnb.models.predictor", "predict": "popnb.runs.predict:predict_videos",
     "evaluate": "popnb.evaluation.report", "evaluate_run": "popnb.runs.train",
-    "leaderboard": "popnb.evaluation.leaderboard", "explain_video": "popnb.explain.report:explain",
+    "leaderboard": "popnb.evaluation.leaderboard", "ablate": "popnb.runs.ablation:ablate_run", "explain_video": "popnb.explain.report:explain",
     "doctor": "popnb.environment",
 }
 __all__ = [*_VERBS]

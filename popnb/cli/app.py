@@ -54,7 +54,7 @@ class Interrupted(PopnbError):
     exit_code = 130
 
 _STARTS_OVER = "Nothing is left half written; the same command starts over, with the features cached so far."
-RESUMES = {"collect", "download", "features", "simulate"}   # commands that the same call resumes
+RESUMES = {"collect", "download", "features", "simulate", "weights get"}   # commands that the same call resumes
 
 # %% ../../nbs/cli/01_app.ipynb #af903b67
 def _guarded(function, name):
@@ -72,8 +72,9 @@ class _Application(typer.Typer):
     def command(self, name=None, cls=TyperCommand, **options):
         kinds = (_Command,) if cls is TyperCommand else (_Command, cls)
         register = super().command(name, cls=type(cls.__name__, kinds, {}), **options)
+        full = name if self.info.name in (None, "popnb") else f"{self.info.name} {name}"    # of a group of commands
         def add(function):
-            register(_guarded(with_shared_options(function, name), name))
+            register(_guarded(with_shared_options(function, full), full))
             return function
         return add
 

@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 from typer import Option
 from ..core import InputError, as_path, atomic_path, need, one_of
+from ..registry import STAND_IN
 
 # %% ../../nbs/cli/00_options.ipynb #ff03fbbd
 _STATE = {"quiet": False, "values": {}}      # `values`: parameters of the command under way
@@ -156,16 +157,25 @@ SHARED = {"quiet": (QuietFlag, False), "verbose": (VerboseFlag, False), "log": (
     "config": (ConfigFlag, None)}   # name -> (annotation, default)
 
 # %% ../../nbs/cli/00_options.ipynb #9b70e871
+def _weights_of(members):
+    "What the weights of the members of an ensemble are"
+    from popnb.models.predictor import caution_of, read_config
+    return "; ".join(["weights of its members", *dict.fromkeys(filter(None, (caution_of(read_config(m)) for m in members)))])
+
 def _first_of_train(v):
+    from popnb.models.block_columns import takes_encoders
+    from popnb.models.predictor import system_class
     from popnb.runs.estimate import training_sentence
     device = next((o.partition("=")[2] for o in v.get("training") or [] if o.startswith("device=")), "auto")
-    if v["members"]: return f"Training an ensemble on {v['data']}: weights of its members, on cpu, about a minute."
-    return training_sentence(v["system"], v["data"], v["label"], v["preset"], v["model_id"], device, v["store"])
+    if v["members"]: return f"Training an ensemble on {v['data']}: {_weights_of(v['members'])}, on cpu, about a minute."
+    said = training_sentence(v["system"], v["data"], v["label"], v["preset"], v["model_id"], device, v["store"])
+    if v["encoders"] == "none" or v["faithful"] or not takes_encoders(system_class(v["system"])): return said
+    return f"{said} Encoders ({v['encoders']}): some seconds more for each video, once; --encoders none leaves them out."
 
 def _first_of_features(v):
     from popnb.runs.estimate import table_rows
     known = {"handmade": "no weights"}.get(v["name"]) or (f"weights of {v['model_id']}" if v["model_id"] else "")
-    weights = known or ("random weights (preset tiny)" if v["preset"] == "tiny" else "published weights")
+    weights = known or (STAND_IN if v["preset"] == "tiny" else "published weights")
     return (f"Computing {v['name']} features of {table_rows(v['data']) or 'the'} videos of {v['data']}: {weights}, on"
         f" {v['device'] or 'the best device'}, up to a second a video and processor; cached ones are not repeated.")
 
@@ -190,6 +200,8 @@ FIRST = {   # command -> its first line, from the values of its parameters
     "evaluate": _with_run("Scoring", lambda v: f"the videos of {v['data']}"),
     "predict": _with_run("Predicting", lambda v: _listed(v["videos"])),
     "explain": _with_run("Explaining", lambda v: f"the score of {v['item']}"),
+    "ablate": lambda v: f"Comparing {v['run']} with the same model without each {v['by']}: at once if the run holds the"
+        " result, else about as long as its training.",
     "leaderboard": lambda v: f"Comparing the runs of {_listed(v['runs'])}: 1,000 resamples, about a second a run.",
     "check": lambda v: f"Checking {_listed(v['paths'])}: about a tenth of a second a file.",
 }
@@ -202,6 +214,7 @@ NEXT = {    # command -> the one that comes next
     "features": "popnb train clip-lgbm --data {data} --out runs/first",
     "train": "popnb predict {out} VIDEO",
     "evaluate": "popnb leaderboard {run} OTHER_RUN --out board",
+    "ablate": "popnb explain {run} VIDEO --out why",
     "leaderboard": "popnb predict RUN VIDEO",
     "predict": "popnb explain {run} VIDEO --out why",
     "explain": "popnb predict {run} VIDEO",

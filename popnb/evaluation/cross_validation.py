@@ -18,6 +18,7 @@ from ..core import InputError, atomic_path, read_json, typed
 from .report import REPORT_METRICS, md_cell, md_table
 from .leaderboard import read_run, run_folders
 from ..metrics.metrics import METRICS
+from ..models.predictor import caution_of
 from .prediction_files import arrays, days_of
 from .day_windows import SETUPS, select_days, window_of
 
@@ -111,6 +112,7 @@ def _mean_sd(values):
 def _fold_notes(g):
     "Missing folds, and the note of the split"
     gone = sorted(set(_fold_names(g)) - {r["fold"] for r in g})
+    if said := caution_of(g[0]["config"]): yield f"{_name(g)}: {said}."
     split_note = re.sub(r", fold \d+ of \d+|^fold \d+ of .* valid(; )?", "", (g[0]["config"].get("split") or {}).get("note") or "")
     if gone: yield f"{_name(g)}: fold {', '.join(map(str, gone))} of {_n_folds(g)} missing, the mean is over {len(g)}."
     if split_note: yield f"{_name(g)}: {split_note}."

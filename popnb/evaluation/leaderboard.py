@@ -15,6 +15,7 @@ from ..core import one_of, output_path, read_json, typed
 from .report import REPORT_METRICS, interval_text, md_cell, md_table
 from ..metrics.bootstrap import FEWEST_UNITS, bootstrap, paired_all
 from ..metrics.metrics import HEADLINE, METRICS
+from ..models.predictor import caution_of, rename_preset
 from ..plots.figures import plot_forest, png
 from .prediction_files import arrays, guess_task, read_predictions, rows_of_part, value_columns
 
@@ -52,8 +53,7 @@ def _entries(frame, task, stored, about, part):
 # %% ../../nbs/evaluation/05_leaderboard.ipynb #a63f2984
 def _protocol(config):
     "Notes on how a run was made"
-    out = []
-    if config.get("preset") == "tiny": out.append("tiny preset: small random networks, not the published sizes")
+    out = [c] if (c := caution_of(config)) else []
     split = config.get("split") if isinstance(config.get("split"), dict) else {}
     if split.get("how"): out.append(f"split: {split['how']}")
     if split.get("note"): out.append(str(split["note"]))
@@ -86,6 +86,7 @@ def read_run(
     if not path.is_dir(): raise InputError(f"No folder {path}.")
     config = read_json(path/"config.json")
     if not isinstance(config, dict): raise InputError(f"{path/'config.json'} must hold an object.")
+    config = rename_preset(config)
     frame = _scored_rows(path, part)
     stored = read_json(path/"metrics.json") if (path/"metrics.json").is_file() else None
     about = stored.get("about") if isinstance(stored, dict) and isinstance(stored.get("about"), dict) else {}

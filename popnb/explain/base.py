@@ -105,7 +105,7 @@ class ExplanationContext:
         label = self.model.label
         return label.unit if label.task != "sequence" else f"mean of all predicted days, {label.unit}"
     @property
-    def untrained(self): return self.model.pretrained and self.model.preset == "tiny"
+    def untrained(self): return self.model.untrained
 
     def score(self,
         column:str, # Column that varies

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['rescale', 'tree_contributions', 'linear_contributions', 'redistribute', 'Contributions', 'mixed_contributions',
-           'contributions', 'meaning', 'plot_waterfall']
+           'contributions', 'meaning', 'found_sentence', 'plot_waterfall']
 
 # %% ../../nbs/explain/02_shap.ipynb #2fd3b240
+import re
 from dataclasses import dataclass
 from functools import singledispatch
 
@@ -17,10 +18,11 @@ from fastcore.basics import patch
 from ..core import InputError, PopnbError, in_range, one_of
 from ..features.history import log_age
 from ..features.signal_table import SIGNALS
-from ..models.clip_lgbm.system import ClipLgbm, block_of
+from ..models.clip_lgbm.system import ClipLgbm, block_of, input_of
 from ..models.predictor import Predictor
 from ..models.tabular.system import Tabular
 from ..plots.figures import BLUE, GREY, RED, canvas
+from ..registry import BLOCKS
 
 # %% ../../nbs/explain/02_shap.ipynb #0f2bd5d5
 def rescale(
@@ -147,8 +149,7 @@ def _with_exposure(c, model, table):
 # %% ../../nbs/explain/02_shap.ipynb #6caf1064
 @contributions.register(Tabular)
 def _tabular_contributions(model, table):
-    signals,_ = model.design.signals(table, model.store, model.workers)
-    R = pd.DataFrame(model.design.transform(table, signals), columns=model.design.columns)
+    R = pd.DataFrame(model.matrix(table)[0], columns=model.columns)
     kinds = model.importance().set_index("column")["input"].replace("text", "words").to_dict()
     found = mixed_contributions(model, R.assign(line=model.line.predict(R.to_numpy())), model.line, R, kinds)
     return _with_exposure(found, model, table)
@@ -160,6 +161,7 @@ _BLOCK_INPUTS = {"image": "thumbnail", "text": "title"}   # block of columns -> 
 def _block_names(block, width, model):
     if block == "alignment": return ["alignment"]
     if block == "words": return [f"title_{c}" for c in model.reader.columns]
+    if block in model.blocks.identities: return [c for c in model.blocks.columns if block_of(c) == block]
     return [f"{block}_{i:03d}" for i in range(width)]
 
 # %% ../../nbs/explain/02_shap.ipynb #966cb290
@@ -169,7 +171,8 @@ def _clip_contributions(model, table):
     R = pd.concat([pd.DataFrame(v, columns=_block_names(k, v.shape[1], model)) for k,v in B.items()], axis=1)
     line = model.line if model.weight < 1 or "line" in model.columns else None
     A = model.tree_matrix(B, model.line.predict(R.to_numpy()) if line else None)
-    inputs = {c: _BLOCK_INPUTS.get(block_of(c), block_of(c)) for c in {*R, *model.columns}}
+    def kind(c): return input_of(block_of(c)) if "." in c else _BLOCK_INPUTS.get(block_of(c), block_of(c))
+    inputs = {c: kind(c) for c in {*R, *model.columns}}
     return mixed_contributions(model, pd.DataFrame(A, columns=model.columns), line, R, inputs)
 
 # %% ../../nbs/explain/02_shap.ipynb #fde6b666
@@ -192,15 +195,44 @@ _MEANINGS = {   # column, or beginning of a column that ends in `_` or `.` -> de
     "alignment": "cosine of picture and title",
 }
 
+# %% ../../nbs/explain/02_shap.ipynb #91503824
+def _value_text(value): return "missing" if value != value else f"{value:.3g}"
+
+# %% ../../nbs/explain/02_shap.ipynb #3a8cf297
+def _block_meaning(name, column):
+    "Meaning of a column of a feature block"
+    block = BLOCKS[name]
+    if column in block.columns: return f"{block.summary}: {block.columns[column][1]}"
+    return f"how videos with similar {block.summary} fared"
+
 # %% ../../nbs/explain/02_shap.ipynb #ba4d2a19
 def meaning(
     column:str, # Column of a system
 ) -> str: # `""` for an unknown column
     "Describe a column in words"
     if column in SIGNALS: return SIGNALS[column][1]
+    if column.partition(".")[0] in BLOCKS: return _block_meaning(*column.split(".", 1))
     column = column.removeprefix("title_")
     if column in _MEANINGS: return _MEANINGS[column]
     return next((v for k,v in _MEANINGS.items() if k[-1] in "_." and column.startswith(k)), "")
+
+# %% ../../nbs/explain/02_shap.ipynb #8f8afc61
+def found_sentence(
+    column:str, # Column of a system
+    value:float, # Its value; NaN: missing
+) -> str: # E.g. `speech begins at 0.7 s`; `""` for a column that is not of a feature block
+    "Say what a feature block found in one video"
+    name,_,key = column.partition(".")
+    if name not in BLOCKS: return ""
+    block = BLOCKS[name]
+    if key not in block.columns: return f"label of videos with similar {block.summary}: {_value_text(value)}"
+    unit,about = block.columns[key]
+    what = f"{block.summary} in the first 3 s" if key.endswith("_3s") else block.summary
+    about = re.split(r"[;:]|, in the first|, mean| of the first", about)[0].strip()
+    if value != value: return f"{what}, {about}: not defined"
+    if unit in ("s", "seconds") and re.search("first|start", key): return f"{what} begins at {value:.1f} s"
+    if unit.startswith("share"): return f"{what}, {about}: {value:.0%}"
+    return f"{what}, {about}: {value:.3g} {unit}".rstrip()
 
 # %% ../../nbs/explain/02_shap.ipynb #f5d0679f
 @patch
@@ -216,7 +248,7 @@ def top(self:Contributions,
         "input": [self.inputs[c] for c in cols],
         "value": self.signals.iloc[row][cols].to_numpy(dtype=float),
         "contribution": v[cols].to_numpy(),
-        "meaning": [meaning(c) for c in cols]})
+        "meaning": [found_sentence(c, x) or meaning(c) for c,x in zip(cols, self.signals.iloc[row][cols])]})
 
 # %% ../../nbs/explain/02_shap.ipynb #b9a0059b
 @patch
@@ -266,9 +298,6 @@ def plot_waterfall(
     ax.locator_params(axis="x", nbins=5)
     return fig
 
-# %% ../../nbs/explain/02_shap.ipynb #91503824
-def _value_text(value): return "missing" if value != value else f"{value:.3g}"
-
 # %% ../../nbs/explain/02_shap.ipynb #712571cf
 @patch
 def plot(self:Contributions,
@@ -281,7 +310,7 @@ def plot(self:Contributions,
     one_of("by", by, ("input", "signal"))
     if by == "signal":
         t = self.top(row, k)
-        names = [f"{s} = {_value_text(v)}" for s,v in zip(t["signal"], t["value"])]
+        names = [found_sentence(s, v) or f"{s} = {_value_text(v)}" for s,v in zip(t["signal"], t["value"])]
         values = t["contribution"].to_numpy()
     else:
         s = self.by_input().iloc[row]

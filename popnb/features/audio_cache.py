@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core import MEDIA_KINDS, InputError, MediaError, PopnbError, Settings, in_range, one_of
 from .frame_cache import VideoJob, VideoSet, failure_info, run_over_videos
-from .store import Store
+from .store import Store, decoded_with
 from ..media.audio import Audio
 
 # %% ../../nbs/features/11_audio_cache.ipynb #f7e645d4
@@ -130,7 +130,7 @@ def sound_set(
     _call:str=_CALL, # Function that a worker runs; for tests
 ) -> SoundSet: # One row per row of the table, in its order
     "Decode and cache the sound of every video; raises `InputError` for too many unusable videos"
-    identity = dict(what="sound", version=AUDIO_VERSION, rule=rule.to_dict(), rate=AUDIO_RATE)
+    identity = dict(what="sound", version=AUDIO_VERSION, rule=rule.to_dict(), rate=AUDIO_RATE, made=decoded_with())
     advice = "give another store or fewer seconds"
     job = _SoundJob(_call, dict(rule=rule.to_dict()), identity, 2*rule.samples, advice, deadline)
     return SoundSet(rule, *run_over_videos(table, job, store, workers, max_bad))

@@ -17,11 +17,11 @@ from functools import cached_property
 import numpy as np
 from fastcore.basics import patch
 
-from ..core import PopnbError, has_bf16, in_range, need, one_of, pick_device, processors
+from ..core import InputError, PopnbError, has_bf16, in_range, need, one_of, pick_device, processors
 from ..progress import progress
-from .store import WRITE_SECONDS, Store, content_key
+from .store import WRITE_SECONDS, Store, computed_with, content_key
 from ..media.image import crop_letterbox, read_image
-from ..registry import ENCODERS
+from ..registry import ENCODERS, STAND_IN
 
 # %% ../../nbs/features/06_encoder.ipynb #f139a8c9
 @dataclass(repr=False)
@@ -139,14 +139,16 @@ def _batches(pairs, n, failed):
 def _encode_items(todo, read, network, vectors, batch_size, workers):
     "Send `(key, item)` through the network into `vectors`"
     late = deque()
-    def finish(keys, out, notes): vectors.take(keys, out.float().cpu().numpy(), notes)
+    def finish(keys, out, notes):
+        vectors.take(keys, out if isinstance(out, np.ndarray) else out.float().cpu().numpy(), notes)
     def failed(job, e): vectors.problems[job[0]] = str(e)
     ahead = prefetch(lambda job: read(job[1]), todo, workers, max(2*batch_size, 2*workers))
     try:
         for batch in _batches(ahead, batch_size, failed):
             out = network([x for _,(x,_) in batch])
             late.append(([k for (k,_),_ in batch], out, [note for _,(_,note) in batch]))
-            if len(late) > (out.device.type != "cpu"): finish(*late.popleft())
+            on_cpu = isinstance(out, np.ndarray) or out.device.type == "cpu"
+            if len(late) > (not on_cpu): finish(*late.popleft())
     finally:
         ahead.close()
         while late: finish(*late.popleft())
@@ -177,7 +179,7 @@ def embed(
     items:list, # Paths, texts or other hashable items; `None` for a row without one
     key, # Function item -> key in the store; may raise `PopnbError`
     read, # Function item -> `(input of the network, note)`, called in threads; may raise `PopnbError`
-    network, # Function list of inputs -> tensor `(k, dim)`
+    network, # Function list of inputs -> tensor or float32 array `(k, dim)`
     dim:int, # Length of a vector
     store:Store|str|os.PathLike|None=None, # Cache of vectors, a store or its folder; `None`: no cache
     batch_size:int=32, # Items per call of `network`
@@ -226,7 +228,10 @@ EMBEDDING_VERSION = 1   # raised when the same network would give other vectors
 class Encoder:
     "Base class of frozen encoders of pictures and texts"
     name = ""                    # name in `popnb.registry.ENCODERS`
+    parts = ("image", "text")    # what it embeds
     joint = False                # whether pictures and texts share one vector space
+    packages = ("torch", "pillow") # distributions that compute the vectors; their versions are part of the keys
+    tiny = False                 # whether its weights are random, as those of preset `tiny`
     image_dim = text_dim = 0     # lengths of the vectors
     def __init__(self,
         device:str|None=None, # Device name: `cpu`, `cuda`, …; `None`: the best available
@@ -241,11 +246,19 @@ class Encoder:
     @cached_property
     def dtype(self): return pick_dtype(self._dtype, self.device)
 
+    @classmethod
+    def weight_parts(cls): return ()                         # published weights, `popnb.features.weights.WeightPart`
+
+    def weight_files(self): return []                        # files of weights that come inside a package
+    def absent(self): return ""                              # why it cannot be used on this machine; empty: it can
     def part_identity(self, part): raise NotImplementedError # settings that decide the vectors of `image` or `text`
+    def revision(self, part): return ""                      # commit of weights that the identity only names
     def load_networks(self, part): raise NotImplementedError # load the network of `image` or `text` at first need
+    def require_weights(self, system=None, parts=("image", "text")): pass   # `InputError` if weights cannot be had
     def resize_picture(self, img): raise NotImplementedError # uint8 picture -> uint8 (H, W, 3), the network's input size
     def channel_stats(self): raise NotImplementedError       # mean and standard deviation of the three channels
     def forward_images(self, x): raise NotImplementedError   # normalised float (k, 3, H, W) -> (k, image_dim)
+    def top_classes(self, values, k=3): return [[] for _ in values]   # per vector: (name of what it shows, probability)
     def tokenize(self, text): raise NotImplementedError      # text -> (token ids, note)
     def forward_texts(self, ids): raise NotImplementedError  # list of token ids -> (k, text_dim)
 
@@ -260,20 +273,30 @@ def identity_of(self:Encoder,
     crop = dict(crop=self.crop) if part == "image" else {}
     return dict(encoder=self.name, dtype=self.dtype, version=EMBEDDING_VERSION) | crop | self.part_identity(part)
 
+@patch
+def key_of(self:Encoder,
+    part:str, # `image` or `text`
+) -> dict: # JSON values
+    "Everything that decides a cached vector: `identity_of`, revision of the weights, processor, versions of packages"
+    revision = self.revision(part)
+    return self.identity_of(part) | (dict(revision=revision) if revision else {}) | computed_with(*self.packages)
+
 # %% ../../nbs/features/06_encoder.ipynb #bbc0f2b8
 @patch(as_prop=True)
 def identity(self:Encoder): # JSON-able dict
     "Everything that decides the vectors of pictures (`image`) and texts (`text`)"
-    return {part: self.identity_of(part) for part in ("image", "text")}
+    return {part: self.identity_of(part) for part in self.parts}
 
 # %% ../../nbs/features/06_encoder.ipynb #d3a6b594
 @patch
 def describe(self:Encoder) -> str: # One line
-    "Describe dimensions, weights, crop, number format and device"
-    i,t = (self.part_identity(part)["weights"] for part in ("image", "text"))
-    weights = i if i == t else f"{i} and {t}"
-    return (f"{self.name}: a picture as {self.image_dim} numbers, a text as {self.text_dim}; weights {weights}; "
-        f"crop {self.crop}; {self.dtype} on {self.device}")
+    "Describe dimensions, weights, crop, number format and device; a stand-in says so first"
+    sizes = dict(image=f"a picture as {self.image_dim} numbers", text=f"a text as {self.text_dim}")
+    weights = " and ".join(dict.fromkeys(self.part_identity(part)["weights"] for part in self.parts))
+    crop = f"crop {self.crop}; " if "image" in self.parts else ""
+    name = f"{self.name}, {STAND_IN}" if self.tiny else self.name
+    what = ", ".join(sizes[part] for part in self.parts) + ("" if "image" in self.parts else " numbers")
+    return f"{name}: {what}; weights {weights}; {crop}{self.dtype} on {self.device}"
 
 # %% ../../nbs/features/06_encoder.ipynb #08e4f2ad
 def encoder_class(
@@ -316,6 +339,17 @@ BATCH = {"cpu": 8, "cuda": 256, "mps": 64}   # default number of pictures per ba
 @patch
 def _batch(self:Encoder): return BATCH[self.device.split(":")[0]]
 
+# %% ../../nbs/features/06_encoder.ipynb #afec711f
+@patch
+def require_part(self:Encoder,
+    part:str, # `image` or `text`
+):
+    "Raise `InputError` if the encoder does not embed pictures or texts, or cannot be used on this machine"
+    kind = dict(image="pictures", text="texts")
+    if part not in self.parts:
+        raise InputError(f"The encoder {self.name} embeds {kind[self.parts[0]]}, not {kind[part]}: choose another one.")
+    if why := self.absent(): raise InputError(why)
+
 # %% ../../nbs/features/06_encoder.ipynb #7e823532
 @patch
 def _forward(self:Encoder, f, x):
@@ -326,6 +360,25 @@ def _forward(self:Encoder, f, x):
     except torch.OutOfMemoryError as e:
         raise PopnbError(f"A batch of {len(x)} does not fit into the memory of {self.device}: give a smaller batch_size.") from e
 
+# %% ../../nbs/features/06_encoder.ipynb #2388eaaf
+@patch
+def _forward_views(self:Encoder, views, dtype):
+    "Vectors of resized pictures, a tensor on the device"
+    return self._forward(self.forward_images, _floats(views, *self.channel_stats(), self.device).to(dtype))
+
+@patch
+def pictures(self:Encoder,
+    pictures:list, # uint8 `(H, W, 3)` pictures in memory, such as frames of a video; of any sizes
+    batch_size:int|None=None, # Pictures per batch; `None`: by device
+) -> np.ndarray: # float32 `(n, image_dim)`
+    "Embed pictures in memory, cropped and resized as those of files; nothing is cached"
+    self.require_part("image")
+    dtype,n = getattr(need("torch", "torch", "encoders"), self.dtype),batch_size or self._batch()
+    self.load_networks("image")
+    views = [self.resize_picture(crop_picture(p, self.crop)) for p in pictures]
+    parts = [self._forward_views(views[i:i+n], dtype).float().cpu().numpy() for i in range(0, len(views), n)]
+    return np.concatenate(parts) if parts else np.zeros((0, self.image_dim), np.float32)
+
 # %% ../../nbs/features/06_encoder.ipynb #79f286e2
 @patch
 def images(self:Encoder,
@@ -335,15 +388,15 @@ def images(self:Encoder,
     workers:int|None=None, # Threads that read; `None`: one per processor
 ) -> Embedded: # One row per path, `(n, image_dim)`
     "Embed pictures; a missing or broken file gives a NaN row with its reason"
+    self.require_part("image")
     torch = need("torch", "torch", "encoders")
-    identity,dtype = self.identity_of("image"),getattr(torch, self.dtype)
-    def key(path): return content_key(path, part="image", **identity)
+    what,dtype = self.key_of("image"),getattr(torch, self.dtype)
+    def key(path): return content_key(path, part="image", **what)
     def read(path):
         before,picture = key(path),self.view(path)
         if key(path) != before: raise PopnbError(f"{path} changed while it was read.")
         return picture, ""
-    def network(pictures):
-        return self._forward(self.forward_images, _floats(pictures, *self.channel_stats(), self.device).to(dtype))
+    def network(pictures): return self._forward_views(pictures, dtype)
     paths = [str(p) if isinstance(p, (str, os.PathLike)) and str(p) else None for p in paths]
     return embed(paths, key, read, network, self.image_dim, store, batch_size or self._batch(), workers or processors(),
         "no image", self.dtype == "bfloat16", None, lambda: self.load_networks("image"), "embedding pictures")
@@ -362,8 +415,9 @@ def texts(self:Encoder,
     batch_size:int|None=None, # Texts per batch; `None`: by device
 ) -> Embedded: # One row per text, `(n, text_dim)`
     "Embed texts; a missing text gives a NaN row, a truncated one a note"
-    identity = self.identity_of("text")
-    def key(t): return content_key(t.encode(), part="text", **identity)
+    self.require_part("text")
+    what = self.key_of("text")
+    def key(t): return content_key(t.encode(), part="text", **what)
     def network(ids): return self._forward(self.forward_texts, ids)
     return embed([_text(t) for t in texts], key, self.tokenize, network, self.text_dim, store,
         batch_size or 4*self._batch(), 1, "no text", self.dtype == "bfloat16", len,

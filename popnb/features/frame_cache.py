@@ -17,7 +17,7 @@ import numpy as np
 from fastcore.basics import patch
 from ..core import MEDIA_KINDS, InputError, MediaError, PopnbError, Settings, in_range, one_of
 from ..progress import progress
-from .store import KILL_GRACE, WRITE_SECONDS, Cache, Store, TemporaryStore, content_key
+from .store import KILL_GRACE, WRITE_SECONDS, Cache, Store, TemporaryStore, content_key, decoded_with
 from ..media.video import frames
 from ..workers import Lost, answers
 
@@ -159,8 +159,9 @@ def _frames_job(rule, quality, deadline, call=_CALL):
     "The job that decodes the frames of a rule"
     arguments = dict(rule=rule.to_dict(), quality=quality)
     size,advice = int(np.prod(rule.shape)),"give quality=90, which needs a tenth to a half of that, or another store"
+    identity = dict(what="frames", version=FRAMES_VERSION, made=decoded_with(), **arguments)
     if quality is not None: size,advice = int(.3*np.prod(rule.shape)),"give another store, fewer frames or a smaller crop"
-    return VideoJob(call, arguments, dict(what="frames", version=FRAMES_VERSION, **arguments), size, advice, deadline)
+    return VideoJob(call, arguments, identity, size, advice, deadline)
 
 # %% ../../nbs/features/10_frame_cache.ipynb #9314fea2
 def _job(path, rule, deadline, quality):

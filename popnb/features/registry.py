@@ -9,18 +9,29 @@ __all__ = ['make_encoder', 'embed_table']
 import inspect
 import os
 
+import numpy as np
 import pandas as pd
 
 from ..core import InputError, expand_home, one_of
 from ..data.table import require
-from .encoder import Encoder
+from .encoder import Embedded, Encoder
 from .store import Store
-from ..registry import ENCODERS
+from ..registry import ENCODERS, STAND_IN
+
+# %% ../../nbs/features/09_registry.ipynb #0957fa7e
+_ALWAYS = dict(preset=("pretrained",), model_id=(None,), device=(None, "auto", "cpu"), dtype=("auto", "float32"))
+
+def _accepted(name, known, given):
+    "Options of `make_encoder` that an encoder has; raises `InputError` for another value than the only one of those it lacks"
+    for k in given:
+        if k in known or k == "seed" or given[k] in _ALWAYS[k]: continue
+        raise InputError(f"The encoder {name} has no {k}, got {k}={given[k]!r}: leave it out.")
+    return {k: v for k,v in given.items() if k in known}
 
 # %% ../../nbs/features/09_registry.ipynb #5d086eb0
 def make_encoder(
     name:str="clip", # Name in `popnb.registry.ENCODERS`: `clip`, `resnet-mbert`, or an encoder of another package
-    preset:str="tiny", # `tiny`: small, random, no download; `paper`: published weights
+    preset:str="pretrained", # `pretrained`: published weights; `tiny`: small, untrained, for tests and a first look
     model_id:str|os.PathLike|None=None, # Other weights: a folder, for CLIP also a name; replaces the preset
     device:str|None=None, # Device name: `cpu`, `cuda`, …; `None`: the best available
     dtype:str="auto", # Number format: `float32`, `bfloat16`, or `auto` by device
@@ -31,7 +42,8 @@ def make_encoder(
     cls = ENCODERS[name]
     known = [k for k in inspect.signature(cls.__init__).parameters if k != "self"]
     for o in options: one_of(f"option of encoder {name}", o, known)
-    return cls(preset=preset, model_id=expand_home(model_id), device=device, dtype=dtype, seed=seed, **options)
+    given = dict(preset=preset, model_id=expand_home(model_id), device=device, dtype=dtype, seed=seed)
+    return cls(**_accepted(name, known, given), **options)
 
 # %% ../../nbs/features/09_registry.ipynb #8f1d95fc
 def _named(prefix, values):
@@ -44,14 +56,15 @@ def embed_table(
     store:Store|str|os.PathLike|None=None, # Cache of vectors, a store or its folder
     workers:int|None=None, # Threads that read pictures; `None`: one per processor
     batch_size:int|None=None, # Pictures per batch; `None`: by device
-) -> pd.DataFrame: # `video_id`, `image_000` …, `text_000` …, `missing`, `problem`; counts in `.attrs["computed"]`
+) -> pd.DataFrame: # `video_id`, `image_000` …, `text_000` …, `missing`, `problem`; counts in `.attrs["computed"]`; `.attrs["caution"]`
     "Embed the thumbnails and titles of a table; missing vectors are NaN with a reason"
     require(table, "video_id", "embedding")
     if not {"thumbnail_path", "title"} & set(table):
         raise InputError("The table has neither thumbnail_path nor title: there is nothing to embed.")
     def column(name): return table[name].tolist() if name in table else [None]*len(table)
-    images = encoder.images(column("thumbnail_path"), store, batch_size, workers)
-    texts = encoder.texts(column("title"), store)
+    nothing,parts = Embedded(np.zeros((len(table), 0), np.float32), [""]*len(table), [""]*len(table)),encoder.parts
+    images = encoder.images(column("thumbnail_path"), store, batch_size, workers) if "image" in parts else nothing
+    texts = encoder.texts(column("title"), store) if "text" in parts else nothing
     ids = pd.DataFrame({"video_id": table.video_id.to_numpy()})
     out = pd.concat([ids, _named("image", images.values), _named("text", texts.values)], axis=1)
     inputs,failed = ("thumbnail", "title"),list(zip(images.problems, texts.problems))
@@ -59,4 +72,5 @@ def embed_table(
     remarks = zip(images.problems, texts.problems, images.notes, texts.notes)
     out["problem"] = ["; ".join(p for p in ps if p and not p.startswith("no ")) for ps in remarks]
     out.attrs["computed"] = dict(images=images.computed, texts=texts.computed)
+    if encoder.tiny: out.attrs["caution"] = STAND_IN
     return out

@@ -15,7 +15,7 @@ from ..progress import progress
 from ..data.table import require
 from .signals import (SIGNAL_INPUTS, SIGNAL_PARTS, SIGNALS, Measured, creator_signals,
     description_signals, time_signals, title_signals)
-from .store import KILL_GRACE, WRITE_SECONDS, Store, content_key
+from .store import KILL_GRACE, WRITE_SECONDS, Store, content_key, decoded_with
 from ..workers import Lost, answers, isolated
 
 # %% ../../nbs/features/03_signal_table.ipynb #1bd9fb3e
@@ -41,9 +41,9 @@ SIGNALS_VERSION = 2   # raised when a signal changes its meaning
 def _keys(files):
     "`(path, part)` -> key in the store, and -> `Measured` for unreadable files"
     keys,failed = {},{}
+    what = dict(what="handmade", version=SIGNALS_VERSION, made=decoded_with("numpy"))
     for path,part in progress(files, "reading files"):
-        names = list(SIGNAL_PARTS[part])
-        try: keys[path, part] = content_key(path, what="handmade", part=part, version=SIGNALS_VERSION, names=names)
+        try: keys[path, part] = content_key(path, part=part, names=list(SIGNAL_PARTS[part]), **what)
         except MediaError as e: failed[path, part] = Measured({}, f"{part} {e.kind}", False)
     return keys, failed
 

@@ -30,7 +30,7 @@ class NetworkPredictor(Predictor):
     training_log:object # `popnb.training.engine.TrainLog` of the training
     prompt:object       # `popnb.models.vlm.prompt.Prompt` of a vision-language model; other networks have none
     def __init__(self,
-        preset:str="tiny", # `tiny` or `paper`
+        preset:str|None="pretrained", # `pretrained` or `tiny`
         seed:int=42, # Seed of everything random
         **options, # Options of the system; `max_bad`, `weigh`, `calibrate`, `faithful` and `model_id` are needed here
     ):
@@ -38,8 +38,8 @@ class NetworkPredictor(Predictor):
         self.stats,self.problems,self.unusable,self.extra_outputs = {},{},{},{}
 
     @property
-    def tiny(self) -> bool: # Whether it is the small random network
-        return self.preset == "tiny" and not self.options["model_id"]
+    def tiny(self) -> bool: # Whether it is a small random network; always for a family without published weights
+        return self.untrained or not self.pretrained
 
     @property
     def threshold(self) -> float|None: # Probability above which a video is in class 1, from the validation rows

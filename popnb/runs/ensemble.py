@@ -29,7 +29,7 @@ from ..plots.figures import plot_forest, png
 from ..explain.shap import plot_waterfall
 from ..evaluation.prediction_files import arrays, read_predictions, write_predictions
 from .train import Run, _claim_folder, _evaluate_model, _predict_part, _put_in_place
-from .train import open_store, rows_of
+from .train import open_store, rows_of, say_caution
 
 # %% ../../nbs/runs/04_ensemble.ipynb #f79fa940
 def _without_truth(frame): return frame.drop(columns=[c for c in frame if c.startswith("truth")])
@@ -235,6 +235,7 @@ def train_ensemble(
     label,split = members_label(found, table)
     with work_folder(out) as work:
         _fit(model, table, label, split)
+        say_caution(model)
         model.notes += _changed(model, found)
         scores = _write(model, table, split, work, ceiling, n_boot)
         _put_in_place(work, out)

@@ -176,7 +176,7 @@ def predict_videos(
     store:Store|str|Path|None=None, # Feature cache or its folder; `None`: `default_store()`
     workers:int|None=None, # Processes for media; `None`: one a core
     modalities:str|None=None, # `av`, `a` or `v` for a system that has them; `None`: those of the training
-) -> list[dict]: # `video, label, unit, prediction, views, views_median, percentile, missing, part, error` a video
+) -> list[dict]: # `video, label, unit, prediction, views, views_median, percentile, missing, part, error, caution` a video
     "Score videos with a saved run; a broken file has `error` and no score; raises `InputError` for wrong modalities"
     if isinstance(videos, pd.DataFrame): _refuse_texts(title, description)
     audio_only = "v" not in (resolve_modalities(run, modalities) or "v")
@@ -192,4 +192,5 @@ def predict_videos(
     errors = {i: printable(e) for i,e in errors.items()}
     values,parts,nothing = _values(model, preds),_parts(model, table),dict.fromkeys(_value_names(model.label))
     return [_record(i, None if i in broken else preds.loc[i], errors.get(i), model.label,
-        nothing if i in broken else values.get(i, nothing), parts.get(i)) for i in table["video_id"]]
+        nothing if i in broken else values.get(i, nothing), parts.get(i)) | {"caution": model.caution or None}
+        for i in table["video_id"]]

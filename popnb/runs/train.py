@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..training.checkpoints import dict_differences, numbered
-from ..core import InputError, PopnbError, ROOM, _plain, as_path, one_of, output_path, read_json, typed
+from ..core import InputError, PopnbError, ROOM, _plain, as_path, output_path, read_json, typed
 from ..core import work_folder, write_json, writing
 from ..training.batches import key_seed
 from ..data.labels import Label, label_from_dict, make_label
@@ -25,9 +25,11 @@ from ..data.groups import relations_of
 from ..data.splits import Split, default_groups, leaks, make_split, protocol_split, related_to_train, split_from_dict
 from ..data.table import as_table
 from ..environment import provenance, version_notes
+from ..evaluation.ablation import ablate_model
 from ..evaluation.report import Scores, add_truth, evaluate
 from ..features.store import Cache, Store, TemporaryStore
-from ..models.predictor import Predictor, using, create, load, read_config, resolve_modalities
+from ..models.predictor import Predictor, using, create, load, read_config, rename_preset, resolve_modalities
+from ..registry import preset_name
 from ..evaluation.prediction_files import days_of, write_predictions
 from ..evaluation.day_windows import window_of
 
@@ -147,14 +149,15 @@ def _claim_partial(out, resume, overwrite):
 def _describe_training(model, label, table, split):
     "Everything that makes two trainings the same"
     parts = {p: key_seed(*ids) for p,ids in split.ids.items()}
-    return _plain({"system": model.system, "preset": model.preset, "seed": model.seed, "options": model.options,
+    size = model.preset if model.pretrained else "one size"
+    return _plain({"system": model.system, "preset": size, "seed": model.seed, "options": model.options,
         "label": {"name": label.name, "options": label.options}, "rows": len(table),
         "split": {"how": split.how} | parts})
 
 # %% ../../nbs/runs/01_train.ipynb #f9cbe546
 def _check_same_training(part, about):
     "Raise `InputError` if `.partial` holds another training"
-    if not (part/"run.json").exists() or not (diff := dict_differences(read_json(part/"run.json"), about)): return
+    if not (part/"run.json").exists() or not (diff := dict_differences(rename_preset(read_json(part/"run.json")), about)): return
     raise InputError(f"{part} holds another training: {'; '.join(o[:200] for o in diff[:3])}."
         " Set it back, or replace it (--overwrite without --resume).")
 
@@ -261,6 +264,14 @@ def _trained(model, label, table, split, part, about, resume, work):
     if (part/"log.csv").is_file(): kept.log = pd.read_csv(part/"log.csv")
     return kept, {"training": config["training"]} if "training" in config else {}
 
+# %% ../../nbs/runs/01_train.ipynb #fd040ef4
+def _ablation_notes(model, rows, work, n_boot):
+    "Sentences on what each encoder adds on the test rows, also written to `ablation.json`"
+    if getattr(model, "fitted", None) is None or not (model.blocks and model.blocks.columns): return []
+    found = ablate_model(model, rows, n_boot=n_boot, note="Test videos of the run.")
+    write_json(work/"ablation.json", found.to_dict())
+    return found.sentences()
+
 # %% ../../nbs/runs/01_train.ipynb #3eb48f43
 def _write(model, table, split, work, ceiling, n_boot, training, about):
     "Write model, log, predictions and report into a folder"
@@ -273,8 +284,8 @@ def _write(model, table, split, work, ceiling, n_boot, training, about):
     preds["test"] = _predict_part(model, table, split, "test", groups)
     notes = [model.label.describe(), f"Split: {split!r}.", *model.notes]
     if model.caution: notes.insert(0, f"{model.caution[0].upper()}{model.caution[1:]}. {model.remedy}")
-    if model.preset == "tiny" and model.pretrained: notes.append("Preset tiny: a small network whose weights started at random, for a first look; no published figure can be expected.")
     test = rows_of(table, split, "test")
+    notes += _ablation_notes(model, test, work, n_boot)
     scores = _evaluate_model(model, preds["test"], test, out=work, ceiling=ceiling, n_boot=n_boot, notes=notes,
         leaks=leaks(table, split, groups=groups))
     if preds["valid"] is not None and not (set(preds["valid"]["video_id"]) & set(preds["test"]["video_id"])):
@@ -314,7 +325,7 @@ def train(
     split:str|None=None, # Kind of split, as in `choose_split`
     protocol:str|None=None, # Published split by study or system, or `paper` for the system's own
     split_options:dict|None=None, # Options of the split, e.g. `{"folds": 5, "fold": 0}`
-    preset:str="tiny", # `tiny` or `paper`
+    preset:str="pretrained", # `pretrained`: published weights; `tiny`: an untrained stand-in for tests and a first look
     seed:int=42, # Of split and model
     store:Store|str|Path|None=None, # Feature cache or its folder; `None`: `default_store()`
     workers:int|None=None, # Processes for media; `None`: one a core
@@ -325,11 +336,13 @@ def train(
     resume:bool=False, # Continue an interrupted training of the same call; start one if there is none
     **options, # Options of the system
 ) -> Run|None: # `None` in helper processes of a launcher
-    "Train a system: split, fit, score, write; raises `InputError` for a wrong call and leaves no folder when it fails"
-    one_of("preset", preset, ("tiny", "paper"))
+    "Train a system: split, fit, score, write; raises `InputError` for a wrong call, and leaves no folder if it fails"
+    preset = preset_name(preset)
     out = _claim_folder(out, system, overwrite, table, resume)
-    model,table,training = create(system, preset, seed, **options),as_table(table),training or {}
+    model,training = create(system, preset, seed, **options),training or {}
     say_caution(model)
+    model.require_weights()
+    table = as_table(table)
     model.store,model.workers = open_store(store),workers
     label = make_label(label, **(label_options or {})) if isinstance(label, str) else label
     make_label(label.name, **label.options).fit(table)          # a check; the run's label is fitted on training rows
@@ -390,7 +403,6 @@ def evaluate_run(
     config = read_config(run)
     model,split,table = model or load(run),split_from_dict(config["split"]),as_table(table)
     model.store,model.workers = open_store(store),workers
-    say_caution(model)
     part = split.part(table)
     use = (part == "test") | (part == "")
     if not use.any(): raise InputError(f"All {len(table)} rows of the table were used to train {run}: there is nothing left to score it on.")
@@ -404,4 +416,5 @@ def evaluate_run(
     if (part == "train").any(): preds = preds.assign(related=related_to_train(table, split, use)[rows["video_id"]].array)
     window = run_window(model, preds, days, steps, setup)
     if window: notes.append(_window_note(window, steps, setup))
+    say_caution(model)
     return _evaluate_model(model, preds, rows, out=out, part=None, n_boot=n_boot, notes=notes, days=window)

@@ -133,47 +133,52 @@ def _timed(frame, pts, rate):
     return frame
 
 # %% ../../nbs/simulation/01_clips.ipynb #b5ad6358
-def _mux_video(out, stream, clip):
+def _mux_video(out, stream, clip, paint):
     "Encode the frames, in blocks that keep memory small for long clips"
     import av
     for start in range(0, clip.frames, 32):
         index = np.arange(start, min(start+32, clip.frames))
-        for i,px in zip(index, draw(clip, index)):
+        pixels = draw(clip, index)
+        if paint is not None: paint(pixels, index)
+        for i,px in zip(index, pixels):
             frame = av.VideoFrame.from_ndarray(px, format="yuv420p")
             out.mux(stream.encode(_timed(frame, int(i), clip.fps)))
     out.mux(stream.encode())
 
 # %% ../../nbs/simulation/01_clips.ipynb #731ea006
-def _mux_audio(out, stream, clip):
+def _mux_audio(out, stream, samples):
     import av
-    frame = av.AudioFrame.from_ndarray(tone(clip)[None], format="fltp", layout="mono")
+    frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
     frame.sample_rate = SOUND_RATE
     out.mux(stream.encode(_timed(frame, 0, SOUND_RATE)))
     out.mux(stream.encode())
 
 # %% ../../nbs/simulation/01_clips.ipynb #53cc7ce5
-def _encode(clip, path):
-    "Write the clip as MP4"
+def _encode(clip, path, samples, paint):
+    "Write the clip as MP4, without audio track if `samples` is `None`"
     import av
     with av.open(str(path), "w", format="mp4") as out:
         v = out.add_stream("libx264", rate=clip.fps, options={"preset": "superfast", "qp": "27", "g": str(clip.gop)})
         (v.height,v.width),v.pix_fmt,v.codec_context.thread_count = clip.size, "yuv420p", 1
-        sound,a = clip.loudness is not None,None
-        if sound: a = out.add_stream("aac", rate=SOUND_RATE, layout="mono", bit_rate=48_000, options=_AAC)
-        _mux_video(out, v, clip)
-        if sound: _mux_audio(out, a, clip)
+        a = None
+        if samples is not None: a = out.add_stream("aac", rate=SOUND_RATE, layout="mono", bit_rate=48_000, options=_AAC)
+        _mux_video(out, v, clip, paint)
+        if samples is not None: _mux_audio(out, a, samples)
 
 # %% ../../nbs/simulation/01_clips.ipynb #42da772a
 def write_clip(
     clip:ClipSpec, # Clip to encode
     path:str|os.PathLike, # MP4 file to write
     keep:float=1., # Share of the bytes to keep, 0..1; below 1 the file is truncated and does not open
+    sound:np.ndarray|None=None, # Samples `(n,)` in [-1, 1] at `SOUND_RATE` in place of the tone; `None`: the tone
+    paint=None, # Function that changes frames as of `draw` in place, given their numbers; `None`: none
 ) -> Path: # `path`
     "Write the clip as H.264 and AAC; raises `PopnbError` if this build of PyAV has no such encoder"
     import av
     in_range("keep", keep, 0, 1)
+    samples = tone(clip) if sound is None else np.clip(sound, -1, 1).astype(np.float32)
     with atomic_path(path) as p:
-        try: _encode(clip, p)
+        try: _encode(clip, p, samples, paint)
         except av.codec.codec.UnknownCodecError as e:
             raise PopnbError(f"Cannot write {path}: this build of PyAV has no encoder {e}; "
                              "install a wheel with libx264.") from e

@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from ...core import InputError, PopnbError, _plain, as_list, as_path, in_range, one_of
 from ...data.labels import label_from_dict
 from ...metrics.metrics import HEADLINE, METRICS
-from ..predictor import Predictor, load, read_config, system
+from ..predictor import Predictor, caution_of, load, read_config, system
 from .blending import Blend, creator_time_folds, load_blend, member_weights, usable_mask
 
 # %% ../../../nbs/models/ensemble/02_system.ipynb #f57d39af
@@ -115,7 +115,7 @@ class Ensemble(Predictor):
     tasks,inputs = ("regression", "binary", "sequence"),()
     explainers = ("occlusion", "words", "members")
     def __init__(self,
-        preset:str="tiny", # No effect; members have their own
+        preset:str|None=None, # No effect; members have their own
         seed:int=42, # Seed of folds and trees
         members:list=(), # Run folders, two or more
         how:str="nnls", # Blend method: `rank`, `mean`, `nnls` or `stack`
@@ -138,6 +138,12 @@ class Ensemble(Predictor):
         self.threshold = None            # between classes, selected on out-of-fold validation predictions
         self.members,self._models = [],{}
         self._absent,self._days_known = [],False
+
+    @property
+    def own_caution(self): # What readers must know first of the members
+        said = {}
+        for m in self.members: said.setdefault(caution_of(m), []).append(m["name"])
+        return "; ".join(f"{'member' if len(v) == 1 else 'members'} {', '.join(v)}: {k}" for k,v in said.items() if k)
 
     @property
     def weights(self): return dict(zip([m["name"] for m in self.members], self.blend.weights.tolist()))     # by name
@@ -262,7 +268,7 @@ def _member_entry(m):
     "What the ensemble stores of a member"
     c = m["config"]
     return {"name": m["name"], "path": str(m["run"].resolve()), "run": str(m["run"]), "system": c["system"],
-            "preset": c.get("preset"), "inputs": c.get("inputs") or [], "print": run_fingerprint(m["run"])}
+            "preset": c.get("preset"), "caution": caution_of(c), "inputs": c.get("inputs") or [], "print": run_fingerprint(m["run"])}
 
 # %% ../../../nbs/models/ensemble/02_system.ipynb #b88b2de5
 @patch
@@ -323,7 +329,6 @@ def _add_notes(self:Ensemble, n, folds, usable):
     self.notes.append(head + ", ".join(f"{m} {w:.3f}" for m,w in zip(names, weights)) + ".")
     self.notes.append(f"{k} on validation rows: " + ", ".join(f"{m['name']} {m['valid']:.3f}" for m in self.members) + f"; the ensemble, out of fold, {self.valid_score:.3f}. Best member there: {self.best}.")
     if (~usable).any(): self.notes.append("Validation rows in which a member lacks all inputs, where the weights of the others are scaled up: " + ", ".join(f"{m} {int(c)}" for m,c in zip(names, (~usable).sum(1)) if c) + f" of {usable.shape[1]}.")
-    if tiny := [m["name"] for m in self.members if m["preset"] == "tiny"]: self.notes.append(f"Members of preset tiny, small networks whose weights started at random: {', '.join(tiny)}.")
     self.notes += self.blend.notes
 
 # %% ../../../nbs/models/ensemble/02_system.ipynb #7c5754d8

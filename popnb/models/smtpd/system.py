@@ -14,6 +14,7 @@ from fastcore.basics import patch
 
 from ...core import InputError, PopnbError, as_is, in_range, one_of, read_json, write_json
 from ...features.registry import make_encoder
+from ...features.resnet_bert import BERT_PART, RESNET_PARTS
 from ...losses.curve import CompositeGradientLoss
 from ...metrics.metrics import amae
 from ..predictor import Predictor, system
@@ -66,8 +67,12 @@ class Smtpd(Predictor):
     "Curves of daily popularity by a network on frozen features"
     inputs,tasks,pretrained,protocol = USE,("sequence",),True,"smtpd"
     explainers = ("curve", "occlusion", "words")
+
+    @classmethod
+    def weight_parts(cls): return RESNET_PARTS["resnet101"], BERT_PART
+
     def __init__(self,
-        preset:str="tiny", # `tiny`: narrow, random encoders; `paper`: published sizes and weights
+        preset:str|None="pretrained", # `pretrained`: published sizes and weights; `tiny`: narrow, untrained encoders
         seed:int=42, # Seed of everything random
         ep:int|None=None, # Number of known first days
         days:tuple|None=None, # First and last day to predict; `None`: all days of the label after `ep`
@@ -89,7 +94,7 @@ class Smtpd(Predictor):
         if ep is not None: in_range("ep", ep, 1, 29)
         faithful = faithful or checkpoint is not None
         self.network_inputs = Inputs(inputs, ep, (*NUMBERS, *extra), faithful)
-        hidden = hidden or (128 if preset == "paper" else 16)
+        hidden = hidden or (16 if preset == "tiny" else 128)
         if faithful: output,beta,drop,dropout = output or "clamp",beta or 1.,0.,0.
         super().__init__(preset, seed, ep=ep, days=None if days is None else list(days), inputs=list(inputs),
             extra=list(extra), temporal=temporal, hidden=hidden, faithful=bool(faithful), output=output or "free",
@@ -108,10 +113,17 @@ def encoder(self:Smtpd):
     "The frozen encoders; `None` if neither thumbnail nor texts are inputs"
     if self._encoder is None and {"thumbnail", "texts"} & set(self.options["inputs"]):
         plain = dict(fit="squash", normalise=False, crop="none") if self.options["faithful"] else {}
-        resnet = "resnet101" if self.preset == "paper" else "resnet18"
+        resnet = "resnet18" if self.preset == "tiny" else "resnet101"
         self._encoder = make_encoder("resnet-mbert", preset=self.preset, model_id=self.options["model_id"],
             pool="pooler", max_tokens=64, resnet=resnet, **plain)
     return self._encoder
+
+# %% ../../../nbs/models/smtpd/05_system.ipynb #1aab1811
+@patch
+def require_weights(self:Smtpd):
+    "Check that the weights of the encoders can be had; raises `InputError` with the ways out"
+    parts = tuple(p for p,k in (("image", "thumbnail"), ("text", "texts")) if k in self.options["inputs"])
+    if self.encoder is not None: self.encoder.require_weights(self.system, parts)
 
 # %% ../../../nbs/models/smtpd/05_system.ipynb #245b606a
 @patch
@@ -478,7 +490,7 @@ def _check_encoder(m, path):
     "Raise `InputError` if the vectors of the encoder have other widths than those of the checkpoint"
     config,e = m.net.config,m.encoder
     for what,want,have in (("thumbnails", config.image_dim, e.image_dim), ("texts", config.text_dim, e.text_dim)):
-        if want != have: raise InputError(f"{path} takes {what} as vectors of {want} numbers, and the encoder of preset {m.preset} makes vectors of {have}: use preset paper, with model_id for a local folder of weights.")
+        if want != have: raise InputError(f"{path} takes {what} as vectors of {want} numbers, and the encoder of preset {m.preset} makes vectors of {have}: use preset pretrained, with model_id for a local folder of weights.")
 
 # %% ../../../nbs/models/smtpd/05_system.ipynb #fd950ddb
 def _left_out(net):
@@ -516,7 +528,7 @@ def smtpd_from_checkpoint(
     ep:int|None=None, # 1 if the model takes day 1
     output:str="clamp", # `clamp` (as reported) or `raw` (as in the authors' code)
     first_day:int|None=None, # Day of the first output; `None`: the first day that is not known
-    preset:str="paper", # Preset of the encoders
+    preset:str="pretrained", # Preset of the encoders
     model_id:str|None=None, # Folder with ResNet and BERT weights
     **options, # Further options of `Smtpd`, e.g. `heads`
 ) -> Smtpd: # Ready to predict and to save

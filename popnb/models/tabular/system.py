@@ -10,6 +10,7 @@ __all__ = ['TABULAR_INPUTS', 'TEXT_FIELDS', 'DETERMINISTIC', 'BOOSTING', 'table_
 import re
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -19,9 +20,11 @@ from ...core import InputError, in_range, one_of, read_json, write_json
 from ...data.table import require
 from ...features.history import AGE_USES, Exposure, as_moments, creator_history, log_age
 from ...progress import progress
+from ...registry import BLOCKS
 from ...features.signal_table import SIGNALS, handmade
 from ...features.table_columns import Choice, TableColumn, as_numbers, choose_columns, describe_choice
 from ..predictor import Predictor, system
+from ..block_columns import BlockColumns, choose_blocks
 from ..stored_trees import StoredTrees, read_trees
 from .text import TextReader, one_thread, pack, unpack
 
@@ -399,15 +402,17 @@ def _boosting(options):
 class Tabular(Predictor):
     "Hand-crafted signals, text, category and creator in LightGBM, blended with a linear model"
     inputs = TABULAR_INPUTS
-    explainers = ("contributions", "occlusion", "words")
+    keep_rows = False                         # keep `fitted` without feature blocks too, for `popnb ablate`
+    explainers = ("contributions", "encoders", "occlusion", "words")
     def __init__(self,
-        preset:str="tiny", # `tiny` or `paper`; the system has one size
+        preset:str|None=None, # No effect; the system has one size
         seed:int=42, # Seed of folds and trees
         inputs:list=TABULAR_INPUTS, # Inputs in use, out of `TABULAR_INPUTS`
         members:int=3, # Number of LightGBM models averaged
         features:str|list|None=None, # Further columns of the table as inputs: `auto`, or names; `None`: none
         age:str|None=None, # Age at collection as a column (`input`), or as the exposure of log counts (`exposure`)
         weight:str|None=None, # Column of sample weights >= 0; `None`: all rows count the same
+        encoders:str|list|None=None, # Feature blocks: `auto`, or names in `popnb.registry.BLOCKS`; `None`: none
         rounds:int=3000, # Maximum number of trees of a model
         patience:int=100, # Rounds without a better validation loss before training stops
         learning_rate:float|None=None, # Shrinkage of each tree; `None`: .03
@@ -423,15 +428,27 @@ class Tabular(Predictor):
         given = {k: v for k,v in locals().items() if k in BOOSTING}
         if isinstance(inputs, str): inputs = [i.strip() for i in inputs.split(",")]
         self.boosting,own = _boosting(given),dict(features=features, age=age, weight=weight)
+        self.blocks,self.fitted = BlockColumns(encoders, tuple(inputs), seed),None
         steps = {k: int(in_range(k, v, 1)) for k,v in dict(members=members, rounds=rounds, patience=patience).items()}
-        used = {k: v for k,v in own.items() if v is not None}
+        used = {k: v for k,v in (own | {"encoders": self.blocks.names}).items() if v is not None}
         super().__init__(preset, seed, inputs=list(inputs), **steps, **used, **self.boosting)
         self.inputs,self.design = tuple(inputs),DesignMatrix(inputs, seed, **own)
 
-    def _matrix(self, table):
-        "Design matrix of any rows, and their missing inputs"
-        signals,missing = self.design.signals(table, self.store, self.workers)
-        return self.design.transform(table, signals), missing
+    @property
+    def columns(self): return [*self.design.columns, *self.blocks.columns]   # names of all columns
+
+# %% ../../../nbs/models/tabular/03_system.ipynb #15569d40
+@patch
+def matrix(self:Tabular,
+    table:pd.DataFrame, # Any rows
+) -> tuple: # `(n, columns)`, and the missing inputs of each row
+    "Compute all columns of rows that were not trained on"
+    signals,missing = self.design.signals(table, self.store, self.workers)
+    X = self.design.transform(table, signals)
+    if not self.blocks.columns: return X, missing
+    self.blocks.restore()
+    found = self.blocks.read(table, self.store, self.workers)
+    return np.c_[X, self.blocks.transform(found).to_numpy()], self.blocks.add_missing(missing, found)
 
 # %% ../../../nbs/models/tabular/03_system.ipynb #1428797b
 def sample_weights(
@@ -459,6 +476,68 @@ def _weighted(self:Tabular, table, y, part):
     if not w.all(): self.notes.append(f"{(w == 0).sum()} {part} rows have weight 0 and were left out.")
     return table[w > 0].reset_index(drop=True), y[w > 0], w[w > 0]*(w > 0).sum()/w.sum()
 
+# %% ../../../nbs/models/tabular/03_system.ipynb #5b263267
+def _part(X, rows, use):
+    "Some rows and columns of a matrix; no copy of the whole"
+    X = X if rows is None else X[rows]
+    return X if use is None else X[:, use]
+
+@patch
+def _fit_stage(self:Tabular, use=None, members=None, rows=None):
+    "Linear model, trees with their logs, and blend weight, on columns `use` and training rows `rows` of `fitted`"
+    f,names = self.fitted,self.columns if use is None else [self.columns[i] for i in use]
+    X,V,y = _part(f.X, rows, use),_part(f.V, None, use),_part(f.y, rows, None)
+    weight = None if f.weight is None else _part(f.weight, rows, None)
+    line = Linear().fit(X, y, V, f.yv, weight, f.weight_valid, 5, self.seed)
+    A,V,grown = np.c_[X, line.out_of_fold],np.c_[V, line.predict(V)],[]
+    members = range(members or self.options["members"])
+    for i in progress(members, "growing trees") if len(members) > 1 else members:
+        params = tree_params(len(y), self.label.task, self.seed+i) | self.boosting
+        grown.append(grow_trees(A, y, V, f.yv, [*names, "line"], params=params, rounds=self.options["rounds"],
+            patience=self.options["patience"], categorical=self.design.categorical, weight=weight,
+            weight_valid=f.weight_valid))
+    mean = self._mean_trees(V, [t for t,_ in grown])
+    return line, grown, blend_weight(mean, self._clip_score(V[:, -1]), f.yv, weight=f.weight_valid)
+
+@patch
+def _blend(self:Tabular, X, line, trees, weight):
+    "Predictions of a last stage"
+    p = line.predict(X)
+    return weight*self._mean_trees(np.c_[X, p], trees) + (1-weight)*self._clip_score(p)
+
+# %% ../../../nbs/models/tabular/03_system.ipynb #d0b8e2bc
+_CHOICE_ROWS = 20_000   # training rows at most that choose the blocks
+
+@patch
+def _with_blocks(self:Tabular, names):
+    "Positions of all columns but those of other blocks than `names`"
+    base = len(self.design.columns)
+    return np.array([i for i,c in enumerate(self.columns) if i < base or c.split(".")[0] in names])
+
+@patch
+def _validation_errors(self:Tabular, use, rows):
+    "Squared errors on the validation rows of a last stage on columns `use`"
+    f,(line,grown,weight) = self.fitted,self._fit_stage(use, 1, rows)
+    p = self._blend(f.V[:, use], line, [t for t,_ in grown], weight)
+    return np.square(p-f.yv)
+
+@patch
+def _fit_blocks(self:Tabular, train, valid):
+    "Add the columns of the feature blocks that lower the validation error"
+    f,b,rows = self.fitted,self.blocks,None
+    if not b.prepare(): return self.notes.extend(b.notes)
+    found,found_valid = (b.read(t, self.store, self.workers) for t in (train, valid))
+    columns = b.fit(found, f.y, found_valid, f.yv, f.weight)
+    f.X = np.c_[f.X, *(o.to_numpy() for o in columns.values())]
+    f.V = np.c_[f.V, b.transform(found_valid).to_numpy()]
+    if len(f.y) > _CHOICE_ROWS: rows = np.random.default_rng(self.seed).permutation(len(f.y))[:_CHOICE_ROWS]
+    def errors(names): return self._validation_errors(self._with_blocks(names), rows)
+    kept,why = choose_blocks(list(columns), errors, f.weight_valid)
+    use = self._with_blocks(kept)
+    b.keep(kept)
+    f.X,f.V = f.X[:, use],f.V[:, use]
+    self.notes += [*b.notes, *why, *b.describe(found)]
+
 # %% ../../../nbs/models/tabular/03_system.ipynb #ef76720b
 @patch
 def _fit(self:Tabular, train, valid, y, yv):
@@ -471,16 +550,12 @@ def _fit(self:Tabular, train, valid, y, yv):
     signals,missing = d.signals(train, self.store, self.workers)
     self._note_coverage(missing)
     X = d.fit(train, valid, y, yv, signals, weight)
-    Xv,_ = self._matrix(valid)
-    self.line = Linear().fit(X, y, Xv, yv, weight, weight_valid, 5, self.seed)
-    columns,trees = d.columns+["line"],dict(categorical=d.categorical, weight=weight, weight_valid=weight_valid)
-    A,V,grown = np.c_[X, self.line.out_of_fold],np.c_[Xv, self.line.predict(Xv)],[]
-    for i in progress(range(self.options["members"]), "growing trees"):
-        params = tree_params(len(y), self.label.task, self.seed+i) | self.boosting
-        grown.append(grow_trees(A, y, V, yv, columns, params=params, rounds=self.options["rounds"],
-            patience=self.options["patience"], **trees))
+    Xv = d.transform(valid, d.signals(valid, self.store, self.workers)[0])
+    self.fitted = SimpleNamespace(X=X, y=y, V=Xv, yv=yv, weight=weight, weight_valid=weight_valid)
+    self._fit_blocks(train, valid)
+    self.line,grown,self.weight = self._fit_stage()
     self.trees,self.log = [t for t,_ in grown],grown[0][1]
-    self.weight = blend_weight(self._mean_trees(V), self._clip_score(V[:, -1]), yv, weight=weight_valid)
+    if not (self.blocks.columns or self.keep_rows): self.fitted = None
 
 @patch
 def _note_coverage(self:Tabular, missing):
@@ -494,10 +569,10 @@ def _note_coverage(self:Tabular, missing):
 
 # %% ../../../nbs/models/tabular/03_system.ipynb #7cc3adb5
 @patch
-def _mean_trees(self:Tabular, A):
-    "Mean prediction of the trees; `StoredTrees` choose the number of threads themselves"
-    few = {} if isinstance(self.trees[0], StoredTrees) else {"num_threads": 1 if len(A) < 100_000 else 0}
-    return np.mean([t.predict(A, **few) for t in self.trees], 0)
+def _mean_trees(self:Tabular, A, trees):
+    "Mean prediction of trees; `StoredTrees` choose the number of threads themselves"
+    few = {} if isinstance(trees[0], StoredTrees) else {"num_threads": 1 if len(A) < 100_000 else 0}
+    return np.mean([t.predict(A, **few) for t in trees], 0)
 
 @patch
 def _clip_score(self:Tabular, p): return np.clip(p, 0, 1) if self.label.task == "binary" else p
@@ -506,10 +581,8 @@ def _clip_score(self:Tabular, p): return np.clip(p, 0, 1) if self.label.task == 
 @patch
 def _predict(self:Tabular, table):
     self._warn_absent(table)
-    X,missing = self._matrix(table)
-    line = self.line.predict(X)
-    p = self.weight*self._mean_trees(np.c_[X, line]) + (1-self.weight)*self._clip_score(line)
-    p = p + self.design.offset(table)
+    X,missing = self.matrix(table)
+    p = self._blend(X, self.line, self.trees, self.weight) + self.design.offset(table)
     return pd.DataFrame({"video_id": table["video_id"].to_numpy(), "prediction": p, "missing": missing})
 
 @patch
@@ -525,7 +598,7 @@ def baselines(self:Tabular,
     table:pd.DataFrame, # Any rows
 ) -> dict: # Name -> prediction frame
     "Predict with the linear model alone and with the training mean"
-    X,missing = self._matrix(table)
+    X,missing = self.matrix(table)
     def frame(p): return pd.DataFrame({"video_id": table["video_id"].to_numpy(), "prediction": p, "missing": missing})
     linear,grown = self._clip_score(self.line.predict(X)),self.design.offset(table)
     return {"trivial": frame(np.full(len(table), self.design.mean) + grown), "linear": frame(linear + grown)}
@@ -536,16 +609,46 @@ def _column_input(c):
     if c in SIGNALS: return SIGNALS[c][2]
     if c.startswith("creator_"): return "creator"
     if c.startswith("table."): return "table"
+    if "." in c: return BLOCKS[c.split(".")[0]].input
     return {"category": "category", "line": "all", "age": "age"}.get(c, "text")
 
 # %% ../../../nbs/models/tabular/03_system.ipynb #4c68845c
 @patch
 def importance(self:Tabular) -> pd.DataFrame: # `column, input, gain`; gains sum to 1
     "Compute the share of each column in the trees' total gain"
-    gain,names = np.mean([t.feature_importance("gain") for t in self.trees], 0),self.design.columns+["line"]
+    gain,names = np.mean([t.feature_importance("gain") for t in self.trees], 0),[*self.columns, "line"]
     inputs = [_column_input(c) for c in names]
     out = pd.DataFrame({"column": names, "input": inputs, "gain": gain/max(gain.sum(), 1e-12)})
     return out.sort_values("gain", ascending=False, ignore_index=True)
+
+# %% ../../../nbs/models/tabular/03_system.ipynb #459df493
+@patch
+def column_groups(self:Tabular,
+    by:str="encoder", # `encoder`, or `input`: all that is computed from it; title and description are `text`
+) -> dict: # Name -> positions in `columns`
+    "Group the columns that can be left out together"
+    one_of("by", by, ("encoder", "input"))
+    text = dict.fromkeys(("title", "description", "text"), "text")
+    groups = {}
+    for i,c in enumerate(self.columns):
+        if by == "input": groups.setdefault(text.get(k := _column_input(c), k), []).append(i)
+        elif i >= len(self.design.columns): groups.setdefault(c.split(".")[0], []).append(i)
+    return groups
+
+@patch
+def without(self:Tabular,
+    table:pd.DataFrame, # Rows to predict
+    by:str="encoder", # `encoder` or `input`
+): # Generator of `(name, predictions (n,))`
+    "Predict with each encoder or input left out and the last stage fitted again"
+    if self.fitted is None: raise InputError("This model was loaded, or has no encoders: popnb.ablate fits it again.")
+    X,offset = self.matrix(table)[0],self.design.offset(table)
+    for name,gone in self.column_groups(by).items():
+        use = np.setdiff1d(np.arange(X.shape[1]), gone)
+        if not len(use): yield name, np.full(len(X), self.design.mean) + offset
+        else:
+            line,grown,weight = self._fit_stage(use)
+            yield name, self._blend(X[:, use], line, [t for t,_ in grown], weight) + offset
 
 # %% ../../../nbs/models/tabular/03_system.ipynb #c0031b84
 @patch
@@ -554,13 +657,14 @@ def _save(self:Tabular, folder):
     folder,d,text,arrays = Path(folder),self.design,{},{}
     if d.reader: text,arrays = pack(d.reader)
     arrays |= {f"line.{k}": np.ascontiguousarray(v) for k,v in self.line.state.items()}
-    authors = None
+    authors,(blocks,vectors) = None,self.blocks.pack()
+    arrays |= {f"block.{k}": v for k,v in vectors.items()}
     if d.authors:
         arrays |= {f"author.{k}": v for k,v in zip(("label", "at", "weight"), d.authors[1:]) if v is not None}
         authors = [None if pd.isna(a) else a for a in d.authors[0]]
     write_json(folder/"design.json", {"columns": d.columns, "categories": d.categories, "mean": d.mean,
         "weight": self.weight, "seen": self.coverage, "authors": authors, "text": text,
-        "table_columns": [c.to_dict() for c in d.choice.columns], "middle_age": d.middle_age,
+        "table_columns": [c.to_dict() for c in d.choice.columns], "middle_age": d.middle_age, "blocks": blocks,
         "exposure": [d.exposure.slope, d.exposure.middle] if d.exposure else None})
     save_file({k: np.ascontiguousarray(v) for k,v in arrays.items()}, folder/"design.safetensors")
     for i,t in enumerate(self.trees): t.save_model(str(folder/f"trees_{i}.txt"))
@@ -579,5 +683,7 @@ def _load(self:Tabular, folder):
     d.choice = Choice([TableColumn.from_dict(c) for c in cfg.get("table_columns", [])])
     d.middle_age,d.exposure = cfg.get("middle_age", 0.),Exposure(*cfg["exposure"]) if cfg.get("exposure") else None
     if cfg["text"]: d.reader = unpack(cfg["text"], arrays)
+    vectors = {k.removeprefix("block."): v for k,v in arrays.items() if k.startswith("block.")}
+    self.blocks.unpack(cfg.get("blocks", {}), vectors)
     self.line = Linear({k.removeprefix("line."): v for k,v in arrays.items() if k.startswith("line.")})
     self.trees = [read_trees(folder/f"trees_{i}.txt") for i in range(self.options["members"])]

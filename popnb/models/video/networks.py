@@ -18,7 +18,7 @@ from ...core import InputError, in_range, one_of
 from ...features.tiny_encoders import seeded_init
 from ...losses.regression import ROW_LOSSES, resolve_loss, weighted_loss
 from ..adapters import read_adapted, save_adapted
-from ...registry import SYSTEMS
+from ...registry import SYSTEMS, preset_name
 from ...training.checkpoints import in_part
 
 # %% ../../../nbs/models/video/01_networks.ipynb #2d1a47b7
@@ -35,7 +35,7 @@ class VideoFamily:
     dropout:float = 0.                # Drop probability in the head, as published
     class_loss:str = "ce"             # Loss of classes: `ce` (two logits) or `bce` (one)
     faithful_loss:str = "mse"         # Loss of a number where `faithful`
-    method:str = "full"               # What is trained at preset `paper`, one of `popnb.models.adapters.METHODS`
+    method:str = "full"               # What is trained at preset `pretrained`, one of `popnb.models.adapters.METHODS`
     training:dict = {}                # Published training, fields of `popnb.training.config.TrainConfig`
     tiny_training:dict = dict(epochs=30, batch_size=16, lr=1e-3, optimizer="adamw", weight_decay=.01,
                               schedule="cosine", warmup=.1, grad_clip=1.)   # The same for preset `tiny`
@@ -44,6 +44,8 @@ class VideoFamily:
     faithful_rule:dict = {}           # Frame rule where `faithful`; empty: that of the network
     explainers:tuple = ("temporal_occlusion", "sensitivity")   # Parts of an explanation
     protocol:str = ""                 # Published study whose split `--protocol paper` takes
+
+    def weight_parts(self): return () # Published weights, `popnb.features.weights.WeightPart`
 
 # %% ../../../nbs/models/video/01_networks.ipynb #08d28f0d
 @patch
@@ -77,6 +79,14 @@ def shape(self:VideoFamily, backbone:nn.Module) -> dict|None: # Arguments of `bu
 def width(self:VideoFamily, backbone:nn.Module) -> int: # Number of features
     "Number of features of a clip"
     raise NotImplementedError
+
+# %% ../../../nbs/models/video/01_networks.ipynb #f957f0c7
+@patch
+def require_weights(self:VideoFamily,
+    model_id:str|Path|None=None, # As for `load`
+    system:str="", # System that needs them
+):
+    "Check that the weights are on this machine or can be had; raises `InputError` with the ways out"
 
 # %% ../../../nbs/models/video/01_networks.ipynb #8acb88cd
 @patch
@@ -310,7 +320,7 @@ def _assemble(r, backbone=None, norm=None):
 # %% ../../../nbs/models/video/01_networks.ipynb #01b531d6
 def frame_net(
     name:str="r2plus1d", # System with a `VideoFamily`: `r2plus1d`, `timesformer`, `videomae` or a registered one
-    preset:str="tiny", # `tiny`: small and random; `paper`: published size and weights
+    preset:str="pretrained", # `pretrained`: published size and weights; `tiny`: small and untrained, for tests
     outputs:int=1, # 1, or 2 logits for the loss `ce`
     frames:int|None=None, # Frames of a clip; `None`: as the weights were trained, 8 for `tiny`
     model_id:str|Path|None=None, # File or folder with weights, or a name on the hub; `None`: the published weights
@@ -326,9 +336,9 @@ def frame_net(
 ) -> FrameNet: # In evaluation mode; all of it is trainable until `popnb.models.adapters.adapt`
     "Build a video network; raises `InputError` for a wrong combination, `PopnbError` without its weights"
     family = video_family(name)
-    one_of("preset", preset, ("tiny", "paper"))
     in_range("gradual", gradual, 0, 1)
     loss = resolve_loss(loss, outputs, class_weight, VIDEO_LOSSES)
+    preset = preset_name(preset)
     tiny = preset == "tiny" and not model_id
     drawn = tiny or not pretrained
     if not drawn and (size or shape): raise InputError("size and shape are for random weights; published ones have theirs.")
@@ -360,7 +370,7 @@ def _rebuild(about):
     r = about["recipe"]
     drawn = (r["preset"] == "tiny" and not r["model_id"]) or not r["pretrained"]
     skip = ("stats", "imported") if drawn else ("stats", "imported", "shape", "size")
-    return frame_net(**{k: v for k,v in r.items() if k not in skip})
+    return frame_net(**{k: v for k,v in r.items() if k not in skip} | {"preset": preset_name(r["preset"], stored=True)})
 
 def load_net(
     folder:str|Path, # Folder of `save_net`

@@ -57,7 +57,7 @@ class FrameModel(NetworkPredictor):
     video_family:VideoFamily = None      # Family of its network
     rule:FrameRule|None = None           # Frame rule of a fitted or loaded model
     def __init__(self,
-        preset:str="tiny", # `tiny`: small, random weights, no download; `paper`: published sizes and weights
+        preset:str|None="pretrained", # `pretrained`: published sizes and weights; `tiny`: small, untrained, for tests
         seed:int=42, # Seed of everything random
         method:str|None=None, # `full`, `head`, `lora` or `qlora`; `None`: as published (on a CPU `lora` for `qlora`), `full` for `tiny`
         frames:int|None=None, # Frames of a clip; `None`: as the network was trained, here and below
@@ -78,7 +78,7 @@ class FrameModel(NetworkPredictor):
         model_id:str|None=None, # Other weights: a file, a folder, or a name on the hub
         checkpoint:str|Path|None=None, # Published checkpoint: its weights instead of a training; implies `faithful`
     ):
-        if checkpoint is not None: preset,faithful = "paper",True
+        if checkpoint is not None: preset,faithful = "pretrained",True
         if method is not None: one_of("method", method, METHODS)
         in_range("draw", draw or 0, 0), in_range("max_bad", max_bad, 0, 1), in_range("gradual", gradual, 0, 1)
         super().__init__(preset, seed, method=method, frames=frames, clips=clips, rate=rate, size=size,
@@ -86,10 +86,20 @@ class FrameModel(NetworkPredictor):
             r=r, alpha=alpha, dropout=dropout, faithful=faithful, model_id=model_id,
             checkpoint=None if checkpoint is None else str(checkpoint))
 
+    @classmethod
+    def weight_parts(cls): return cls.video_family.weight_parts()
+
     @property
     def training(self) -> dict|None: # Fields of `popnb.training.config.TrainConfig`; `None` with a checkpoint
         if self.options["checkpoint"]: return None
         return self.video_family.tiny_training if self.tiny else self.video_family.training
+
+# %% ../../../nbs/models/video/02_system.ipynb #5c2cd7a2
+@patch
+def require_weights(self:FrameModel):
+    "Check that the weights of the backbone can be had; raises `InputError` with the ways out"
+    if not self.tiny and not self.options["checkpoint"]:
+        self.video_family.require_weights(self.options["model_id"], self.system)
 
 # %% ../../../nbs/models/video/02_system.ipynb #bc5ff6e7
 def video_system(
@@ -101,7 +111,7 @@ def video_system(
     kind = type(family)
     cls = type(kind.__name__.removesuffix("Family"), (FrameModel,), {
         "__doc__": kind.__doc__, "__module__": kind.__module__, "video_family": family,
-        "explainers": family.explainers, "protocol": family.protocol})
+        "explainers": family.explainers, "protocol": family.protocol, "pretrained": kind.load is not VideoFamily.load})
     return system(name)(cls)
 
 # %% ../../../nbs/models/video/02_system.ipynb #4971d5fd
@@ -144,8 +154,8 @@ def build_network(self:FrameModel):
     shape = {}
     if family.fixed_shape: shape = dict(frames=o["frames"], size=o["size"] or (family.tiny_size if self.tiny else None))
     dropout = 0. if self.tiny and not o["faithful"] else None
-    net = frame_net(self.system, self.preset, 2 if loss == "ce" else 1, model_id=o["model_id"], seed=self.seed,
-        loss=loss, gradual=o["gradual"], dropout=dropout, **shape)
+    preset,outputs = "tiny" if self.tiny else "pretrained",2 if loss == "ce" else 1
+    net = frame_net(self.system, preset, outputs, model_id=o["model_id"], seed=self.seed, loss=loss, gradual=o["gradual"], dropout=dropout, **shape)
     self.rule = self._rule(net)
     method = o["method"] or ("full" if self.tiny else self.default_method(family.method))
     if method == "full": return net

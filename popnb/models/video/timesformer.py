@@ -17,7 +17,7 @@ from .system import video_system
 class TimesformerFamily(HubFamily):
     "TimeSformer with divided attention, through adapters on 4-bit weights (System A)"
     prefix,attribute = "Timesformer","timesformer"
-    hub_id = "facebook/timesformer-base-finetuned-k400"
+    hub_id,hub_size,licence = "facebook/timesformer-base-finetuned-k400",.49,"CC-BY-NC-4.0"
     mean,std = (.45,)*3,(.225,)*3
     lora_targets = TIMESFORMER_LORA_TARGETS
     method = "qlora"

@@ -15,7 +15,7 @@ from .system import video_system
 class VideoMaeFamily(HubFamily):
     "VideoMAE through adapters"
     prefix,attribute = "VideoMAE","videomae"
-    hub_id = "MCG-NJU/videomae-base-finetuned-kinetics"
+    hub_id,hub_size,licence = "MCG-NJU/videomae-base-finetuned-kinetics",.35,"CC-BY-NC-4.0"
     lora_targets = ("query", "key", "value", "dense")
     method = "lora"
     training = dict(epochs=20, batch_size=8, accumulate=4, lr=1e-4, optimizer="adamw", weight_decay=.01,

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['BASE_MODEL', 'VISION_MODEL', 'VIDEOLLAMA2_FILES', 'SEPARATE_FILES', 'UNUSED_WEIGHTS', 'BIAS_TABLE', 'SUPPORTED_PARTS',
-           'REQUIRED_KEYS', 'FLOAT32_MODULES', 'weight_files', 'network_name', 'FolderReport', 'folder_config',
-           'empty_videollama2', 'inspect_folder', 'fill_weights', 'videollama2', 'save_videollama2', 'load_videollama2']
+           'REQUIRED_KEYS', 'VIDEOLLAMA2_PARTS', 'FLOAT32_MODULES', 'weight_files', 'network_name', 'FolderReport',
+           'folder_config', 'empty_videollama2', 'inspect_folder', 'inspect_videollama2', 'fill_weights',
+           'require_folder', 'videollama2', 'save_videollama2', 'load_videollama2']
 
 # %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #23407f1a
 import re
@@ -15,7 +16,9 @@ from pathlib import Path
 import torch
 
 from ...core import InputError, need, one_of, read_json
-from ...features.pretrained import published
+from ...features.weights import WeightPart, WeightsReport, pinned_revision
+from ...features.pretrained import in_hub_cache, published, require_published
+from ...registry import preset_name
 from ..adapters import METHODS, in_part, read_adapted, save_adapted
 from .beats import WEIGHT_NORM_NAMES, beats_settings, beats_sizes
 from ..state_dicts import subset_state, open_weights
@@ -265,6 +268,23 @@ def inspect_folder(
     found.wrong = [(k, v, own[k]) for k,v in theirs.items() if k in own and v != own[k]]
     return found
 
+# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #8f5ecd7e
+def inspect_videollama2(
+    folder:str|Path, # Folder of a checkpoint
+) -> WeightsReport:
+    "Compare a folder with the network of its settings, without reading tensors of safetensors"
+    found = inspect_folder(folder)
+    names = len(found.where) + len(found.missing) + len(found.new) - len(found.unexpected)
+    return WeightsReport(Path(folder), names, found.missing, found.unexpected, found.wrong, fresh=found.new,
+        renamed=[name for k,(_,name,_) in found.where.items() if name != k], strict=True)
+
+# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #d06a2db0
+VIDEOLLAMA2_PARTS = (
+    WeightPart("vision, audio and language network", BASE_MODEL, 16.6, "Apache-2.0", choice="7b-av",
+        pickles=tuple(SEPARATE_FILES), inspect=inspect_videollama2),
+    WeightPart("vision encoder, for a model without one", VISION_MODEL, 3.5, "Apache-2.0", choice="vision",
+        folder="vision"))
+
 # %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #5c606bbf
 # modules that stay in float32
 FLOAT32_MODULES = tuple(n for k in ("connector", "projector", "head", "absence") for n in NETWORK_PARTS[k])
@@ -316,14 +336,29 @@ def fill_weights(
     return net
 
 # %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #5eae65e1
+def _check_hub_name(place, holds):
+    "Raise `InputError` for what can be no name of the hub"
+    if len(Path(place).parts) != 2 or Path(place).is_absolute():
+        raise InputError(f"There is no folder {place}; it must hold {holds}.")
+
+def require_folder(
+    place:str|Path|None, # Folder or hub name; `None`: nothing is needed
+    holds:str=VIDEOLLAMA2_FILES, # Files that it must hold, for the message
+    system:str="videollama2", # System that needs it
+):
+    "Check that a checkpoint is on this machine or can be had; raises `InputError` with the ways out"
+    if place is None or Path(place).is_dir(): return
+    _check_hub_name(place, holds)
+    require_published(str(place), holds, in_hub_cache(str(place)), system)
+
 def _local_folder(place, holds):
     "A folder on this machine, or that of a download"
     if place is None or Path(place).is_dir(): return place and Path(place).resolve()
-    if len(Path(place).parts) != 2 or Path(place).is_absolute():
-        raise InputError(f"There is no folder {place}; it must hold {holds}.")
+    _check_hub_name(place, holds)
     hub = need("huggingface_hub", "torch", "loading weights")
     with published(str(place), holds):
-        return Path(hub.snapshot_download(str(place), allow_patterns=["*.json", "*.safetensors", "*.bin"]))
+        return Path(hub.snapshot_download(str(place), revision=pinned_revision(place),
+            allow_patterns=["*.json", "*.safetensors", "*.bin"]))
 
 # %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #387c17b5
 def _random_network(config, options, dtype, seed):
@@ -341,7 +376,7 @@ def _published_network(model_id, vision, options, dtype, seed, strict):
 
 # %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #a2b0edd2
 def videollama2(
-    preset:str="tiny", # `tiny`: small, random weights; `paper`: published size and weights
+    preset:str="pretrained", # `pretrained`: published size and weights; `tiny`: small, untrained, for tests
     model_id:str|Path|None=None, # Folder of a base or fine-tuned model, or a hub name; `None`: the base model
     vision:str|Path|None=None, # The same for the vision encoder, if that folder has none
     method:str|None=None, # Fine-tuning method that follows, one of `METHODS`, decides the precision; `None`: `lora`
@@ -351,12 +386,12 @@ def videollama2(
     scale:tuple=(0., .01), # Offset and factor from the head's output to the score
     dropout:float=.1, # Drop probability in the head
     seed:int=0, # Seed of random weights
-    pretrained:bool=True, # `False`: `paper` in size alone, with random weights
+    pretrained:bool=True, # `False`: published size with random weights
     strict:bool=True, # `False`: missing weights start random, surplus ones are left out; `net.found` lists them
     shape:dict|None=None, # Other sizes of a network with random weights, fields of `VideoLlamaConfig`
 ) -> VideoLlama2: # In evaluation mode; set up fine-tuning with `adapt_videollama2`
     "Build the network with its weights; raises `InputError` if they do not fit, `PopnbError` if they are unavailable"
-    one_of("preset", preset, ("tiny", "paper"))
+    preset = preset_name(preset)
     one_of("method", method or "lora", METHODS)
     random = not model_id and (preset == "tiny" or not pretrained)
     if shape and not random: raise InputError("shape is for random weights; published ones have theirs.")
@@ -385,7 +420,7 @@ def save_videollama2(
 
 def _rebuild(about):
     r = about["recipe"]
-    return videollama2(**{k: v for k,v in r.items() if k not in ("config", "dtype", "frozen")})
+    return videollama2(**{k: v for k,v in r.items() if k not in ("config", "dtype", "frozen")} | {"preset": preset_name(r["preset"], stored=True)})
 
 def _rebuild_empty(about):
     r = about["recipe"]

@@ -21,7 +21,7 @@ from ...core import InputError, in_range, pick_device
 from ...progress import progress
 from ...features.encoder import prefetch
 from ...features.frame_cache import WRITE_BYTES
-from ...features.store import Cache, WRITE_SECONDS, Store, content_key
+from ...features.store import Cache, WRITE_SECONDS, Store, computed_with, content_key
 from .beats import n_tokens
 from .filterbank import n_frames
 from .inputs import AudioVisualSet, pad_audio
@@ -167,6 +167,7 @@ def _row_keys(net, part, inputs, fill):
     "Key of each row in the store; the names in it are those of existing caches"
     dtype = str(net.model.embed_tokens.weight.dtype).removeprefix("torch.")
     what = dict(what=f"tower {part}", tower=encoder_hash(net, part), dtype=dtype)
+    what["made"] = computed_with("torch", "transformers")
     if part == "vision":
         return [content_key(k.encode(), **what) if ok else None for k,ok in zip(inputs.frames.keys, inputs.ok)]
     silence = content_key(None, **what, fill=fill) if net.faithful else ""

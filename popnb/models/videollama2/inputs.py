@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ...core import InputError, need
 from ...features.pretrained import local, published
+from ...features.weights import pinned_revision
 from ..vlm.prompt import SENTINEL, Budget, conversation, field_ids, splice
 from ..vlm.checkpoints import tiny_processor, with_sentinel
 
@@ -88,7 +89,7 @@ def load_tokenizer(
     folder = Path(model_id).expanduser()
     if folder.is_dir(): source,loading = folder,local("the tokenizer", folder)
     else: source,loading = model_id,published(str(model_id), "tokenizer.json and tokenizer_config.json")
-    with loading: tokenizer = auto.from_pretrained(str(source))
+    with loading: tokenizer = auto.from_pretrained(str(source), revision=pinned_revision(source))
     return with_sentinel(SimpleNamespace(tokenizer=tokenizer)).tokenizer
 
 # %% ../../../nbs/models/videollama2/06_inputs.ipynb #3046f223

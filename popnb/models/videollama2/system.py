@@ -21,11 +21,12 @@ from ..predictor import system
 from ..vlm.memory_plan import advice
 from .memory_plan import plan_av
 from ..vlm.families import VLM_FAMILIES
-from ..vlm.prompt import Budget, Prompt, _given, field_names, read_prompt, read_words
+from ..vlm.prompt import Budget, Prompt, _given, field_label, field_names, field_rows, read_prompt, read_words
 from .inputs import ANSWER_PREFIX, AudioVisualDataset, AudioVisualSet, load_tokenizer
 from .feature_cache import cache_encoder_outputs
 from .network import AV_LOSSES, adapt_videollama2, part_rates
-from .checkpoints import BASE_MODEL, load_videollama2, save_videollama2, videollama2
+from .checkpoints import BASE_MODEL, load_videollama2, require_folder, save_videollama2
+from .checkpoints import VIDEOLLAMA2_PARTS, videollama2
 from ..vlm.system import target_range
 from ..vlm.checkpoints import TINY_BUDGET
 from ..network_predictor import NetworkPredictor
@@ -56,18 +57,21 @@ def _check_options(modalities, method, frames, policy, loss, mute, max_bad, fait
 class VideoLlama2Predictor(NetworkPredictor):
     "VideoLLaMA2.1-AV with a regression head (System B)"
     inputs = ("video", "sound", "title", "description")
+    @classmethod
+    def weight_parts(cls): return VIDEOLLAMA2_PARTS
+
     modality_choices,tasks = ("av", "a", "v"),("regression",)
     explainers = ("words", "frames", "fields", "description_words", "sound")
     protocol = "snapugc"
     def __init__(self,
-        preset:str="tiny", # `tiny`: small, random weights, no download; `paper`: published size and weights
+        preset:str|None="pretrained", # `pretrained`: published size and weights; `tiny`: small, untrained, for tests
         seed:int=42, # Seed of everything random
         modalities:str="av", # Inputs besides the texts: `av` frames and audio, `a` audio, `v` frames
         method:str|None=None, # `full`, `head`, `lora` or `qlora`; `None`: by device; `full` for `tiny` and `faithful`
         frames:int|None=None, # Frames of a video; `None`: 8, and 2 for `tiny`
         policy:str|None=None, # Frame sampling, one of popnb.features.frame_cache.FRAME_POLICIES; `None`: `opening`
         seconds:float|None=None, # Seconds of audio; `None`: 8, 1 for `tiny`, 16 in eight pieces if `faithful`
-        fields:tuple|None=None, # Columns in the prompt: `title`, `description`, both or none; `None`: both
+        fields:tuple|None=None, # Columns in the prompt, e.g. `title`, `description`, `captions`, `screen_text`; `()`: none; `None`: both
         prompt:dict|None=None, # Changes of the prompt, fields of `popnb.models.vlm.prompt.Prompt`
         prompt_file:str|None=None, # Text file with the user turn, as for `popnb.models.vlm.prompt.read_prompt`
         answer_file:str|None=None, # Text file with the constant assistant turn; `None`: none, popnb's if `faithful`
@@ -114,7 +118,7 @@ def _set_inputs(self:VideoLlama2Predictor):
 WORDS_AT = "VideoLLaMA2-audio_visual/prepare_dataset.py of github.com/sunwei925/LMM-EVQA"   # published sentences
 
 @patch(as_prop=True)
-def caution(self:VideoLlama2Predictor) -> str: # Empty if the words are the user's, or the run is no published one
+def own_caution(self:VideoLlama2Predictor) -> str: # Empty if the words are the user's, or the run is no published one
     "What readers of the scores of a `faithful` run, or of one without training, must know first"
     o = self.options
     if not (o["faithful"] or not o["learn"]): return ""
@@ -122,7 +126,7 @@ def caution(self:VideoLlama2Predictor) -> str: # Empty if the words are the user
     return f"{' and '.join(ours)} worded by popnb, not the published scores" if ours else ""
 
 @patch(as_prop=True)
-def remedy(self:VideoLlama2Predictor) -> str: # For `caution`
+def own_remedy(self:VideoLlama2Predictor) -> str: # For `own_caution`
     "How to get the published wording"
     return (f"The published sentences stand in {WORDS_AT}: save each as a text file, and give"
         " --option prompt_file=FILE --option answer_file=FILE.")
@@ -186,7 +190,7 @@ def resolve_options(self:VideoLlama2Predictor, config):
     if o["prompt_file"]: prompt = read_prompt(o["prompt_file"], prompt)
     prompt = prompt.to_dict() | (o["prompt"] or {})
     if (names := o["fields"]) is not None:
-        prompt |= dict(fields=list(names), labels=[f"{k.capitalize()}:" for k in names])
+        prompt |= dict(fields=list(names), labels=[field_label(k) for k in names])
     self.prompt,self.answer = Prompt.from_dict(prompt),ANSWER_PREFIX if faithful else None
     if o["answer_file"]: self.answer = read_words(o["answer_file"], "answer_file")
     self._set_inputs()
@@ -212,6 +216,14 @@ def check_memory(self:VideoLlama2Predictor, method):
     p.check()
     self.notes.append(f"Estimated before loading: {advice(p)}")
     print(self.notes[-1], file=sys.stderr)
+
+# %% ../../../nbs/models/videollama2/10_system.ipynb #af75ea7f
+@patch
+def require_weights(self:VideoLlama2Predictor):
+    "Check that the checkpoint can be had; raises `InputError` with the ways out"
+    if self.tiny: return
+    require_folder(self.options["model_id"] or BASE_MODEL)
+    require_folder(self.options["vision"], "config.json and model.safetensors")
 
 # %% ../../../nbs/models/videollama2/10_system.ipynb #7f0bde53
 @patch
@@ -249,7 +261,7 @@ def load_inputs(self:VideoLlama2Predictor, table, max_bad=1.):
         frames = frame_set(table, rule, self.store, self.workers, max_bad=max_bad)
     if "a" in self.active:
         sound = sound_set(table, self.sound_rule, self.store, self.workers, max_bad=max_bad if frames is None else 1.)
-    return AudioVisualSet(frames, sound, table.reindex(columns=list(self.prompt.fields)).to_dict("records"))
+    return AudioVisualSet(frames, sound, field_rows(table, self.prompt.fields, self.store, self.workers))
 
 # %% ../../../nbs/models/videollama2/10_system.ipynb #22beb723
 @patch

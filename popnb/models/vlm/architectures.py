@@ -15,6 +15,7 @@ from torch import nn
 
 from ...core import InputError, in_range, one_of
 from ...features.pretrained import local, published
+from ...features.weights import pinned_revision
 from .families import VLM_FAMILIES, LayerStack, VlmLayout, family_of, shape_config
 
 # %% ../../../nbs/models/vlm/07_architectures.ipynb #a5165820
@@ -39,7 +40,8 @@ def _from_hub(name):
         raise InputError(
             f"{name!r} is no model known here ({models}), no folder, and not organisation/name of the hub.")
     with published(f"{name} (its configuration)", "its config.json") as online:
-        return _known(AutoConfig.from_pretrained(name, local_files_only=not online), name)
+        config = AutoConfig.from_pretrained(name, local_files_only=not online, revision=pinned_revision(name))
+        return _known(config, name)
 
 # %% ../../../nbs/models/vlm/07_architectures.ipynb #76db8e3e
 def find_config(

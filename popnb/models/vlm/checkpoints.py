@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LEVELS', 'TINY_FRAME_SIDE', 'TINY_BUDGET', 'TINY_SIZES', 'PROCESSOR_FILES', 'model_source', 'with_sentinel',
-           'tiny_processor', 'sentinel_id', 'tiny_config', 'tiny_vlm', 'load_config', 'media_of', 'pixel_limits',
-           'load_processor', 'is_pixels', 'process', 'normalise_pixels', 'pixel_stats', 'processor_id']
+           'tiny_processor', 'sentinel_id', 'tiny_config', 'tiny_vlm', 'require_checkpoint', 'load_config', 'media_of',
+           'pixel_limits', 'load_processor', 'is_pixels', 'process', 'normalise_pixels', 'pixel_stats', 'processor_id']
 
 # %% ../../../nbs/models/vlm/03_checkpoints.ipynb #e5a96b21
 import os
@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from ...core import InputError, PopnbError, need, one_of
-from ...features.pretrained import local, published
+from ...features.pretrained import in_hub_cache, local, published, require_published
+from ...registry import PRESET_NAMES, preset_name
+from ...features.weights import pinned_revision
 from ...features.tiny_encoders import build_tiny
 from .families import BUILT_IN_FAMILIES, VLM_FAMILIES, family_of
 from .prompt import SENTINEL, Budget
@@ -24,12 +26,12 @@ from ...simulation.ground_truth import WORDS
 # %% ../../../nbs/models/vlm/03_checkpoints.ipynb #a1062d32
 def model_source(
     family:str, # Name in `VLM_FAMILIES`
-    preset:str="tiny", # `tiny`, `paper` (the size of the recipe), or a size of the family
+    preset:str="pretrained", # `pretrained` (the size of the recipe), a size of the family, or `tiny`
     model_id:str|os.PathLike|None=None, # Another checkpoint: name on the hub or folder
 ) -> dict: # `family`, `preset`, `model_id`; the last is `None` only for `tiny`
     "Resolve a family and a preset to a checkpoint; raises `InputError` for unknown names"
     sizes = VLM_FAMILIES[family].checkpoints
-    one_of("preset", preset, ("tiny", "paper", *sizes))
+    preset = preset_name(preset, (*PRESET_NAMES, *sizes))
     if model_id: name = os.fspath(model_id)
     else: name = None if preset == "tiny" else sizes.get(preset) or next(iter(sizes.values()))
     return dict(family=family, preset=preset, model_id=name)
@@ -78,7 +80,7 @@ def _tiny_tokenizer(family):
 def _tiny_family(family):
     "Entry of a family; raises `InputError` if it says nothing about tiny models"
     entry = VLM_FAMILIES[family]
-    if None in (entry.config, entry.processor): raise InputError(f"Family {family} has no tiny model: use preset paper, or give its entry tokens, turns, processor and config.")
+    if None in (entry.config, entry.processor): raise InputError(f"Family {family} has no tiny model: use preset pretrained, or give its entry tokens, turns, processor and config.")
     return entry
 
 # %% ../../../nbs/models/vlm/03_checkpoints.ipynb #fd10c1ce
@@ -185,7 +187,17 @@ def _folder(source):
 def _loaded(source, what, load):
     "`load(name)`; a failure is raised as one sentence"
     folder,name = _folder(source),source["model_id"]
-    with local(what, folder) if folder else published(name, _FILES): return load(str(folder or name))
+    where = str(folder or name)
+    with local(what, folder) if folder else published(name, _FILES): return load(where, revision=pinned_revision(where))
+
+# %% ../../../nbs/models/vlm/03_checkpoints.ipynb #0b000f51
+def require_checkpoint(
+    source:dict, # From `model_source`
+    system:str="", # System that needs it
+):
+    "Check that a checkpoint is on this machine or can be had; raises `InputError` with the ways out"
+    name = source["model_id"]
+    if name and not _folder(source): require_published(name, _FILES, in_hub_cache(name), system)
 
 # %% ../../../nbs/models/vlm/03_checkpoints.ipynb #d12efdbc
 def load_config(
@@ -239,9 +251,9 @@ def pixel_limits(
     return {}
 
 # %% ../../../nbs/models/vlm/03_checkpoints.ipynb #b999eb0c
-def _load_processor(name):
+def _load_processor(name, **options):
     from transformers import AutoProcessor, ProcessorMixin
-    p = AutoProcessor.from_pretrained(name)
+    p = AutoProcessor.from_pretrained(name, **options)
     if not isinstance(p, ProcessorMixin): raise InputError(f"{name} holds a {type(p).__name__} but no processor for pictures: give a checkpoint with one of {', '.join(PROCESSOR_FILES)}.")
     return p
 

@@ -64,8 +64,9 @@ class VlmLayout:
 class VlmFamily:
     "Description of a family of vision-language models"
     model_type:str       # `model_type` of its configurations in transformers
-    checkpoints:dict     # Size -> checkpoint on the hub or folder; the first is the size of preset `paper`
+    checkpoints:dict     # Size -> checkpoint on the hub or folder; the first is the size of preset `pretrained`
     prompt:Prompt        # Default prompt
+    downloads:dict=field(default_factory=dict) # Size -> approximate size of the files in GB, and their licence
     faithful_prompt:Prompt|None=None # Prompt with the content of the published one, for `faithful`; `None`: `prompt`
     words_at:str="" # Public file with the published sentence, for the option `prompt_file`
     recipe:dict=field(default_factory=dict) # Published `readout`, `method`, `policy` and `training` of the system of this name
@@ -127,6 +128,7 @@ VLM_FAMILIES.register("smolvlm2", VlmFamily(
         "500m": "HuggingFaceTB/SmolVLM2-500M-Video-Instruct",
         "256m": "HuggingFaceTB/SmolVLM2-256M-Video-Instruct",
         "2.2b": "HuggingFaceTB/SmolVLM2-2.2B-Instruct"},
+    downloads={"500m": (2.0, "Apache-2.0"), "256m": (1.0, "Apache-2.0"), "2.2b": (9.0, "Apache-2.0")},
     prompt=Prompt("{video}{fields}Is this video popular?", reply=False),
     faithful_prompt=Prompt("Decide whether the following video is popular or not popular.{video}",
         fields=(), labels=(), reply=False),
@@ -218,6 +220,7 @@ _QWEN_VIDEO = ("<|vision_start|>", "<|vision_end|>")
 _QWEN25 = VlmFamily(
     model_type="qwen2_5_vl",
     checkpoints={"7b": "Qwen/Qwen2.5-VL-7B-Instruct", "3b": "Qwen/Qwen2.5-VL-3B-Instruct"},
+    downloads={"7b": (16.6, "Apache-2.0"), "3b": (7.5, "Qwen Research (not for commercial use)")},
     prompt=Prompt(
         "{video}\n{fields}How likely is this video to be watched for longer than five seconds, from 0 to 100?"),
     faithful_prompt=Prompt(
@@ -249,6 +252,7 @@ VLM_FAMILIES.register("qwen3-vl", VlmFamily(
         "4b": "Qwen/Qwen3-VL-4B-Instruct",
         "2b": "Qwen/Qwen3-VL-2B-Instruct",
         "8b": "Qwen/Qwen3-VL-8B-Instruct"},
+    downloads={"4b": (8.9, "Apache-2.0"), "2b": (4.3, "Apache-2.0"), "8b": (17.5, "Apache-2.0")},
     prompt=_QWEN25.prompt,
     joint_limits="Qwen3VLVideoProcessor",
     tokens=_QWEN25.tokens,

@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from ...core import InputError, PopnbError, Settings, in_range, one_of
 from ...progress import progress
 from ...features.frame_cache import FRAME_POLICIES, VideoJob, VideoSet, failure_info, run_over_videos
-from ...features.store import Store
+from ...features.store import Store, decoded_with
 from ...media.frame_sampling import pick_frames, policy_options
 from ...media.video import frames
 from popnb.models.vlm.checkpoints import (
@@ -214,7 +214,8 @@ def frame_input_set(
     arguments = dict(source=worker_source, prompt=prompt.to_dict(), selection=selection.to_dict(), budget=budget.to_dict())
     identity = dict(what="look", version=VLM_INPUTS_VERSION, processor=processor_id(processor),
         turns=conversation(prompt, n, media_of(processor)), reply=prompt.reply,
-        look=selection.to_dict() | dict(frames=n), pixels=[budget.least, budget.pixels])
+        look=selection.to_dict() | dict(frames=n), pixels=[budget.least, budget.pixels],
+        made=decoded_with("transformers", "torchvision"))
     job = _InputJob(_call, arguments, identity, n*3*_min_pixels(processor, budget),
         "lower pixels or frames of the budget, or give another store", deadline, memory=16., grace=60.)
     out = FrameInputSet(source, prompt, selection, budget, *run_over_videos(table, job, store, workers, max_bad))

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SENTINEL', 'PER_TOKEN', 'PROMPT_FIELDS', 'Prompt', 'conversation', 'plain_ids', 'Budget', 'fit_budget', 'field_ids',
-           'field_names', 'read_words', 'prompt_of', 'read_prompt', 'splice']
+           'field_label', 'field_names', 'screen_texts', 'field_rows', 'read_words', 'prompt_of', 'read_prompt',
+           'splice']
 
 # %% ../../../nbs/models/vlm/01_prompt.ipynb #3e182aaf
 import json
@@ -185,15 +186,52 @@ def field_ids(
         elif p.truncated: notes.append(f"{p.name} left out: no tokens left for it")
     return [i for p in parts for o in (p.before, p.text, p.after) for i in o],notes
 
+# %% ../../../nbs/models/vlm/01_prompt.ipynb #924a4569
+_LABELS = {"screen_text": "On-screen text:"}   # other labels are the name
+_OTHER_NAMES = {"on-screen text": "screen_text", "on-screen-text": "screen_text", "screen-text": "screen_text"}
+
+def field_label(
+    field:str, # Name of a field
+) -> str: # E.g. `Title:`
+    "Return the label of a field in a prompt"
+    return _LABELS.get(field, f"{field.capitalize()}:")
+
 # %% ../../../nbs/models/vlm/01_prompt.ipynb #4b718283
 def field_names(
     names, # Sequence of column names, one name, or names with commas between them
 ) -> tuple: # Column names
     "Normalise the option `fields`"
-    return tuple(o.strip() for o in names.split(",") if o.strip()) if isinstance(names, str) else tuple(names)
+    names = [o.strip() for o in names.split(",") if o.strip()] if isinstance(names, str) else names
+    return tuple(_OTHER_NAMES.get(o, o) for o in names)
+
+# %% ../../../nbs/models/vlm/01_prompt.ipynb #a0a07db3
+def screen_texts(
+    details:list, # Details of block `screen-text`, one dict a video
+) -> list: # Texts, lines in the order of their appearance, ` / ` between them; `None` for no text
+    "Join the text on screen of each video"
+    def text(d):
+        lines = [o for o in d.get("lines") or [] if o.get("kind", "read") == "read"]
+        return " / ".join(o["text"] for o in sorted(lines, key=lambda o: o["first"])) or None
+    return [text(d or {}) for d in details]
+
+# %% ../../../nbs/models/vlm/01_prompt.ipynb #b9c94e36
+def field_rows(
+    table, # Frame of videos
+    fields:tuple, # Names of fields
+    store=None, # Cache of results
+    workers:int|None=None, # Worker processes; `None`: one per processor
+) -> list: # One dict per row, `None` or NaN for what a video does not have
+    "Collect the text fields of a table; raises `InputError` if text on screen has to be read and cannot"
+    if "captions" in fields and "captions" not in table and "transcript" in table:
+        table = table.assign(captions=table["transcript"])
+    if "screen_text" in fields and "screen_text" not in table:
+        from popnb.features.blocks import feature_blocks
+        (block,),_ = feature_blocks(["screen-text"])
+        table = table.assign(screen_text=screen_texts(block.compute(table, store, workers).details))
+    return table.reindex(columns=list(fields)).to_dict("records")
 
 # %% ../../../nbs/models/vlm/01_prompt.ipynb #f1316205
-PROMPT_FIELDS = ("title", "description", "tags", "category", "author")   # names that a file may put in braces
+PROMPT_FIELDS = ("title", "description", "tags", "category", "author", "captions", "screen_text")   # names in braces
 
 # %% ../../../nbs/models/vlm/01_prompt.ipynb #01b63e99
 def read_words(

@@ -16,12 +16,12 @@ from ...core import InputError, has_bf16, in_range, one_of, pick_device
 from ..adapters import METHODS, adapt
 from ..network_predictor import NetworkPredictor
 from ..predictor import system
-from .checkpoints import TINY_BUDGET, load_config, load_processor, model_source
+from .checkpoints import TINY_BUDGET, load_config, load_processor, model_source, require_checkpoint
 from .families import BUILT_IN_FAMILIES, READOUTS, VLM_FAMILIES, family_of
 from .inputs import Conversations, FrameSelection, frame_input_set
 from .memory_plan import advice, plan_memory
-from .network import load_vlm, save_vlm, vlm_net
-from .prompt import Budget, Prompt, _given, field_names, read_prompt
+from .network import load_vlm, save_vlm, vlm_net, vlm_parts
+from .prompt import Budget, Prompt, _given, field_label, field_names, field_rows, read_prompt
 
 # %% ../../../nbs/models/vlm/10_system.ipynb #7119328a
 TINY_VLM_TRAINING = dict(epochs=30, batch_size=16, lr=2e-3, optimizer="adamw", weight_decay=.01, schedule="cosine",
@@ -41,7 +41,7 @@ class VlmModel(NetworkPredictor):
     inputs,family,families = ("video", "title", "description"),"",BUILT_IN_FAMILIES
     explainers = ("words", "frames", "fields", "description_words")
     def __init__(self,
-        preset:str="tiny", # `tiny`: small random network; `paper`: published size and weights
+        preset:str|None="pretrained", # `pretrained`: published size and weights; `tiny`: small, untrained, for tests
         seed:int=42, # Seed of everything random
         readout:str|None=None, # Read-out: `head`, `mean`, `token` or `logits`; `None`: of the recipe, also below
         method:str|None=None, # `full`, `head`, `lora`, `qlora`; `None`: of the recipe, by device; `full` for `tiny`
@@ -49,7 +49,7 @@ class VlmModel(NetworkPredictor):
         policy:str|None=None, # Rule of `popnb.media.frame_sampling` for the frames
         clock:float|None=None, # Frame rate given to the processor; `None`: times of the file, the recipe's if `faithful`
         pixels:int|None=None, # Most pixels of a frame, for families that keep the aspect ratio
-        fields:tuple|None=None, # Columns in the prompt: `title`, `description`, both or none
+        fields:tuple|None=None, # Columns in the prompt, e.g. `title`, `description`, `captions`, `screen_text`; `()`: none
         budget:dict|None=None, # Values of `popnb.models.vlm.prompt.Budget`, e.g. `{"title": 32, "total": 4096}`
         prompt:dict|None=None, # Values of `popnb.models.vlm.prompt.Prompt`
         prompt_file:str|None=None, # Text file with the user turn, as for `popnb.models.vlm.prompt.read_prompt`
@@ -73,22 +73,22 @@ class VlmModel(NetworkPredictor):
         if method is not None: one_of("method", method, METHODS)
         if readout is not None: one_of("readout", readout, READOUTS)
         in_range("max_bad", max_bad, 0, 1)
-        if preset == "tiny" and size: raise InputError(f"size {size} is a published one: use preset paper.")
+        if preset == "tiny" and size: raise InputError(f"size {size} is a published one: use preset pretrained.")
         super().__init__(preset, seed, **options)
-        preset = "tiny" if preset == "tiny" and not model_id else size or "paper"
+        preset = "tiny" if preset == "tiny" and not model_id else size or "pretrained"
         self.source = model_source(family or self.family, preset, model_id)
         self.fallbacks = None          # share of the last predictions whose own first choice was no number
 
 # %% ../../../nbs/models/vlm/10_system.ipynb #d257cb7f
 @patch(as_prop=True)
-def caution(self:VlmModel) -> str: # Empty if the prompt is the user's or the default of popnb
+def own_caution(self:VlmModel) -> str: # Empty if the prompt is the user's or the default of popnb
     "What readers of the scores of a `faithful` run must know first"
     o = self.options
     if not o["faithful"] or o["prompt_file"] or "ask" in (o["prompt"] or {}): return ""
     return "prompt worded by popnb, not the published scores"
 
 @patch(as_prop=True)
-def remedy(self:VlmModel) -> str: # For `caution`
+def own_remedy(self:VlmModel) -> str: # For `own_caution`
     "How to get the published wording"
     at = VLM_FAMILIES[self.family].words_at
     return (f"The published sentence stands in {at or 'the published code'}: save it as a text file, and give"
@@ -104,6 +104,9 @@ def recipe(self:VlmModel) -> dict: # `readout`, `method`, `policy` and `training
 def training(self:VlmModel) -> dict: # Default values of `popnb.training.config.TrainConfig`
     return TINY_VLM_TRAINING if self.tiny else self.recipe["training"]
 
+@patch(cls_method=True)
+def weight_parts(cls:VlmModel): return vlm_parts(cls.family)
+
 @system("smolvlm2")
 class SmolVlm2(VlmModel):
     "SmolVLM2 with a head on the last token (System A)"
@@ -113,6 +116,12 @@ class SmolVlm2(VlmModel):
 class Qwen25Vl(VlmModel):
     "Qwen2.5-VL with a head on the mean of its tokens, or writing a number (System B)"
     family,protocol = "qwen2.5-vl","snapugc"
+
+# %% ../../../nbs/models/vlm/10_system.ipynb #65cc246e
+@patch
+def require_weights(self:VlmModel):
+    "Check that the checkpoint can be had; raises `InputError` with the ways out"
+    require_checkpoint(self.source, self.system)
 
 # %% ../../../nbs/models/vlm/10_system.ipynb #0637132f
 @patch
@@ -127,7 +136,7 @@ def resolve_options(self:VlmModel):
     prompt = o["faithful"] and entry.faithful_prompt or entry.prompt
     if o["prompt_file"]: prompt = read_prompt(o["prompt_file"], prompt)
     base = prompt.to_dict() | (o["prompt"] or {})
-    if o["fields"] is not None: base |= dict(fields=list(o["fields"]), labels=[f"{k.capitalize()}:" for k in o["fields"]])
+    if o["fields"] is not None: base |= dict(fields=list(o["fields"]), labels=[field_label(k) for k in o["fields"]])
     self.prompt = Prompt.from_dict(base)
     self.inputs = ("video", *self.prompt.fields)
 
@@ -142,7 +151,7 @@ def load_inputs(self:VlmModel, table:pd.DataFrame, max_bad:float=1.):
     if "video_path" not in table: table = table.assign(video_path=None)
     found = frame_input_set(table, self.source, self.prompt, self.selection, self.budget, self.store, self.workers,
         max_bad=max_bad)
-    found.rows = table.reindex(columns=list(self.prompt.fields)).to_dict("records")
+    found.rows = field_rows(table, self.prompt.fields, self.store, self.workers)
     found.by_row = (*found.by_row, "rows")
     return found
 
@@ -243,7 +252,8 @@ def _predict(self:VlmModel, table):
     fallback = self.extra_outputs.get("fallback", [])
     self.fallbacks = float(fallback.mean()) if len(fallback) else None
     fields = self.prompt.fields
-    absent = {k: [_given(v) is None for v in table[k]] if k in table else [True]*len(table) for k in fields}
+    rows = field_rows(table, fields, self.store, self.workers)
+    absent = {k: [_given(r[k]) is None for r in rows] for k in fields}
     missing = [[m, *(k for k in absent if absent[k][i])] for i,m in enumerate(out["missing"])]
     out["missing"] = [",".join(filter(None, o)) for o in missing]
     return out
