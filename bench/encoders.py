@@ -117,9 +117,9 @@ def captioned_clips(folder, n, size):
 def screen_text(args, folder):
     "Times of the block `screen-text`"
     import pandas as pd
-    from popnb.features.screen_text import ScreenText, TextReader, _sample, read_screen
+    from popnb.features.screen_text import ScreenText, ScreenReader, _sample, read_screen
     paths = captioned_clips(folder, min(args.clips, 4), (640, 360) if args.quick else (1280, 720))
-    table,reader = pd.DataFrame({"video_path": paths}),TextReader()
+    table,reader = pd.DataFrame({"video_path": paths}),ScreenReader()
     plain,fast = ScreenText(threads=1),ScreenText(frames=6, side=448, threads=1)
     pixels = [_sample(p, 12, 60)[1] for p in paths]
     def networks():

@@ -57,9 +57,7 @@ def _check_options(modalities, method, frames, policy, loss, mute, max_bad, fait
 class VideoLlama2Predictor(NetworkPredictor):
     "VideoLLaMA2.1-AV with a regression head (System B)"
     inputs = ("video", "sound", "title", "description")
-    @classmethod
-    def weight_parts(cls): return VIDEOLLAMA2_PARTS
-
+    weight_parts = classmethod(lambda cls: VIDEOLLAMA2_PARTS)
     modality_choices,tasks = ("av", "a", "v"),("regression",)
     explainers = ("words", "frames", "fields", "description_words", "sound")
     protocol = "snapugc"
@@ -71,7 +69,7 @@ class VideoLlama2Predictor(NetworkPredictor):
         frames:int|None=None, # Frames of a video; `None`: 8, and 2 for `tiny`
         policy:str|None=None, # Frame sampling, one of popnb.features.frame_cache.FRAME_POLICIES; `None`: `opening`
         seconds:float|None=None, # Seconds of audio; `None`: 8, 1 for `tiny`, 16 in eight pieces if `faithful`
-        fields:tuple|None=None, # Columns in the prompt, e.g. `title`, `description`, `captions`, `screen_text`; `()`: none; `None`: both
+        fields:tuple|None=None, # Columns in the prompt, e.g. `title`, `captions`; `()`: none; `None`: title and description
         prompt:dict|None=None, # Changes of the prompt, fields of `popnb.models.vlm.prompt.Prompt`
         prompt_file:str|None=None, # Text file with the user turn, as for `popnb.models.vlm.prompt.read_prompt`
         answer_file:str|None=None, # Text file with the constant assistant turn; `None`: none, popnb's if `faithful`
@@ -97,9 +95,8 @@ class VideoLlama2Predictor(NetworkPredictor):
         prompt_file,answer_file = (None if o is None else str(o) for o in (prompt_file, answer_file))
         super().__init__(preset, seed, modalities=modalities, method=method, frames=frames, policy=policy,
             seconds=seconds, fields=None if fields is None else field_names(fields), prompt=prompt, budget=budget,
-            prompt_file=prompt_file, answer_file=answer_file,
-            loss=loss, mute=mute,
-            model_id=model_id, vision=vision, strict=strict, frozen=field_names(frozen), r=r, alpha=alpha, dropout=dropout,
+            prompt_file=prompt_file, answer_file=answer_file, loss=loss, mute=mute, model_id=model_id, vision=vision,
+            strict=strict, frozen=field_names(frozen), r=r, alpha=alpha, dropout=dropout,
             cache=cache, learn=learn, memory=memory, max_bad=max_bad, faithful=faithful)
         self.active = modalities         # modalities that predictions use
         self.silent_clips = 0            # training clips without audio
