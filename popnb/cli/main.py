@@ -244,7 +244,7 @@ def demo_command(
     say("2/3 reading signals, training, scoring")
     best = data.ceiling("all", new_creators=True)
     run = train("tabular", out/"sample"/"table.parquet", out/"run", split_options={"sizes": (.65, .15, .2)},
-        store=out/"store", workers=workers, overwrite=overwrite, ceiling=best)
+        store=out/"store", workers=workers, overwrite=overwrite, ceiling=best, encoders=None)
     say("3/3 done\n")
     say(run.scores._repr_markdown_())
     say(f"\nThe best any model could reach here is a Spearman of {best:.2f}.\nReport: {out/'run'/'report.md'}"

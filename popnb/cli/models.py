@@ -107,15 +107,6 @@ def _train(ctx, system, data, out, **options):
     say(run.scores._repr_markdown_())
     say(f"\nReport: {out/'report.md'}")
 
-# %% ../../nbs/cli/03_models.ipynb #04cded25
-def _encoders(system, encoders, faithful):
-    "Value of `--encoders` for a system; `None` for one that takes none"
-    from popnb.models.block_columns import takes_encoders
-    from popnb.models.predictor import system_class
-    takes = takes_encoders(system_class(system))
-    if not takes and encoders not in ("auto", "none"): raise InputError(f"--encoders belongs to tabular and clip-lgbm; system {system} takes none.")
-    return encoders if takes and encoders != "none" and not (faithful and encoders == "auto") else None
-
 # %% ../../nbs/cli/03_models.ipynb #5b9241b2
 EncodersFlag = Annotated[str, Option(help="[bold]tabular[/bold], [bold]clip-lgbm[/bold]: what pretrained encoders find as"
     f" columns: auto (all that are installed; those stay that help on the validation videos), none, or names with"
@@ -167,9 +158,9 @@ def train_command(
     options,settings = pairs(option, "--option"), dict(seed=seed, store=store, workers=workers, overwrite=overwrite)
     if system == "ensemble" or members:
         return _train_ensemble(ctx, system, data, out, [*(members or []), *(more or [])], options, settings)
-    given = dict(model_id=model_id, faithful=faithful or None, features=features, age=age, weight=weight,
-        encoders=_encoders(system, encoders, faithful or options.get("faithful")))
-    options |= {k: v for k,v in given.items() if v is not None and (k != "encoders" or k not in options)}
+    given = dict(model_id=model_id, faithful=faithful or None, features=features, age=age, weight=weight)
+    options = {"encoders": None if encoders == "none" else encoders} | options
+    options |= {k: v for k,v in given.items() if v is not None}
     rule = dict(label=label, label_options=pairs(label_option, "--label-option"), split=split, protocol=protocol)
     engine = {k: v for k,v in dict(epochs=epochs, batch_size=batch_size, lr=lr).items() if v is not None}
     _train(ctx, system, data, out, **rule, split_options=pairs(split_option, "--split-option"), preset=preset, resume=resume,

@@ -340,8 +340,8 @@ def _fetch_file(part, target):
 # %% ../../nbs/features/00_weights.ipynb #4bcaf320
 def _fetch_hub(part, root, commit, files):
     "Download files of a repository into the folder `root`, or into the cache for `None`; returns their folder"
-    hub = need("huggingface_hub", "torch", "downloading weights")
-    if os.environ.get("POPNB_PROGRESS") == "0" or not sys.stderr.isatty(): hub.utils.disable_progress_bars()
+    hub,tools = (need(m, "torch", "downloading weights") for m in ("huggingface_hub", "huggingface_hub.utils"))
+    if os.environ.get("POPNB_PROGRESS") == "0" or not sys.stderr.isatty(): tools.disable_progress_bars()
     place = {} if root is None else dict(local_dir=root)
     return Path(hub.snapshot_download(part.source, revision=commit, allow_patterns=list(files),
         endpoint=_hub().ENDPOINT, **place))

@@ -28,7 +28,9 @@ from ..environment import provenance, version_notes
 from ..evaluation.ablation import ablate_model
 from ..evaluation.report import Scores, add_truth, evaluate
 from ..features.store import Cache, Store, TemporaryStore
-from ..models.predictor import Predictor, using, create, load, read_config, rename_preset, resolve_modalities
+from ..models.block_columns import takes_encoders
+from ..models.predictor import (
+    Predictor, using, create, load, read_config, rename_preset, resolve_modalities, system_class)
 from ..registry import preset_name
 from ..evaluation.prediction_files import days_of, write_predictions
 from ..evaluation.day_windows import window_of
@@ -314,6 +316,13 @@ def say_caution(
     "Print what readers of a model's scores must know first to standard error; nothing for most models"
     if model.caution: print(f"popnb: {model.system}: {model.caution}. {model.remedy}", file=sys.stderr, flush=True)
 
+# %% ../../nbs/runs/01_train.ipynb #120c9b29
+def _encoders(system, encoders, faithful=False):
+    "Option `encoders` of a system; empty for one that takes none; raises `InputError` if one was named for it"
+    if takes_encoders(system_class(system)): return {"encoders": None if faithful and encoders == "auto" else encoders}
+    if encoders in ("auto", None): return {}
+    raise InputError(f"encoders={encoders!r}: system {system} takes none; tabular and clip-lgbm do.")
+
 # %% ../../nbs/runs/01_train.ipynb #d8fa2e38
 @typed
 def train(
@@ -334,11 +343,13 @@ def train(
     n_boot:int=1000, # Resamples behind the intervals; 0: none
     training:dict|None=None, # Settings of the training engine, e.g. `{"epochs": 5, "lr": 1e-4}`
     resume:bool=False, # Continue an interrupted training of the same call; start one if there is none
+    encoders:str|list|None="auto", # Feature blocks as inputs of `tabular` and `clip-lgbm`: `auto`, names, or `None`
     **options, # Options of the system
 ) -> Run|None: # `None` in helper processes of a launcher
     "Train a system: split, fit, score, write; raises `InputError` for a wrong call, and leaves no folder if it fails"
     preset = preset_name(preset)
     out = _claim_folder(out, system, overwrite, table, resume)
+    options |= _encoders(system, encoders, options.get("faithful"))
     model,training = create(system, preset, seed, **options),training or {}
     say_caution(model)
     model.require_weights()
