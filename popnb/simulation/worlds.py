@@ -77,9 +77,12 @@ OPENING_SECONDS = 3.
 
 def _spans(seconds, share, rng):
     "The seconds `(start, stop)` of one stretch of a share of the clip, anywhere, and those of the rest"
-    start = rng.uniform(0, seconds*(1-share))
-    stop = start + seconds*share
-    return [(start, stop)] if share > 0 else [], [(a, b) for a,b in ((0., start), (stop, seconds)) if b-a > .05]
+    return _stay(seconds, rng.uniform(0, seconds*(1-share)), seconds*share)
+
+def _stay(seconds, start, stay):
+    "The seconds `(start, stop)` of a stretch, and those of the rest of the clip"
+    stop = start + stay
+    return [(start, stop)] if stay > 0 else [], [(a, b) for a,b in ((0., start), (stop, seconds)) if b-a > .05]
 
 # %% ../../nbs/simulation/06_worlds.ipynb #973393aa
 def _letters(pixels, index, clip, mask, at, spans, strength):
@@ -159,18 +162,17 @@ def _make(world, row, path, seed):
     clip = ClipSpec(seed, round(seconds*10), 10, (288, 512), *(rng.uniform(.1, .9) for _ in range(3)), rng.uniform(.03, .3),
         str(rng.choice(["disc", "square", "diamond"])), rng.uniform(0, seconds-1), rng.uniform(-32, -18), rng.uniform(150, 900))
     paint,sound = None,None
-    if world == "screen-text": paint = _caption_paint(clip, *_spans(seconds, row["cause"], rng), rng)
+    begin,stay = .7*seconds*row["cause"],.3*seconds
+    if world == "screen-text": paint = _caption_paint(clip, *_stay(seconds, begin, stay), rng)
     if world == "opening": paint = _caption_paint(clip, *_opening_spans(seconds, row["cause"], rng), rng)
     if world == "object": paint = _object_paint(clip, row["object"], rng)
-    if world == "speech":
-        begin = .7*seconds*row["cause"]
-        sound = _voice_sound(seconds, [(begin, begin+.3*seconds)], seed)
+    if world == "speech": sound = _voice_sound(seconds, _stay(seconds, begin, stay)[0], seed)
     write_clip(clip, path, paint=paint, sound=sound)
 
 def _opening_spans(seconds, cause, rng):
     "Seconds with a caption, and with its scrambled letters, of a clip whose opening has `cause` of it"
     first,decoy = _spans(OPENING_SECONDS, cause, rng)
-    later,other = _spans(seconds-OPENING_SECONDS, rng.uniform(0, 1), rng)
+    later,other = _spans(seconds-OPENING_SECONDS, OPENING_SECONDS*(1-cause)/(seconds-OPENING_SECONDS), rng)
     def moved(spans): return [(a+OPENING_SECONDS, b+OPENING_SECONDS) for a,b in spans]
     return first + moved(later), decoy + moved(other)
 
@@ -196,7 +198,7 @@ def simulate_world(
 ) -> World:
     "Simulate clips whose views depend on one cause alone"
     one_of("world", name, WORLDS)
-    in_range("n", n, 4, 100_000), in_range("seconds", seconds, 4, 60), in_range("noise", noise, 0, 100)
+    in_range("n", n, 4, 100_000), in_range("seconds", seconds, 2*OPENING_SECONDS, 60), in_range("noise", noise, 0, 100)
     folder,rng = as_path(folder, "folder"),stream(seed, f"world {name}")
     truth = pd.DataFrame({"video_id": [f"{name}-{seed}-{i:05d}" for i in range(n)], "cause": rng.random(n)})
     truth["object"] = rng.choice(list(OBJECT_PICTURES), n)
