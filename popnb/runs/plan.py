@@ -49,7 +49,7 @@ class TrainingPlan:
         say = [f"It {verdict} {self.device}, which has {self.memory/1e9:.1f} GB."]
         if self.operations: say.append(f"A video is {self.operations/1e9:,.0f} billion operations in training.")
         if d["epoch_seconds"]: say.append(f"An epoch of {self.rows:,} videos takes about {duration_text(d['epoch_seconds'])}, decoding not counted.")
-        if self.seconds: say.append(f"A training takes about {duration_text(self.seconds)} here.")
+        if self.seconds: say.append(f"A training takes about {duration_text(self.seconds)} here, with media that are not cached yet.")
         return "\n\n".join([f"**{self.system}**: {self.about}", table, " ".join(say + self.notes)])
 
     __repr__ = _repr_markdown_
@@ -143,5 +143,7 @@ def plan_training(
     kind = "cuda" if "cuda" in name else "cpu"
     rate = None
     if work: rate = SHARE*(tflops*1e12 if tflops else measure_rate(kind, half=kind == "cuda")) if memory is None or tflops else None
-    seconds = estimated_seconds(system, "tiny" if tiny else "pretrained", kind, rows) if rows and memory is None and not work else None
-    return TrainingPlan(system, about, parts, name, room, work, rate, seconds, rows)
+    if not rows or memory is not None or work: return TrainingPlan(system, about, parts, name, room, work, rate, rows=rows)
+    with_files,alone = (estimated_seconds(system, "tiny" if tiny else "pretrained", kind, rows, files=f) for f in (True, False))
+    note = [f"Of a table without media files it takes about {duration_text(alone)}."] if alone else []
+    return TrainingPlan(system, about, parts, name, room, work, rate, with_files, rows, note)
