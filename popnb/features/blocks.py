@@ -47,7 +47,7 @@ class FeatureBlock:
     input = ""        # input that it reads: `video`, `sound`, `thumbnail` or `title`
     summary = ""      # what it finds, as a part of a sentence
     packages = ()     # distributions that compute it; the first one holds the weights
-    module = ""       # module of the first package, to see whether it is installed
+    modules = ()      # import names of the packages that it cannot do without, in the same order
     licence = ""      # licence of the weights
     columns = {}      # column -> (unit, meaning); columns that end in `_3s` are about the first three seconds
     version = 1       # raised when the same input gives other values
@@ -63,7 +63,7 @@ class FeatureBlock:
 def absent(self:FeatureBlock) -> str: # "" if the block can be used
     "Say why the block cannot be used on this machine, and what to do"
     from importlib.util import find_spec
-    lost = [p for p,m in zip(self.packages, [self.module]) if m and find_spec(m) is None]
+    lost = [p for p,m in zip(self.packages, self.modules) if find_spec(m) is None]
     if not lost: return ""
     return f"No {self.summary}: {lost[0]} is not installed (pip install \"popnb[encoders]\")."
 

