@@ -91,17 +91,17 @@ def _on_meta(family, shape):
     with torch.device("meta"): return family.build(**shape)
 
 # %% ../../nbs/runs/08_plan.ipynb #d52e50e4
-TABULAR_GB = {1_000: .5, 16_500: 1., 50_000: 1.4, 100_000: 1.4}   # rows -> memory of a training, GB, measured
+TABULAR_GB = {16_500: 1., 50_000: 1.4, 100_000: 1.4}   # rows -> memory of a training, GB, measured
 VECTOR_BYTES = 4*1024                                              # of a row's embeddings of picture and text
 
-def _plan_rows(cls, rows):
+def _plan_rows(rows):
     "Memory of trees and text models, bytes"
     known = np.array(list(TABULAR_GB.items()))
     return float(np.interp(np.log(max(rows or 16_500, 1)), np.log(known[:,0]), known[:,1]))*1e9
 
 def _plan_encoders(cls, tiny, rows):
     "`(about, parts)` of a system of frozen encoders, or of none"
-    parts,weights = {"trees and text": _plan_rows(cls, rows)},cls.weight_parts()
+    parts,weights = {"trees and text": _plan_rows(rows)},cls.weight_parts()
     if not weights: return "trees, text models and a linear model; no network.", parts
     if tiny: return "untrained stand-ins of the encoders; vectors, trees and a linear model.", parts
     first = [p for p in weights if p.choice == weights[0].choice] if weights[0].choice else list(weights)
@@ -141,8 +141,8 @@ def plan_training(
     if hasattr(cls, "video_family"): about,parts,work = _plan_video(cls, tiny, batch, frames, size)
     else: (about,parts),work = _plan_encoders(cls, tiny, rows),0.
     kind = "cuda" if "cuda" in name else "cpu"
-    rate = None
-    if work: rate = SHARE*(tflops*1e12 if tflops else measure_rate(kind, half=kind == "cuda")) if memory is None or tflops else None
+    if not work or memory is not None and not tflops: rate = None
+    else: rate = SHARE*(tflops*1e12 if tflops else measure_rate(kind, half=kind == "cuda"))
     if not rows or memory is not None or work: return TrainingPlan(system, about, parts, name, room, work, rate, rows=rows)
     with_files,alone = (estimated_seconds(system, "tiny" if tiny else "pretrained", kind, rows, files=f) for f in (True, False))
     note = [f"Of a table without media files it takes about {duration_text(alone)}."] if alone else []
