@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BUCKETS', 'PRICES', 'PRICES_BEFORE', 'PER_CALL', 'PACIFIC', 'check_buckets', 'units', 'utc_now', 'pacific_day',
-           'next_reset', 'QuotaExhausted', 'Ledger']
+           'next_reset', 'QuotaExhausted', 'open_database', 'Ledger']
 
 # %% ../../nbs/youtube/04_quota.ipynb #a42c88ae
 import os, sqlite3, threading
@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from time import monotonic, sleep
 from zoneinfo import ZoneInfo
 from fastcore.basics import patch
 from ..core import InputError, PopnbError, in_range, one_of
@@ -111,6 +112,26 @@ def _spent(db, project, day, bucket):
     row = db.execute(query, (project, day, bucket)).fetchone()
     return row[0] if row else 0
 
+# %% ../../nbs/youtube/04_quota.ipynb #f1b109a0
+def open_database(
+    path:str|os.PathLike, # SQLite file; created if absent, its folder as well
+    wait:float=60, # Seconds to wait for another process
+) -> sqlite3.Connection: # Without automatic transactions
+    "Open a database that several processes share; what it commits is on the disk"
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    db,end = sqlite3.connect(path, timeout=wait, isolation_level=None), monotonic() + wait
+    try:
+        while True:
+            try:
+                for o in ("journal_mode=WAL", "synchronous=FULL"): db.execute(f"PRAGMA {o}")
+                return db
+            except sqlite3.OperationalError as e:
+                if "locked" not in str(e) or monotonic() > end: raise
+                sleep(.01)
+    except BaseException:
+        db.close()
+        raise
+
 # %% ../../nbs/youtube/04_quota.ipynb #81effea1
 class Ledger:
     "Record the units spent by day and bucket in a file"
@@ -128,10 +149,7 @@ class Ledger:
     def _connect(self):
         "The connection of this thread and process"
         if getattr(self._open, "pid", None) != os.getpid():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
-            for o in ("journal_mode=WAL", "synchronous=FULL"): db.execute(f"PRAGMA {o}")    # durable after COMMIT
-            self._open.db,self._open.pid = db, os.getpid()
+            self._open.db,self._open.pid = open_database(self.path), os.getpid()
         return self._open.db
 
     @contextmanager

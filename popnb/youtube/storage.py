@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 from fastcore.basics import patch
 from ..core import PopnbError, atomic_path
+from .quota import open_database
 
 # %% ../../nbs/youtube/05_storage.ipynb #4f49e724
 class PageLog:
@@ -133,10 +134,9 @@ class RowStore:
     def change(self):
         "Open one transaction: all of it takes effect or none; raises `PopnbError` if the file is unusable"
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+            db = open_database(self.path)
             try:
-                for o in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON"): db.execute(f"PRAGMA {o}")
+                db.execute("PRAGMA secure_delete=ON")
                 db.execute("BEGIN IMMEDIATE")
                 yield db
                 db.execute("COMMIT")
