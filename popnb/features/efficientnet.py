@@ -77,6 +77,8 @@ class EfficientNetLite(Encoder):
 
     def weight_files(self): return [f] if (f := _weight_file()) else []
 
+    def _batch(self): return 4 if self.device == "cpu" else super()._batch()
+
     @cached_property
     def weights(self): return f"ImageNet {content_key(_weight_file())[:16]}"   # identity of the weights
 
