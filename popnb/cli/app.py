@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RESUMES', 'app', 'DataFlag', 'StoreFlag', 'WorkersFlag', 'OutDirFlag', 'OverwriteFlag', 'SeedFlag', 'Interrupted',
-           'main', 'say', 'show', 'option_value', 'pairs']
+           'main', 'show', 'option_value', 'pairs']
 
 # %% ../../nbs/cli/01_app.ipynb #f4257a41
 import ast, difflib, functools, json, os, re, sys, traceback, warnings
@@ -15,7 +15,8 @@ import typer
 from typer import Option
 from typer.core import TyperCommand
 from .options import LogFlag, QuietFlag, VerboseFlag, session, with_shared_options
-from ..core import InputError, PopnbError, as_path
+from ..core import InputError, PopnbError, as_path, claims, say, visible
+from ..workers import safe_path
 
 # %% ../../nbs/cli/01_app.ipynb #b7b1959e
 _MARK = "\ufdd0"   # before an argument that is no option, and for an empty one; no text holds this character
@@ -61,7 +62,8 @@ def _guarded(function, name):
     "The function of a command behind the checks that all commands share"
     @functools.wraps(function)
     def call(**values):
-        try: return function(**{k: _received(v, k) for k,v in values.items()})
+        try:
+            with claims(): return function(**{k: _received(v, k) for k,v in values.items()})
         except KeyboardInterrupt as e:
             how = str(e) or ("The same command goes on from there." if name in RESUMES else _STARTS_OVER)
             raise Interrupted(f"interrupted. {how}") from e
@@ -88,7 +90,7 @@ _RENAMED = {"sample": "simulate", "practice": "mock-youtube"}
 def _print_version(value:bool):
     if not value: return
     from popnb import __version__
-    print(f"popnb {__version__}")
+    say(f"popnb {__version__}")
     raise typer.Exit()
 
 @app.callback()
@@ -144,7 +146,7 @@ def _run(args):
 # %% ../../nbs/cli/01_app.ipynb #9a20542e
 def _show_warning(message, category, filename, lineno, file=None, line=None):
     "Print a warning as one line, without the source code that raised it"
-    print(f"popnb: note: {message}", file=sys.stderr)
+    say(f"popnb: note: {message}", to=sys.stderr)
 
 # %% ../../nbs/cli/01_app.ipynb #d75e3b8a
 def main():
@@ -155,7 +157,7 @@ def main():
     for stream in (sys.stdout, sys.stderr):     # a terminal may not know a character of a title or of a file name
         if hasattr(stream, "reconfigure"): stream.reconfigure(errors="backslashreplace")
     try:
-        with warnings.catch_warnings():
+        with safe_path(), warnings.catch_warnings():
             warnings.showwarning = _show_warning
             code = _run(args)
     except BrokenPipeError:
@@ -164,17 +166,11 @@ def main():
         if type(e).__name__ == "NoArgsIsHelpError": e.show()
         text,code = _sentence(e)
         if debug: traceback.print_exception(e)
-        if type(e).__name__ != "NoArgsIsHelpError": print(f"popnb: {text}", file=sys.stderr)
+        if type(e).__name__ != "NoArgsIsHelpError": say(f"popnb: {text}", to=sys.stderr)
     _close_output()
     if code: sys.exit(code)
 
 # %% ../../nbs/cli/01_app.ipynb #4f666cca
-def say(
-    *text, # Values to print
-):
-    "Print and flush"
-    print(*text, flush=True)
-
 def show(
     df, # Table to print, a `DataFrame`
 ):
@@ -182,7 +178,7 @@ def show(
     import pandas as pd
     columns = []
     for c in df:
-        cells = [str(c), *("-" if pd.isna(v) else f"{v:.3f}" if isinstance(v, float) else str(v) for v in df[c])]
+        cells = [str(c), *("-" if pd.isna(v) else f"{v:.3f}" if isinstance(v, float) else visible(v, one_line=True) for v in df[c])]
         width = max(map(len, cells))
         words = df[c].dtype == object or str(df[c].dtype).startswith("str")
         columns.append([s.ljust(width) if words else s.rjust(width) for s in cells])

@@ -228,7 +228,7 @@ def download_command(
     from popnb.media.download import DOWNLOAD_LOG, HOSTS, LIMITS, download
     one_of("--what", what, LIMITS)
     resumed = (folder := out or data.parent/what)/DOWNLOAD_LOG
-    if table and table != data: output_path(table, "--table", overwrite=overwrite or resumed.exists())
+    output_path(table or data, "--table", overwrite=table in (None, data) or overwrite or resumed.exists())
     allow = [*(HOSTS if what == "thumbnails" else ()), *(allow_host or ())]
     if thumbnail_base: allow.append(thumbnail_base)
     limits = replace(LIMITS[what], bytes=int(in_range("--max-mb", max_mb, .001)*1e6)) if max_mb is not None else None

@@ -14,7 +14,7 @@ import typer
 from typer import Argument, Option
 import popnb.cli.data, popnb.cli.models
 from .app import _Application, app, main, say, show, OutDirFlag, SeedFlag, WorkersFlag
-from ..core import InputError, one_of, output_files
+from ..core import InputError, json_text, one_of, output_files
 
 # %% ../../nbs/cli/04_main.ipynb #e14f735a
 @app.command("check")
@@ -28,7 +28,7 @@ def check_command(
     from popnb.media.integrity import check_paths, summary
     df = check_paths(paths, full=full, workers=workers)
     if as_json:
-        for o in json.loads(df.to_json(orient="records")): say(json.dumps(o, ensure_ascii=False))
+        for o in json.loads(df.to_json(orient="records")): say(json_text(o))
     else:
         show(df[["path", "status", "kind", "reason"]])
         say()
@@ -51,7 +51,7 @@ def doctor_command(
     from popnb.environment import doctor
     from popnb.runs.train import default_store
     found = doctor() | {"store": str(default_store())}
-    if as_json: return say(json.dumps(found, indent=2, ensure_ascii=False))
+    if as_json: return say(json_text(found, indent=2))
     for k,v in found.items():
         if isinstance(v, dict): lines = [f"{k}:", *(f"  {a}: {_finding(b)}" for a,b in v.items())]
         elif isinstance(v, list): lines = [f"{k}:", *(f"  {o}" for o in v or ["nothing to mend"])]
@@ -63,7 +63,8 @@ weights_app = _Application(name="weights", no_args_is_help=True, rich_markup_mod
     help="List, download and check published weights.")
 app.add_typer(weights_app)
 SystemArgument = Annotated[list[str], Argument(metavar="SYSTEM [CHOICE]",
-    help="A system or an encoder, also with a choice of [bold]popnb weights list[/bold], e.g. smolvlm2 2.2b")]
+    help="A system or an encoder, also with a choice of [bold]popnb weights list[/bold], e.g. smolvlm2 2.2b, or with the"
+        " id of another repository of the same layout: clip-lgbm ORG/NAME@COMMIT")]
 
 def _system_and_choice(words):
     "Name and choice from the words of a call"
@@ -80,7 +81,7 @@ def weights_list_command(
     from popnb.models.weights import weights_table
     table = weights_table(system)
     if as_json:
-        for o in table.to_dict("records"): say(json.dumps(o, ensure_ascii=False))
+        for o in table.to_dict("records"): say(json_text(o))
         return
     table["revision"] = table["revision"].str.replace(r"^([0-9a-f]{12})[0-9a-f]{28}$", r"\1", regex=True)
     table["gb"] = table["gb"].map(lambda v: f"{v:.3f}" if v < .1 else f"{v:.1f}")
@@ -122,7 +123,7 @@ def weights_check_command(
         if isinstance(report, str): o = dict(part=part.name, loads=False, problem=report)
         else: o = dict(part=part.name, loads=report.loads, problem=report.problems(), names=report.names,
             missing=report.missing, unexpected=report.unexpected, renamed=report.renamed, path=str(report.where))
-        say(json.dumps(o, ensure_ascii=False) if as_json else f"{part.name}: {report}")
+        say(json_text(o) if as_json else f"{part.name}: {report}")
     if not all(getattr(o, "loads", False) for _,o in found): raise typer.Exit(1)
 
 # %% ../../nbs/cli/04_main.ipynb #f937fd49
@@ -153,7 +154,7 @@ def _plan(model, arithmetic, inputs, run, table, as_json):
         return show(plan_table(models=[model], methods=methods, half=half, **inputs).reset_index())
     p = plan_memory(model, half=half, **inputs, **run)
     if run["tflops"] is None and run["memory"] is None: p = p.timed(measure_rate(device, half))
-    say(json.dumps(plan_dict(p)) if as_json else plan_markdown(p))
+    say(json_text(plan_dict(p)) if as_json else plan_markdown(p))
     if not p.fits: raise typer.Exit(1)
 
 # %% ../../nbs/cli/04_main.ipynb #c77b1c07
@@ -161,7 +162,7 @@ def _plan_system(name, rows, batch_size, frames, device, memory, tflops, as_json
     "Print the plan of a system without a planner of its own"
     from popnb.runs.plan import plan_training
     p = plan_training(name, rows, batch=batch_size, frames=frames, device=device, memory=memory, tflops=tflops)
-    say(json.dumps(p.to_dict()) if as_json else p._repr_markdown_())
+    say(json_text(p.to_dict()) if as_json else p._repr_markdown_())
     if not p.fits: raise typer.Exit(1)
 
 def _default_method(device, memory):

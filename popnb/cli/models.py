@@ -8,14 +8,13 @@ __all__ = ['FEATURE_KINDS', 'PresetFlag', 'EncodersFlag', 'SplitFlag', 'DaysFlag
            'predict_command', 'explain_command']
 
 # %% ../../nbs/cli/03_models.ipynb #93243780
-import json
 from pathlib import Path
 from typing import Annotated
 import typer
 from typer import Argument, Option
 from .app import app, pairs, say, show, DataFlag, OutDirFlag, OverwriteFlag, SeedFlag, StoreFlag, WorkersFlag
 from .options import SHARED, keep_options, note
-from ..core import InputError, one_of, output_files, output_path
+from ..core import InputError, json_text, one_of, output_files, output_path
 from ..registry import BLOCKS, ENCODERS, EXPLAINERS, LABELS, SPLITS, STAND_IN, SYSTEMS
 
 # %% ../../nbs/cli/03_models.ipynb #1ec74c15
@@ -29,7 +28,9 @@ PresetFlag = Annotated[str, Option("--preset", help="pretrained: published sizes
 # %% ../../nbs/cli/03_models.ipynb #03f3a0a9
 def _write_frame(df, out):
     from popnb.core import atomic_path
-    with atomic_path(out) as p: df.to_parquet(p) if out.suffix == ".parquet" else df.to_csv(p, index=False)
+    from popnb.data.safe_csv import write_sheet
+    if out.suffix == ".csv": return write_sheet(df, out)
+    with atomic_path(out) as p: df.to_parquet(p)
 
 # %% ../../nbs/cli/03_models.ipynb #b99f094b
 def _embed(name, data, cache, workers, **options):
@@ -37,7 +38,10 @@ def _embed(name, data, cache, workers, **options):
     from popnb.data.table import read_table
     from popnb.features.registry import embed_table, make_encoder
     encoder = make_encoder(name, **options)
-    encoder.require_weights()
+    try: encoder.require_weights()
+    except InputError as e:
+        if not encoder.recall(cache, why=str(e)): raise
+        say("The weights are not on this machine: vectors come from the store.")
     say(encoder.describe())
     df = embed_table(read_table(data), encoder, cache, workers)
     say(", ".join(f"{n} {k} computed" for k,n in df.attrs["computed"].items()))
@@ -96,11 +100,12 @@ def _train_ensemble(ctx, system, data, out, members, options, settings):
 
 # %% ../../nbs/cli/03_models.ipynb #daf81084
 def _train(ctx, system, data, out, **options):
-    from popnb.runs.estimate import device_of, names_files, recorded_pace, table_rows
+    from popnb.runs.estimate import device_of, encoders_used, names_files, recorded_pace, table_rows
     from popnb.models.predictor import system_class
     from popnb.runs.train import train
-    device = device_of(system_class(system), options["training"].get("device", "auto"))
-    with recorded_pace(system, options["preset"], device, table_rows(data), options["store"], names_files(data)):
+    device,files = device_of(system_class(system), options["training"].get("device", "auto")),names_files(data)
+    blocks = encoders_used(system, options.get("encoders"), options.get("faithful"), files)
+    with recorded_pace(system, options["preset"], device, table_rows(data), options["store"], files, blocks):
         run = train(system, data, out, **options)
     if run is None: return                                              # a worker process of a launcher
     keep_options(ctx, out)
@@ -110,7 +115,7 @@ def _train(ctx, system, data, out, **options):
 # %% ../../nbs/cli/03_models.ipynb #5b9241b2
 EncodersFlag = Annotated[str, Option(help="[bold]tabular[/bold], [bold]clip-lgbm[/bold]: what pretrained encoders find as"
     f" columns: auto (all that are installed; those stay that help on the validation videos), none, or names with"
-    f" commas: {', '.join(BLOCKS)}")]
+    f" commas: {', '.join(BLOCKS)}; an id of the hub or a folder names a video embedding")]
 SplitFlag = Annotated[str|None, Option(
     help=f"{', '.join(SPLITS)}; column=NAME takes a column with the names of parts or with fold numbers"
     " [dim](default: group: creators, near-duplicate titles and equal files kept together, as far as that leaves"
@@ -258,7 +263,7 @@ def ablate_command(
     if out: output_files(out, ["ablation.json", "ablation.md"], "--out", overwrite, (run, data))
     from popnb.runs.ablation import ablate_run
     found = ablate_run(run, data, by, out, store, workers)
-    say(json.dumps(found.to_dict()) if as_json else found._repr_markdown_())
+    say(json_text(found.to_dict()) if as_json else found._repr_markdown_())
     if out: note(f"Table and plot: {out}", machine=as_json)
 
 # %% ../../nbs/cli/03_models.ipynb #e2ae002b
@@ -317,8 +322,7 @@ def _value_columns(out, frame):
 def _write_scores(out, table, path):
     "Write predictions as CSV, videos without a score included"
     import pandas as pd
-    from popnb.core import atomic_path
-    from popnb.data.safe_csv import guard
+    from popnb.data.safe_csv import write_sheet
     frame = pd.DataFrame({"video_id": [o["video"] for o in out]})
     curves = [o["prediction"] if isinstance(o["prediction"], dict) else {} for o in out]
     if any(curves): frame = _curve_frame(frame, curves, table)
@@ -328,8 +332,7 @@ def _write_scores(out, table, path):
     at = list(frame).index("percentile")
     for i,(name,values) in enumerate(_value_columns(out, frame).items()): frame.insert(at+i, name, values)
     if out[0]["caution"]: frame["caution"] = out[0]["caution"]
-    for c in ("video_id", "missing", "error"): frame[c] = frame[c].map(guard)
-    with atomic_path(path) as p: frame.to_csv(p, index=False, float_format="%.6g")
+    write_sheet(frame, path, float_format="%.6g")
 
 # %% ../../nbs/cli/03_models.ipynb #63eea577
 def _days_shown(name, values):
@@ -356,13 +359,12 @@ def _readable(out):
 # %% ../../nbs/cli/03_models.ipynb #64f1fb39
 def _remarks(run, out, machine):
     "Notes about the unit of predictions, rows that the run was trained on, and packages of other versions"
-    from popnb.environment import version_notes
-    from popnb.models.predictor import read_config
+    from popnb.models.predictor import read_config, run_notes
     first,known = out[0],sum(o["part"] == "train" for o in out)
     if not machine: note(f"\nprediction: {first['label']}, {first['unit']}; percentile: among the predictions for the run's validation videos"
         + ("; views: expected number, views_median: typical number" if "views" in first else "") + ".")
     if known: note(f"{known} of {len(out)} videos were training rows of the run (part train): new videos are predicted less well.", machine=machine)
-    for n in version_notes(read_config(run).get("versions") or {}): note(n, machine=machine)
+    for n in run_notes(read_config(run)): note(n, machine=machine)
 
 # %% ../../nbs/cli/03_models.ipynb #d7e63ea1
 @app.command("predict")
@@ -387,7 +389,7 @@ def predict_command(
     out = predict_videos(run, table, store=store, workers=workers, modalities=modalities)
     if csv: _write_scores(out, table, csv)
     if as_json:
-        for o in out: say(json.dumps(o, ensure_ascii=False))
+        for o in out: say(json_text(o))
     else: show(_readable(out))
     _remarks(run, out, as_json)
     if any(o["error"] for o in out): raise typer.Exit(1)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated
 import typer
 from typer import Option
-from ..core import InputError, as_path, atomic_path, need, one_of
+from ..core import InputError, as_path, atomic_path, need, one_of, say
 from ..registry import STAND_IN
 
 # %% ../../nbs/cli/00_options.ipynb #ff03fbbd
@@ -25,7 +25,7 @@ def note(
     machine:bool=False, # Whether standard output holds JSON, so that the note goes to standard error
 ):
     "Print a line about the work, unless `--quiet` was given"
-    if not _STATE["quiet"]: print(*text, file=sys.stderr if machine else sys.stdout, flush=True)
+    if not _STATE["quiet"]: say(*text, to=sys.stderr if machine else sys.stdout)
 
 # %% ../../nbs/cli/00_options.ipynb #5beeb299
 class _Tee:
@@ -163,14 +163,11 @@ def _weights_of(members):
     return "; ".join(["weights of its members", *dict.fromkeys(filter(None, (caution_of(read_config(m)) for m in members)))])
 
 def _first_of_train(v):
-    from popnb.models.block_columns import takes_encoders
-    from popnb.models.predictor import system_class
     from popnb.runs.estimate import training_sentence
     device = next((o.partition("=")[2] for o in v.get("training") or [] if o.startswith("device=")), "auto")
     if v["members"]: return f"Training an ensemble on {v['data']}: {_weights_of(v['members'])}, on cpu, about a minute."
-    said = training_sentence(v["system"], v["data"], v["label"], v["preset"], v["model_id"], device, v["store"])
-    if v["encoders"] == "none" or v["faithful"] or not takes_encoders(system_class(v["system"])): return said
-    return f"{said} Encoders ({v['encoders']}): some seconds more for each video, once; --encoders none leaves them out."
+    return training_sentence(v["system"], v["data"], v["label"], v["preset"], v["model_id"], device, v["store"],
+        v["encoders"], v["faithful"])
 
 def _first_of_features(v):
     from popnb.runs.estimate import table_rows

@@ -10,8 +10,8 @@ import os
 import re
 import warnings
 import pandas as pd
-from ..core import InputError, atomic_path
-from .files import has_half, mend_text
+from ..core import InputError
+from .files import has_half, mend_text, write_csv
 
 # %% ../../nbs/data/02_safe_csv.ipynb #69bada38
 # the escapes are the full-width forms of = + @ and -
@@ -32,22 +32,24 @@ def unguard(
     return text[1:] if isinstance(text, str) and text.startswith("'") and _FORMULA.match(text[1:]) else text
 
 # %% ../../nbs/data/02_safe_csv.ipynb #dae93cdb
+def _is_plain(column): return pd.api.types.is_numeric_dtype(column) or pd.api.types.is_datetime64_any_dtype(column)
+
 def _cells(column):
     "Numbers and times unchanged, anything else as guarded text"
-    if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_datetime64_any_dtype(column): return column
+    if _is_plain(column): return column
     return column.astype(object).where(column.notna(), "").map(lambda v: guard(mend_text(v)))
 
 # %% ../../nbs/data/02_safe_csv.ipynb #377c1508
 def write_sheet(
     df:pd.DataFrame, # Any frame
     path:str|os.PathLike, # CSV file to write
+    float_format:str|None=None, # Format of floats, e.g. `%.6g`; `None`: all digits
 ):
     "Write a formula-safe CSV file atomically; half a character becomes U+FFFD, with a warning"
-    half = int(df.select_dtypes(object).map(has_half).to_numpy().sum())
+    texts = [df.iloc[:,i] for i in range(df.shape[1]) if not _is_plain(df.iloc[:,i])]
+    half = sum(has_half(v) for c in texts for v in c)
     if half: warnings.warn(f"{path}: texts with half a character, written as U+FFFD: {half:,}")
-    out = df.apply(_cells).rename(columns=mend_text)
-    with atomic_path(path) as p:   # line ends as in RFC 4180: pandas quotes a lone return only then
-        out.to_csv(p, index=False, encoding="utf-8", lineterminator="\r\n")
+    write_csv(df.apply(_cells).rename(columns=lambda c: guard(mend_text(c))), path, float_format)
 
 # %% ../../nbs/data/02_safe_csv.ipynb #f7dd036a
 def read_sheet(
@@ -58,4 +60,4 @@ def read_sheet(
     except FileNotFoundError as e: raise InputError(f"No file {path}.") from e
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as e:
         raise InputError(f"{path} cannot be read as UTF-8 CSV ({e}).") from e
-    return df.map(unguard).replace("", None)
+    return df.map(unguard).replace("", None).rename(columns=unguard)

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 from ..core import InputError, as_path, atomic_path, describe_value, expand_home, need
-from .files import has_half, mend_text, parse_parquet, read_bytes, read_cells
+from .files import has_half, mend_text, parse_parquet, read_bytes, read_cells, write_csv
 
 # %% ../../nbs/data/01_table.ipynb #69328ada
 DAYS = range(1, 31)  # days after publication that have columns of their own
@@ -424,13 +424,14 @@ def write_table(
     folder = os.path.join(os.path.abspath(path.parent), "")
     df = _paths(conform(df), lambda p: _relative(p, folder))
     df.attrs = {}
-    with atomic_path(path) as tmp:
-        try: df.to_csv(tmp, index=False) if path.suffix == ".csv" else df.to_parquet(tmp, index=False)
-        except UnicodeEncodeError as e:
-            raise InputError(f"Cannot store the table in {path}: the name of a file is not UTF-8 ({e.object!a:.80}); "
-                             "rename the file.") from e
-        except (TypeError, ValueError, OverflowError) as e:
-            raise InputError(f"Cannot store the table in {path}: {e}") from e
+    try:
+        if path.suffix == ".csv": return write_csv(df, path)
+        with atomic_path(path) as tmp: df.to_parquet(tmp, index=False, write_page_checksum=True)
+    except UnicodeEncodeError as e:
+        raise InputError(f"Cannot store the table in {path}: the name of a file is not UTF-8 ({e.object!a:.80}); "
+                         "rename the file.") from e
+    except (TypeError, ValueError, OverflowError) as e:
+        raise InputError(f"Cannot store the table in {path}: {e}") from e
 
 # %% ../../nbs/data/01_table.ipynb #9cb62a7c
 def read_table(

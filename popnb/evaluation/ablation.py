@@ -114,4 +114,6 @@ def ablate_model(
     whole = model.predict(rows)["prediction"].to_numpy()
     groups = rows["author"].to_numpy(dtype=object) if "author" in rows else None
     how = "Each part was left out and the last stage fitted again on the same training rows."
-    return ablation(truth, whole, without, HEADLINE[model.label.task], by, groups, n_boot, f"{note} {how}".strip())
+    said = f"{model.caution[0].upper()}{model.caution[1:]}." if model.caution else ""
+    note = " ".join(filter(None, (said, note, how)))
+    return ablation(truth, whole, without, HEADLINE[model.label.task], by, groups, n_boot, note)

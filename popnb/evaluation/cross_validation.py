@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from ..training.checkpoints import dict_differences
-from ..core import InputError, atomic_path, read_json, typed
+from ..core import InputError, read_json, typed, write_text
+from ..data.safe_csv import write_sheet
 from .report import REPORT_METRICS, md_cell, md_table
 from .leaderboard import read_run, run_folders
 from ..metrics.metrics import METRICS
@@ -124,8 +125,8 @@ def _stored_metrics(r):
 
 # %% ../../nbs/evaluation/06_cross_validation.ipynb #cd9b1275
 def _write(frame, out, name, text):
-    with atomic_path(out/f"{name}.csv") as p: frame.to_csv(p, index=False)
-    with atomic_path(out/f"{name}.md") as p: p.write_text(text, encoding="utf-8")
+    write_sheet(frame, out/f"{name}.csv")
+    write_text(out/f"{name}.md", text)
 
 # %% ../../nbs/evaluation/06_cross_validation.ipynb #99fd6fc6
 def _pm(mean, sd): return md_cell(float(mean)) + ("" if np.isnan(sd) else f" ± {md_cell(float(sd))}")
@@ -211,7 +212,9 @@ def _setup_row(g, ep, setup):
 # %% ../../nbs/evaluation/06_cross_validation.ipynb #e9514a10
 def _group_notes(g):
     if g[0]["fold"] is not None: return [*_fold_notes(g)]
-    return [f"{_name(g)}: one run, no folds ({(g[0]['config'].get('split') or {}).get('how')} split)."]
+    said = caution_of(g[0]["config"])
+    return [f"{_name(g)}: one run, no folds ({(g[0]['config'].get('split') or {}).get('how')} split)"
+        f"{f'; {said}' if said else ''}."]
 
 # %% ../../nbs/evaluation/06_cross_validation.ipynb #e1906987
 @typed

@@ -10,7 +10,8 @@ import os
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from ..core import InputError, PopnbError, as_list, as_path, atomic_path, in_range, typed
+from ..core import InputError, PopnbError, as_list, as_path, atomic_path, in_range, typed, write_text
+from ..data.safe_csv import write_sheet
 from ..core import one_of, output_path, read_json, typed
 from .report import REPORT_METRICS, interval_text, md_cell, md_table
 from ..metrics.bootstrap import FEWEST_UNITS, bootstrap, paired_all
@@ -296,5 +297,5 @@ def _write(board, out, part):
     if fig is not None:
         text += "\n![Forest plot](forest.png)\n"
         with atomic_path(out/"forest.png") as p: p.write_bytes(png(fig))
-    with atomic_path(out/"leaderboard.csv") as p: board.map(_safe).to_csv(p, index=False)
-    with atomic_path(out/"leaderboard.md") as p: p.write_text(text, encoding="utf-8")
+    write_sheet(board, out/"leaderboard.csv")
+    write_text(out/"leaderboard.md", text)

@@ -11,8 +11,8 @@ import os
 import re
 import numpy as np
 import pandas as pd
-from ..core import InputError, as_path, atomic_path, one_of, typed
-from ..data.safe_csv import guard, unguard
+from ..core import InputError, as_path, one_of, typed
+from ..data.safe_csv import unguard, write_sheet
 from ..metrics.metrics import HEADLINE, METRICS
 from ..metrics.bootstrap import paired
 
@@ -86,7 +86,7 @@ def check_predictions(
     return out
 
 # %% ../../nbs/evaluation/01_prediction_files.ipynb #b8577664
-TEXT_COLUMNS = ("video_id", "part", "author", "missing", "related")
+TEXT_COLUMNS = ("video_id", "part", "author", "missing", "related", "caution")
 
 # %% ../../nbs/evaluation/01_prediction_files.ipynb #7d80ec88
 def write_predictions(
@@ -96,11 +96,9 @@ def write_predictions(
     "Write `predictions.csv` atomically, columns in a fixed order, text safe for spreadsheets"
     out = check_predictions(frame, "predictions to write")
     values = [*value_columns(out, "truth"), *value_columns(out, "prediction")]
-    order = ["video_id", "part", *values, "lower", "upper", "author", "missing", "related"]
+    order = ["video_id", "part", *values, "lower", "upper", "author", "missing", "related", "caution"]
     out = out[[c for c in order if c in out]].copy()
-    for c in TEXT_COLUMNS:
-        if c in out: out[c] = out[c].astype(object).where(out[c].notna(), "").map(guard)
-    with atomic_path(path) as p: out.to_csv(p, index=False, encoding="utf-8")
+    write_sheet(out, path)
 
 # %% ../../nbs/evaluation/01_prediction_files.ipynb #b2705013
 def read_predictions(

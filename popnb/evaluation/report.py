@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
-from ..core import InputError, describe_value, in_range, one_of, output_path, typed, work_folder, write_json, writing
+from ..core import InputError, describe_value, in_range, one_of, output_path, replace_file, typed, visible, work_folder, write_json, write_text, writing
 from ..metrics.metrics import HEADLINE, METRICS, class_scores, confusion, pairwise_counts, per_day
 from ..metrics.bootstrap import FEWEST_UNITS, SLOW_METRICS, bootstrap, cluster_codes, paired_all
 from ..metrics.verdict import verdict
-from ..data.safe_csv import guard
+from ..data.safe_csv import write_sheet
 from ..data.table import as_table
 from ..plots.curves import plot_day_calibration
 from ..media.preview import report_image
@@ -66,7 +66,7 @@ def md_cell(
     if v is None or (isinstance(v, float) and np.isnan(v)): return "–"
     if isinstance(v, (float, np.floating)):
         return f"{v:,.0f}" if abs(v) >= 1e5 else f"{v:.3f}" if abs(v) < 1000 else f"{v:,.1f}"
-    text = " ".join(str(v).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = visible(v, one_line=True).strip().replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     for c in "\\|`*_[]": text = text.replace(c, "\\"+c)
     return text
 
@@ -600,8 +600,8 @@ def to_dict(self:Scores) -> dict: # JSON values
 def _write_dated(frame, rows, path):
     "One row a video and day, with the date"
     long = dated(frame, None if rows is None or "published_at" not in rows else rows["published_at"])
-    for c in ("video_id", "part"): long[c] = long[c].astype(object).map(guard)
-    long.to_csv(path, index=False, float_format="%.6g", encoding="utf-8")
+    if "caution" in frame: long["caution"] = frame["caution"].iloc[0]
+    write_sheet(long, path, float_format="%.6g")
 
 # %% ../../nbs/evaluation/04_report.ipynb #545755ae
 def _write_files(s, work, log):
@@ -615,7 +615,7 @@ def _write_files(s, work, log):
     frame = s.predictions if "part" in s.predictions else s.predictions.assign(part=s.about["part"] or "")
     write_predictions(frame, work/"predictions.csv")
     if s.task == "sequence": _write_dated(frame, s.rows, work/"curves.csv")
-    (work/"report.md").write_text(s.report(list(figures)), encoding="utf-8")
+    write_text(work/"report.md", s.report(list(figures)))
     write_json(work/"metrics.json", s.to_dict())
 
 # %% ../../nbs/evaluation/04_report.ipynb #ddc14d78
@@ -625,7 +625,7 @@ def _move(work, out):
     (out/"metrics.json").unlink(missing_ok=True)
     last = [work/k for k in ("predictions.csv", "report.md", "metrics.json")]
     files = [*sorted((work/"plots").iterdir()), *work.glob("curves.csv"), *last]
-    for f in files: os.replace(f, out/f.relative_to(work))
+    for f in files: replace_file(f, out/f.relative_to(work))
 
 # %% ../../nbs/evaluation/04_report.ipynb #681b1df2
 @patch

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ..core import InputError, PopnbError, atomic_path, in_range, one_of, output_path, typed, write_json
+from ..core import InputError, PopnbError, atomic_path, in_range, one_of, output_path, typed, write_json, write_text
 from ..evaluation.prediction_files import days_of
 from .attention import FILLS, clip_attentions, occlusion, overlay, place_map, word_strip
 from .base import ExplanationContext, OverlayStore, Part, explainer, explainers_of, item_row
@@ -395,7 +395,7 @@ def save(self:Explanation,
     _remove_stale_figures(out)
     for name,fig in self.figures.items():
         with atomic_path(out/f"{name}.png") as p: p.write_bytes(png(fig, colours=0))
-    with atomic_path(out/"report.md") as p: p.write_text(self.report(), encoding="utf-8")
+    write_text(out/"report.md", self.report())
     write_json(out/"explanation.json", self.to_dict())
     return out
 

@@ -21,7 +21,7 @@ from .encoder import Encoder, encoder_class
 from .tiny_encoders import TINY_CLIP, tiny_clip, tiny_id
 from .pretrained import folder_id, freeze, hub_id, in_hub_cache, local, published, require_published, word_pieces
 from .weights import WeightPart, cached_revision, compare_shapes, folder_shapes, inspect_transformers
-from .weights import load_strict, pinned_revision
+from .weights import load_strict, pinned_revision, repo_revision
 from ..registry import preset_name
 
 # %% ../../nbs/features/07_clip.ipynb #5befba6d
@@ -62,7 +62,7 @@ def _transformers_config(folder):
     file,t = Path(folder)/"config.json",need("transformers", "torch", "CLIP")
     kind = read_json(file).get("model_type")
     if kind != "clip": raise InputError(f"{file} describes a model of type {kind!r}; CLIP models of transformers have type 'clip'.")
-    with local("the settings of a CLIP model", folder): c = t.CLIPConfig.from_pretrained(folder)
+    with local("the settings of a CLIP model", folder): c = t.CLIPConfig.from_pretrained(folder, trust_remote_code=False)
     acts = {c.text_config.hidden_act, c.vision_config.hidden_act}
     if not (len(acts) == 1 and acts <= {"quick_gelu", "gelu"}): raise InputError(f"{file} has activation {' and '.join(sorted(acts))}; CLIP networks have quick_gelu or gelu.")
     if c.text_config.vocab_size != 49408: raise InputError(f"{file} has a vocabulary of {c.text_config.vocab_size} tokens; only CLIP's own, of 49408, is supported.")
@@ -123,15 +123,15 @@ def _folder_config(folder):
     return config
 
 # %% ../../nbs/features/07_clip.ipynb #b8e53822
-def _load_folder(folder):
+def _load_folder(folder, **options):
     "Model and tokenizer of a folder"
-    text,own = _folder_config(folder)["text_cfg"],{}
+    text,own,oc = _folder_config(folder)["text_cfg"],{},_open_clip()
     if not (Path(folder)/"open_clip_config.json").is_file(): return _load_transformers(folder)
     if text.get("hf_model_name") and (Path(folder)/"config.json").is_file():
         own = {"text_cfg": text | dict(hf_model_name=str(folder))}
     with local("a CLIP model", folder):
-        model = _open_clip().create_model(f"local-dir:{folder}", require_pretrained=True, **own)
-        return model,_open_clip().get_tokenizer(f"local-dir:{folder}")
+        model = oc.create_model(f"local-dir:{folder}", require_pretrained=True, **own, **options)
+        return model,oc.get_tokenizer(f"local-dir:{folder}")
 
 # %% ../../nbs/features/07_clip.ipynb #21c48cbb
 def _preprocessing(folder, size):
@@ -164,14 +164,34 @@ def _hub_folder(repo):
     raise FileNotFoundError(f"{repo} has no model.safetensors and no pytorch_model.bin")
 
 # %% ../../nbs/features/07_clip.ipynb #67ca0bba
+_OPEN_CLIP_FILES = ("open_clip_config.json", "open_clip_model*.safetensors", "config.json", "tokenizer*.json",
+    "special_tokens_map.json", "vocab.json", "merges.txt", "*.model")
+
+def _hub_of(name):
+    "Repository of the weights that open_clip loads by a name; empty where there is none"
+    return os.path.dirname(_open_clip().get_pretrained_cfg(*name.split(":")).get("hf_hub", ""))
+
+def _pinned_folder(source):
+    "Copy of an open_clip repository at its given or recorded commit; `None` if neither is known"
+    repo,revision = repo_revision(source)
+    if not repo or revision == "main": return None
+    download = need("huggingface_hub", "torch", "loading weights").snapshot_download
+    folder = Path(download(repo, revision=revision, allow_patterns=list(_OPEN_CLIP_FILES)))
+    there = (folder/"open_clip_config.json").is_file() and any(folder.glob("open_clip_model*.safetensors"))
+    if not there and "@" in source: raise FileNotFoundError(f"{source} has no open_clip_model.safetensors")
+    return folder if there else None
+
+# %% ../../nbs/features/07_clip.ipynb #539d7a4e
 def _load_named(kind, model_id):
-    "Model and tokenizer by a name or from the hub"
-    name,_,tag = model_id.partition(":")
+    "Model and tokenizer by a name or from the hub; at the recorded commit where there is one"
+    (name,_,tag),oc = model_id.partition(":"),_open_clip()
     with published(model_id, CLIP_FILES):
         if kind == "transformers": return _load_transformers(_hub_folder(model_id))
-        if kind == "hub": name,how = model_id,{}
-        else: how = dict(pretrained=tag, force_quick_gelu=_quick_gelu(name, tag))
-        return _open_clip().create_model(name, require_pretrained=True, **how),_open_clip().get_tokenizer(name)
+        how = {} if kind == "hub" else dict(force_quick_gelu=_quick_gelu(name, tag))
+        if folder := _pinned_folder(model_id if kind == "hub" else _hub_of(model_id)): return _load_folder(folder, **how)
+        if kind == "hub": name = model_id
+        else: how |= dict(pretrained=tag)
+        return oc.create_model(name, require_pretrained=True, **how),oc.get_tokenizer(name)
 
 # %% ../../nbs/features/07_clip.ipynb #142adcc2
 def inspect_clip(
@@ -182,16 +202,14 @@ def inspect_clip(
     if not (Path(folder)/"open_clip_config.json").is_file():
         return inspect_transformers(need("transformers", "torch", "CLIP").CLIPModel, folder)
     torch,own = need("torch", "torch", "CLIP"),{"text_cfg": config["text_cfg"] | dict(hf_model_name=str(folder))}
-    named = config["text_cfg"].get("hf_model_name") and (Path(folder)/"config.json").is_file()
+    named,oc = config["text_cfg"].get("hf_model_name") and (Path(folder)/"config.json").is_file(),_open_clip()
     with local("a CLIP model", folder), torch.device("meta"):
-        net = _open_clip().create_model(f"local-dir:{folder}", load_weights=False, device="meta", pretrained_text=False,
+        net = oc.create_model(f"local-dir:{folder}", load_weights=False, device="meta", pretrained_text=False,
             **(own if named else {}))
     shapes = {k: tuple(v.shape) for k,v in net.state_dict().items()}
     return compare_shapes(folder, shapes, folder_shapes(folder, "open_clip_model*.safetensors"), strict=True)
 
 # %% ../../nbs/features/07_clip.ipynb #78fcec14
-_OPEN_CLIP_FILES = ("open_clip_config.json", "open_clip_model*.safetensors", "config.json", "tokenizer*.json",
-    "special_tokens_map.json", "vocab.json", "merges.txt", "*.model")
 CLIP_PARTS = tuple(WeightPart(f"pictures and texts, {name}", source, size, licence, choice=choice,
     files=_OPEN_CLIP_FILES, inspect=inspect_clip) for choice,name,source,size,licence in (
     ("openai", "ViT-L/14", "timm/vit_large_patch14_clip_224.openai", 1.71, "MIT"),
@@ -227,8 +245,9 @@ class ClipEncoder(Encoder):
         if self.kind == "tiny": return tiny_id(self.source, "open_clip_torch")
         if self.kind == "folder": return folder_id(self.source)
         if self.kind == "name": return self.source
-        repo,file = self.source.removeprefix("hf-hub:"),"config.json" if self.kind == "transformers" else "open_clip_config.json"
-        with published(self.source, CLIP_FILES): return hub_id(repo, file)
+        repo,revision = repo_revision(self.source)
+        file = "config.json" if self.kind == "transformers" else "open_clip_config.json"
+        with published(self.source, CLIP_FILES): return hub_id(repo, file, revision)
 
     @cached_property
     def image_dim(self): return self._config()["embed_dim"]
@@ -236,6 +255,7 @@ class ClipEncoder(Encoder):
     def text_dim(self): return self.image_dim
 
     def part_identity(self, part): return dict(weights=self.weights)
+    def weights_source(self, part): return "" if self.kind in ("tiny", "folder") else self.source
 
 # %% ../../nbs/features/07_clip.ipynb #80b91de7
 @patch
@@ -247,7 +267,9 @@ def _config(self:ClipEncoder):
         with published(self.source, CLIP_FILES): return _transformers_config(_hub_folder(self.source))
     name,_,tag = self.source.partition(":")
     if self.kind == "name": return _open_clip().get_model_config(name) | dict(quick_gelu=_quick_gelu(name, tag))
-    with published(self.source, CLIP_FILES): return _open_clip().get_model_config(self.source)
+    with published(self.source, CLIP_FILES):
+        if folder := _pinned_folder(self.source): return _folder_config(folder)
+        return _open_clip().get_model_config(self.source)
 
 # %% ../../nbs/features/07_clip.ipynb #c40f6080
 @patch
@@ -268,9 +290,9 @@ def load_networks(self:ClipEncoder, part="image"):
 def revision(self:ClipEncoder, part="image"):
     "Commit of weights that open_clip loads by name, in the cache of the hub; they are downloaded if absent"
     if self.kind != "name": return ""
-    repo = _open_clip().get_pretrained_cfg(*self.source.split(":")).get("hf_hub", "").rstrip("/")
-    if repo and not cached_revision(repo): self.load_networks()
-    return cached_revision(repo) if repo else ""
+    if not (repo := _hub_of(self.source)): return ""
+    if not cached_revision(repo, pinned_revision(repo)): self.load_networks()
+    return cached_revision(repo, pinned_revision(repo))
 
 # %% ../../nbs/features/07_clip.ipynb #4c47697b
 @patch
@@ -280,7 +302,7 @@ def require_weights(self:ClipEncoder,
 ):
     "Check that the weights are on this machine or can be had; raises `InputError` with the ways out"
     if self.kind in ("tiny", "folder"): return
-    name,_,tag = self.source.removeprefix("hf-hub:").partition(":")
+    name,_,tag = self.source.removeprefix("hf-hub:").partition("@")[0].partition(":")
     file = _open_clip().get_pretrained_cfg(name, tag) if self.kind == "name" else {"hf_hub": f"{name}/"}
     if file.get("hf_hub"): host,there = None,in_hub_cache(os.path.dirname(file["hf_hub"]))
     else: host,there = file["url"],(Path("~/.cache/clip").expanduser()/Path(file["url"]).name).is_file()

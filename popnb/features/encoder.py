@@ -7,6 +7,7 @@ __all__ = ['CROPS', 'EMBEDDING_VERSION', 'BATCH', 'Embedded', 'pick_dtype', 'pre
            'encoder_class']
 
 # %% ../../nbs/features/06_encoder.ipynb #7d3ae80c
+import json
 import os
 import time
 from collections import deque
@@ -136,13 +137,13 @@ def _batches(pairs, n, failed):
     if batch: yield batch
 
 # %% ../../nbs/features/06_encoder.ipynb #fb57e16d
-def _encode_items(todo, read, network, vectors, batch_size, workers):
+def _encode_items(todo, read, network, vectors, batch_size, workers, stream=None):
     "Send `(key, item)` through the network into `vectors`"
     late = deque()
     def finish(keys, out, notes):
         vectors.take(keys, out if isinstance(out, np.ndarray) else out.float().cpu().numpy(), notes)
     def failed(job, e): vectors.problems[job[0]] = str(e)
-    ahead = prefetch(lambda job: read(job[1]), todo, workers, max(2*batch_size, 2*workers))
+    ahead = stream(todo) if stream else prefetch(lambda job: read(job[1]), todo, workers, max(2*batch_size, 2*workers))
     try:
         for batch in _batches(ahead, batch_size, failed):
             out = network([x for _,(x,_) in batch])
@@ -189,11 +190,13 @@ def embed(
     order=None, # Sort key of items: batches of similar length waste less padding
     prepare=None, # Function called once before the first read, to load the network; its error stops the work
     desc:str="embedding", # Label of the progress bar
+    stream=None, # Instead of `read`: generator function of `(key, item)` pairs; yields `(pair, (input, note) or error)`
 ) -> Embedded: # In the order of `items`
     "Embed every distinct item once; cached vectors are not recomputed"
     if isinstance(store, (str, os.PathLike)):
         with Store(store) as own:
-            return embed(items, key, read, network, dim, own, batch_size, workers, absent, half, order, prepare, desc)
+            return embed(items, key, read, network, dim, own, batch_size, workers, absent, half, order, prepare, desc,
+                stream)
     in_range("batch_size", batch_size, 1)
     in_range("workers", workers, 1)
     keys,bad = _item_keys(dict.fromkeys(i for i in items if i is not None), key)
@@ -202,7 +205,7 @@ def embed(
     todo = [(k, first[k]) for k in vectors.recall()]
     if order: todo.sort(key=lambda job: order(job[1]), reverse=True)   # largest batch first: memory suffices or not
     if todo and prepare: prepare()
-    if todo: _encode_items(progress(todo, desc), read, network, vectors, batch_size, workers)
+    if todo: _encode_items(todo if stream else progress(todo, desc), read, network, vectors, batch_size, workers, stream)
     return _rows(items, keys, bad, vectors, absent)
 
 # %% ../../nbs/features/06_encoder.ipynb #e484aff2
@@ -228,11 +231,13 @@ EMBEDDING_VERSION = 1   # raised when the same network would give other vectors
 class Encoder:
     "Base class of frozen encoders of pictures and texts"
     name = ""                    # name in `popnb.registry.ENCODERS`
-    parts = ("image", "text")    # what it embeds
+    parts = ("image", "text")    # what it embeds: `image`, `text`, `video`
     joint = False                # whether pictures and texts share one vector space
     packages = ("torch", "pillow") # distributions that compute the vectors; their versions are part of the keys
     tiny = False                 # whether its weights are random, as those of preset `tiny`
-    image_dim = text_dim = 0     # lengths of the vectors
+    recalled = {}                # part -> `weights, revision, dim` from a cache, where the weights are not at hand
+    why_absent = ""              # why they are not at hand
+    image_dim = text_dim = video_dim = 0     # lengths of the vectors
     def __init__(self,
         device:str|None=None, # Device name: `cpu`, `cuda`, …; `None`: the best available
         dtype:str="auto", # Number format: `float32`, `bfloat16`, or `auto` by device
@@ -253,6 +258,7 @@ class Encoder:
     def absent(self): return ""                              # why it cannot be used on this machine; empty: it can
     def part_identity(self, part): raise NotImplementedError # settings that decide the vectors of `image` or `text`
     def revision(self, part): return ""                      # commit of weights that the identity only names
+    def weights_source(self, part): return ""                # what is downloaded for `image` or `text`; empty: nothing
     def load_networks(self, part): raise NotImplementedError # load the network of `image` or `text` at first need
     def require_weights(self, system=None, parts=("image", "text")): pass   # `InputError` if weights cannot be had
     def resize_picture(self, img): raise NotImplementedError # uint8 picture -> uint8 (H, W, 3), the network's input size
@@ -278,7 +284,7 @@ def key_of(self:Encoder,
     part:str, # `image` or `text`
 ) -> dict: # JSON values
     "Everything that decides a cached vector: `identity_of`, revision of the weights, processor, versions of packages"
-    revision = self.revision(part)
+    revision = self.recalled[part]["revision"] if part in self.recalled else self.revision(part)
     return self.identity_of(part) | (dict(revision=revision) if revision else {}) | computed_with(*self.packages)
 
 # %% ../../nbs/features/06_encoder.ipynb #bbc0f2b8
@@ -291,7 +297,8 @@ def identity(self:Encoder): # JSON-able dict
 @patch
 def describe(self:Encoder) -> str: # One line
     "Describe dimensions, weights, crop, number format and device; a stand-in says so first"
-    sizes = dict(image=f"a picture as {self.image_dim} numbers", text=f"a text as {self.text_dim}")
+    sizes = dict(image=f"a picture as {self.image_dim} numbers", text=f"a text as {self.text_dim}",
+        video=f"a video as {self.video_dim}")
     weights = " and ".join(dict.fromkeys(self.part_identity(part)["weights"] for part in self.parts))
     crop = f"crop {self.crop}; " if "image" in self.parts else ""
     name = f"{self.name}, {STAND_IN}" if self.tiny else self.name
@@ -307,6 +314,54 @@ def encoder_class(
         cls.name = name
         return ENCODERS.register(name, cls)
     return deco
+
+# %% ../../nbs/features/06_encoder.ipynb #35f16b4b
+@patch
+def _record_key(self:Encoder, part):
+    return content_key(None, record="weights", encoder=self.name, part=part, source=self.weights_source(part))
+
+@patch
+def remember(self:Encoder,
+    part:str, # `image` or `text`
+    store:Store|None, # Cache of vectors
+):
+    "Record in a cache which weights its vectors are of; nothing for weights that are not downloaded"
+    if store is None or part in self.recalled or not self.weights_source(part): return
+    about = dict(weights=self.part_identity(part)["weights"], revision=self.revision(part), dim=getattr(self, f"{part}_dim"))
+    key,text = self._record_key(part),json.dumps(about)
+    if (store.get(key) or {}).get("about") != text: store.put(key, dict(about=text))
+
+# %% ../../nbs/features/06_encoder.ipynb #7c8e7a60
+@patch
+def recall(self:Encoder,
+    store:Store|str|os.PathLike|None, # Cache of vectors
+    parts:tuple|None=None, # `image`, `text` or both; `None`: all that it embeds
+    why:str="", # Why the weights are not at hand, for the error if a vector is missing
+) -> bool: # Whether the cache has vectors of these weights
+    "Take what the keys contain of the weights from a cache"
+    if store is None: return False
+    if isinstance(store, (str, os.PathLike)):
+        with Store(store) as own: return self.recall(own, parts, why)
+    found = {p: store.get(self._record_key(p)) for p in parts or self.parts}
+    if any(r is None for r in found.values()): return False
+    self.recalled,self.why_absent = {p: json.loads(r["about"]) for p,r in found.items()},why
+    for p,r in self.recalled.items(): vars(self).update({"weights": r["weights"], f"{p}_dim": r["dim"]})
+    return True
+
+# %% ../../nbs/features/06_encoder.ipynb #d57e6fa9
+@patch
+def _key_from(self:Encoder, part, store):
+    "`key_of`; if the weights are not at hand, by what the cache recorded of them"
+    try: return self.key_of(part)
+    except InputError as e:
+        if not self.recall(store, (part,), str(e)): raise
+        return self.key_of(part)
+
+@patch
+def _prepare(self:Encoder, part):
+    "Load the network; raises `InputError` if its weights are not at hand"
+    if part not in self.recalled: return self.load_networks(part)
+    raise InputError(f"The cache lacks vectors that are needed now. {self.why_absent}".strip())
 
 # %% ../../nbs/features/06_encoder.ipynb #92220b3a
 @patch
@@ -345,7 +400,7 @@ def require_part(self:Encoder,
     part:str, # `image` or `text`
 ):
     "Raise `InputError` if the encoder does not embed pictures or texts, or cannot be used on this machine"
-    kind = dict(image="pictures", text="texts")
+    kind = dict(image="pictures", text="texts", video="videos")
     if part not in self.parts:
         raise InputError(f"The encoder {self.name} embeds {kind[self.parts[0]]}, not {kind[part]}: choose another one.")
     if why := self.absent(): raise InputError(why)
@@ -388,9 +443,11 @@ def images(self:Encoder,
     workers:int|None=None, # Threads that read; `None`: one per processor
 ) -> Embedded: # One row per path, `(n, image_dim)`
     "Embed pictures; a missing or broken file gives a NaN row with its reason"
+    if isinstance(store, (str, os.PathLike)):
+        with Store(store) as own: return self.images(paths, own, batch_size, workers)
     self.require_part("image")
     torch = need("torch", "torch", "encoders")
-    what,dtype = self.key_of("image"),getattr(torch, self.dtype)
+    what,dtype = self._key_from("image", store),getattr(torch, self.dtype)
     def key(path): return content_key(path, part="image", **what)
     def read(path):
         before,picture = key(path),self.view(path)
@@ -398,8 +455,10 @@ def images(self:Encoder,
         return picture, ""
     def network(pictures): return self._forward_views(pictures, dtype)
     paths = [str(p) if isinstance(p, (str, os.PathLike)) and str(p) else None for p in paths]
-    return embed(paths, key, read, network, self.image_dim, store, batch_size or self._batch(), workers or processors(),
-        "no image", self.dtype == "bfloat16", None, lambda: self.load_networks("image"), "embedding pictures")
+    out = embed(paths, key, read, network, self.image_dim, store, batch_size or self._batch(), workers or processors(),
+        "no image", self.dtype == "bfloat16", None, lambda: self._prepare("image"), "embedding pictures")
+    self.remember("image", store)
+    return out
 
 # %% ../../nbs/features/06_encoder.ipynb #a7536ea3
 def _text(t):
@@ -415,10 +474,14 @@ def texts(self:Encoder,
     batch_size:int|None=None, # Texts per batch; `None`: by device
 ) -> Embedded: # One row per text, `(n, text_dim)`
     "Embed texts; a missing text gives a NaN row, a truncated one a note"
+    if isinstance(store, (str, os.PathLike)):
+        with Store(store) as own: return self.texts(texts, own, batch_size)
     self.require_part("text")
-    what = self.key_of("text")
+    what = self._key_from("text", store)
     def key(t): return content_key(t.encode(), part="text", **what)
     def network(ids): return self._forward(self.forward_texts, ids)
-    return embed([_text(t) for t in texts], key, self.tokenize, network, self.text_dim, store,
+    out = embed([_text(t) for t in texts], key, self.tokenize, network, self.text_dim, store,
         batch_size or 4*self._batch(), 1, "no text", self.dtype == "bfloat16", len,
-        lambda: self.load_networks("text"), "embedding texts")
+        lambda: self._prepare("text"), "embedding texts")
+    self.remember("text", store)
+    return out

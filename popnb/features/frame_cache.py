@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['POSITIONS', 'FRAME_POLICIES', 'STRIP_FRAMES', 'USABLE', 'FRAMES_VERSION', 'WRITE_BYTES', 'FrameRule', 'decode_frames',
-           'failure_info', 'VideoJob', 'run_over_videos', 'VideoSet', 'FrameSet', 'frame_set']
+           'failure_info', 'VideoJob', 'run_job', 'run_over_videos', 'VideoSet', 'FrameSet', 'frame_set']
 
 # %% ../../nbs/features/10_frame_cache.ipynb #ceb2f9dd
 import io
@@ -146,6 +146,7 @@ class VideoJob:
     deadline:float=30. # Seconds for one file
     memory:float=4. # GB of address space of a worker
     grace:float=0. # Additional seconds for imports of a worker, until it opens the file
+    doing:str="decoding videos" # Label of the progress bar
 
     def key(self, path): return content_key(path, **self.identity)
     def head(self, info): return {}     # more values for the small record, which is read when a set is made
@@ -181,8 +182,12 @@ def _lost_info(lost, seconds):
     return info,lost.how != "SIGKILL"   # the system kills processes if memory is short: not the file's fault
 
 # %% ../../nbs/features/10_frame_cache.ipynb #57b5d79e
-def _run_job(paths, job, workers):
-    "Yield `(index of the path, info, result as bytes, lasting)` as videos finish"
+def run_job(
+    paths, # Video files
+    job:VideoJob, # Work on each of them
+    workers:int|None=None, # Worker processes; `None`: one per processor
+): # Yields `(index of the path, info, result as bytes, whether the answer may be stored)`
+    "Run a job on files in worker processes, without a cache, and yield the answers as they finish"
     seconds = job.deadline + KILL_GRACE
     calls = [dict(path=os.fspath(p), deadline=job.deadline, **job.arguments) for p in paths]
     for i,got in answers(job.call, calls, seconds, workers, job.memory, job.grace):
@@ -218,9 +223,9 @@ def _compute(todo, store, job, workers):
     "`key -> info` for `key -> path`, written to the store on the way"
     keys,infos,fresh = list(todo),{},{}
     held,total,last = 0,0,time.monotonic()   # bytes not yet written, bytes written, time of the last write
-    results = _run_job(todo.values(), job, workers)
+    results = run_job(todo.values(), job, workers)
     try:
-        for i,info,data,lasting in progress(results, "decoding videos", len(keys)):
+        for i,info,data,lasting in progress(results, job.doing, len(keys)):
             infos[keys[i]] = info
             if lasting:
                 fresh.update(_records(job, keys[i], info, data))
@@ -315,7 +320,7 @@ def _decode_lost(self:VideoSet, i):
     if self.job.key(path) != key:
         raise PopnbError(f"The cached frames of {path} are gone and the file has changed since: make the frame set again.")
     job = replace(self.job, deadline=max(self.job.deadline, 60.))
-    for _,info,data,lasting in _run_job([path], job, 1):
+    for _,info,data,lasting in run_job([path], job, 1):
         if info["kind"] not in USABLE:
             raise PopnbError(f"The cached frames of {path} are gone and it does not decode any more ({info['kind']}: {info['note']}): make the frame set again.")
         if not getattr(self.store, "readonly", False): self.store.put_many(_records(self.job, key, info, data))

@@ -18,7 +18,7 @@ from ..core import InputError, in_range, need, read_json
 from .encoder import Encoder, encoder_class
 from .pretrained import folder_id, freeze, hub_id, in_hub_cache, local, published, require_published
 from .sentence_encoders import SentenceEncoder
-from .weights import HUB_FILES, WeightPart, inspect_transformers, pinned_revision
+from .weights import HUB_FILES, WeightPart, inspect_transformers, load_strict, pinned_revision
 
 # %% ../../nbs/features/22_hub_encoders.ipynb #5435a19d
 _FILES = "config.json, model.safetensors and the files of the tokenizer"
@@ -47,7 +47,9 @@ class HubWeights:
             revision = pinned_revision(self.model_id)
             return Path(download(self.model_id, allow_patterns=list(HUB_FILES), revision=revision))
 
-    def require_weights(self, system=None):
+    def weights_source(self, part): return "" if self.folder else self.model_id
+
+    def require_weights(self, system=None, parts=None):
         "Check that the weights are here or can be had; raises `InputError` with the ways out"
         if self.folder is None: require_published(self.model_id, _FILES, in_hub_cache(self.model_id), system or "")
 
@@ -107,8 +109,9 @@ class SiglipEncoder(HubWeights, Encoder):
         file,t = self.model_folder()/"config.json",need("transformers", "torch", "SigLIP")
         kind = read_json(file).get("model_type") if file.is_file() else "none"
         if kind != "siglip":
-            raise InputError(f"{file} describes a model of type {kind!r}; SigLIP of a fixed resolution has type 'siglip'.")
-        with local("the settings of SigLIP", file): return t.SiglipConfig.from_pretrained(file.parent)
+            raise InputError(
+                f"{file} describes a model of type {kind!r}; SigLIP of a fixed resolution has type 'siglip'.")
+        with local("the settings of SigLIP", file): return t.SiglipConfig.from_pretrained(file.parent, trust_remote_code=False)
 
     @cached_property
     def image_dim(self): return self.config.vision_config.hidden_size
@@ -125,10 +128,8 @@ def load_networks(self:SiglipEncoder, part="image"):
     folder,t,_ = self.model_folder(),need("transformers", "torch", "SigLIP"),self.config
     t.utils.logging.disable_progress_bar()
     with local("SigLIP", folder):
-        model,info = t.SiglipModel.from_pretrained(folder, use_safetensors=True, local_files_only=True,
-            output_loading_info=True)
-        if lost := sorted(info["missing_keys"]): raise ValueError(f"it lacks {', '.join(lost[:3])}")
-        self._tokenizer = t.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = load_strict(t.SiglipModel, folder, use_safetensors=True, local_files_only=True)
+        self._tokenizer = t.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     self._model = freeze(model, self.dtype, self.device)
 
 @patch

@@ -10,6 +10,7 @@ __all__ = ['TORCH_HOST', 'WEIGHT_FILES', 'reachable', 'in_torch_cache', 'ways_ou
 import os
 import pickle
 import ssl
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -65,7 +66,8 @@ def in_torch_cache(
 # %% ../../nbs/features/04_pretrained.ipynb #4c8dca4f
 def _failures():
     from safetensors import SafetensorError
-    return OSError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError, SafetensorError
+    return (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, MemoryError,
+        pickle.UnpicklingError, SafetensorError)
 
 # %% ../../nbs/features/04_pretrained.ipynb #66b26ae7
 def _reason(e):
@@ -88,6 +90,22 @@ def _unavailable(what, folder, host, system="SYSTEM"):
     how = "HF_HUB_OFFLINE is set" if _cached_only() else f"{host} cannot be reached"
     return InputError(f"The weights of {what} are not on this machine and {how}: {ways_out(folder, system)}.")
 
+# %% ../../nbs/features/04_pretrained.ipynb #14c28078
+@contextmanager
+def _no_questions():
+    "Keep transformers from offering to run code when another library, e.g. open_clip, calls it without an answer"
+    module = sys.modules.get("transformers.dynamic_module_utils")
+    before = getattr(module, "TIME_OUT_REMOTE_CODE", 0)
+    if module: module.TIME_OUT_REMOTE_CODE = 0            # it raises at once
+    try: yield
+    finally:
+        if module: module.TIME_OUT_REMOTE_CODE = before
+
+def _refuse_code(what, e):
+    "Raise `InputError` if a failure says that weights need code of their repository"
+    if "trust_remote_code" in str(e): raise InputError(f"{what[0].upper()}{what[1:]} needs code of its own to be loaded, "
+        "and popnb runs no code that comes with weights: take a checkpoint whose architecture is a part of transformers.") from e
+
 # %% ../../nbs/features/04_pretrained.ipynb #c365ffd2
 @contextmanager
 def published(
@@ -99,9 +117,10 @@ def published(
     host = host or _hub().ENDPOINT
     online = not _cached_only() and reachable(host)
     try:
-        with _quiet(), _cache_only(not online): yield online
+        with _quiet(), _cache_only(not online), _no_questions(): yield online
     except PopnbError: raise
     except _failures() as e:
+        _refuse_code(what, e)
         if not online: raise _unavailable(what, folder, host) from e
         raise PopnbError(f"The weights of {what} could not be loaded ({_reason(e)}): {ways_out(folder)}.") from e
 
@@ -134,9 +153,11 @@ def local(
 ):
     "Load the user's weights in this context; raises `InputError` that names the folder"
     try:
-        with _quiet(), _cache_only(True): yield
+        with _quiet(), _cache_only(True), _no_questions(): yield
     except PopnbError: raise
-    except _failures() as e: raise InputError(f"Cannot load {what} from {folder} ({_reason(e)}).") from e
+    except _failures() as e:
+        _refuse_code(f"{what} in {folder}", e)
+        raise InputError(f"Cannot load {what} from {folder} ({_reason(e)}).") from e
 
 # %% ../../nbs/features/04_pretrained.ipynb #1395796d
 WEIGHT_FILES = (".json", ".safetensors", ".bin", ".pth", ".pt", ".txt", ".model")
@@ -155,10 +176,11 @@ def folder_id(
 def hub_id(
     repo:str, # Repository `organisation/name`
     filename:str, # File of the repository that is loaded
+    revision:str="", # Commit; empty: the pinned one
 ) -> str: # `organisation/name@revision`
     "Identify weights of the hub by the revision in the cache, downloaded if absent"
     path = Path(need("huggingface_hub", "torch", "loading weights").hf_hub_download(repo, filename,
-        revision=pinned_revision(repo)))
+        revision=revision or pinned_revision(repo)))
     if "snapshots" not in path.parts: return folder_id(path.parent)
     return f"{repo}@{path.parts[path.parts.index('snapshots') + 1][:12]}"
 

@@ -50,15 +50,27 @@ def _named(prefix, values):
     return pd.DataFrame(values, columns=[f"{prefix}_{i:03d}" for i in range(values.shape[1])])
 
 # %% ../../nbs/features/09_registry.ipynb #721a1f84
+def _embed_videos(table, encoder, store, workers, batch_size):
+    "`embed_table` of an encoder of videos"
+    require(table, "video_path", "embedding videos")
+    got = encoder.videos(table["video_path"].tolist(), store, batch_size, workers)
+    out = pd.concat([pd.DataFrame({"video_id": table.video_id.to_numpy()}), _named("video", got.values)], axis=1)
+    out["missing"] = ["video" if p else "" for p in got.problems]
+    out["problem"] = ["; ".join(o for o in (p, n) if o and o != "no video") for p,n in zip(got.problems, got.notes)]
+    out.attrs["computed"] = dict(videos=got.computed)
+    return out
+
+# %% ../../nbs/features/09_registry.ipynb #d4d0728f
 def embed_table(
-    table:pd.DataFrame, # `video_id`, and `thumbnail_path` or `title` or both
+    table:pd.DataFrame, # `video_id`, and `thumbnail_path`, `title` or `video_path`
     encoder:Encoder, # Encoder from `make_encoder`
     store:Store|str|os.PathLike|None=None, # Cache of vectors, a store or its folder
-    workers:int|None=None, # Threads that read pictures; `None`: one per processor
-    batch_size:int|None=None, # Pictures per batch; `None`: by device
+    workers:int|None=None, # Threads that read pictures, or processes that decode videos; `None`: one per processor
+    batch_size:int|None=None, # Pictures or videos per batch; `None`: by device
 ) -> pd.DataFrame: # `video_id`, `image_000` …, `text_000` …, `missing`, `problem`; counts in `.attrs["computed"]`; `.attrs["caution"]`
-    "Embed the thumbnails and titles of a table; missing vectors are NaN with a reason"
+    "Embed the thumbnails and titles of a table, or its videos; missing vectors are NaN with a reason"
     require(table, "video_id", "embedding")
+    if encoder.parts == ("video",): return _embed_videos(table, encoder, store, workers, batch_size)
     if not {"thumbnail_path", "title"} & set(table):
         raise InputError("The table has neither thumbnail_path nor title: there is nothing to embed.")
     def column(name): return table[name].tolist() if name in table else [None]*len(table)

@@ -71,7 +71,8 @@ def _load_bert(folder=None):
     transformers.utils.logging.disable_progress_bar()   # of loading, not of downloading
     def load(where, **how):
         model = load_strict(transformers.BertModel, where, use_safetensors=True, **how)
-        return model,transformers.AutoTokenizer.from_pretrained(where, revision=pinned_revision(where), **how)
+        words = transformers.AutoTokenizer
+        return model,words.from_pretrained(where, revision=pinned_revision(where), trust_remote_code=False, **how)
     if folder is None:
         with published("multilingual BERT", RESNET_BERT_FILES): return load(BERT_NAME)
     where = Path(folder)/"bert"
@@ -161,6 +162,11 @@ def part_identity(self:ResNetBert, part):
     return weights | dict(pool=self.pool, max_tokens=self.max_tokens)
 
 # %% ../../nbs/features/08_resnet_bert.ipynb #8f8fc06e
+@patch
+def weights_source(self:ResNetBert, part):
+    if self.tiny or self.folder: return ""
+    return self.resnet if part == "image" else BERT_NAME
+
 @patch
 def revision(self:ResNetBert,
     part:str, # `image` or `text`

@@ -56,6 +56,16 @@ def _model_files():
     home = Path(find_spec("rapidocr").origin).parent/"models"
     return [home/f"PP-OCRv6_{part}_small.onnx" for part in ("det", "rec")]
 
+# %% ../../nbs/features/15_screen_text.ipynb #2883a3dd
+def _session(file, threads):
+    "Session of a network whose helper threads sleep while they wait"
+    from onnxruntime import InferenceSession, SessionOptions
+    o = SessionOptions()
+    o.log_severity_level,o.enable_cpu_mem_arena = 4,False
+    o.intra_op_num_threads,o.inter_op_num_threads = threads,1
+    o.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return InferenceSession(str(file), o, providers=["CPUExecutionProvider"])
+
 # %% ../../nbs/features/15_screen_text.ipynb #9147d4f1
 class ScreenReader:
     "Find and read the lines of text of a picture"
@@ -64,13 +74,17 @@ class ScreenReader:
         threads:int=1, # Threads of the networks
         confidence:float=CONFIDENCE, # Smallest confidence of a line that counts as read, 0..1
     ):
+        from omegaconf import OmegaConf
         from rapidocr import RapidOCR
         in_range("side", side, 64, 2000), in_range("threads", threads, 1), in_range("confidence", confidence, 0, 1)
-        detection,recognition = map(str, _model_files())
-        engine = "EngineConfig.onnxruntime."
-        self.confidence,self.network = confidence, RapidOCR(params={"Global.log_level": "critical", "Global.use_cls": False,
-            "Det.model_path": detection, "Rec.model_path": recognition, "Det.limit_type": "max", "Det.limit_side_len": side,
-            engine+"intra_op_num_threads": threads, engine+"inter_op_num_threads": 1})
+        files = dict(zip(("Det", "Rec"), _model_files()))
+        options = {"Global.log_level": "critical", "Global.use_cls": False,
+            "Det.limit_type": "max", "Det.limit_side_len": side}
+        self.confidence = confidence
+        self.network = RapidOCR(params=options | {f"{k}.model_path": str(f) for k,f in files.items()})
+        for k,f in files.items():
+            part = dict(self.network.cfg[k]) | dict(session=_session(f, threads))
+            self.network.cfg[k] = OmegaConf.create(part, flags=dict(allow_objects=True))
 
     def raw(self,
         picture:np.ndarray, # `(h, w, 3)` uint8 RGB
@@ -182,7 +196,8 @@ _MEANINGS = {
     "text_title": ("share", "words of the title that stand on screen, share of its words; not defined without title"),
 }
 HOOK = 3.   # seconds that count as the beginning of a clip
-SCREEN_TEXT_COLUMNS = _MEANINGS | {f"{k}_3s": (unit, f"{meaning}; first three seconds") for k,(unit,meaning) in _MEANINGS.items()}
+SCREEN_TEXT_COLUMNS = _MEANINGS | {
+    f"{k}_3s": (unit, f"{meaning}; first three seconds") for k,(unit,meaning) in _MEANINGS.items()}
 
 # %% ../../nbs/features/15_screen_text.ipynb #5f113dd3
 def _area(lines): return min(sum((x1-x0)*(y1-y0) for x0,y0,x1,y1 in (o["box"] for o in lines)), 1.)
@@ -238,6 +253,7 @@ def read_screen(
 class ScreenText(ClipBlock):
     "Text on the frames of a video"
     summary,licence,columns = "text on screen", "Apache-2.0", SCREEN_TEXT_COLUMNS
+    pace = 1.8
     packages = "rapidocr", "onnxruntime", "opencv-python-headless"
     modules = "rapidocr", "onnxruntime"
     call = "popnb.features.screen_text:read_screen"

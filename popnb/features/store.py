@@ -31,7 +31,9 @@ from pathlib import Path
 import numpy as np
 
 from fastcore.basics import patch
-from ..core import InputError, MediaError, PopnbError, ROOM, _mark, as_path, free_bytes, read_json, write_json
+from ..core import DISK_WORDS, InputError, MediaError, PopnbError, ROOM, _mark, as_path, free_bytes, read_json
+from ..core import write_json
+from ..data.lmdb_pages import PagesDamaged, check_meta, check_pages, check_value
 
 # %% ../../nbs/features/01_store.ipynb #cb27d911
 _HASHES = {}   # identity of a file -> hash of its content
@@ -207,6 +209,42 @@ def _pad(env, data):
     if _length(env) > data.stat().st_size: os.truncate(data, _length(env))
 
 # %% ../../nbs/features/01_store.ipynb #e5593439
+def _damaged(folder, e):
+    return PopnbError(f"The store {folder} is damaged ({e}): delete the folder, which is a cache, or choose another"
+        " (--store, POPNB_STORE).")
+
+def _refused(folder, e):
+    "The error of a store that LMDB cannot open, read or write"
+    if DISK_WORDS.search(str(e)) or "Input/output error" in str(e):      # LMDB's word for a write that ended early
+        return PopnbError(f"The store {folder} cannot be written, because its disk is full or read-only: make room,"
+            " or choose another folder (--store, POPNB_STORE).")
+    return PopnbError(f"The store {folder} failed ({e}): choose another folder (--store, POPNB_STORE); this one is a"
+        " cache, whose content can be computed again.")
+
+# %% ../../nbs/features/01_store.ipynb #5bf404a2
+_CHECKED = {}   # data file -> its identity when it was checked last
+
+def _check(data, check=check_pages):
+    "Check a data file that exists; raises `PopnbError` for one that LMDB must not read"
+    for left in (4, 3, 2, 1, 0):          # a process that creates or changes the file disturbs the check
+        try:
+            if not (st := data.stat()).st_size or _CHECKED.get(data) == _identity(st): return
+            check(data)
+            if check is check_pages: _CHECKED[data] = _identity(st)
+            return
+        except FileNotFoundError: return
+        except OSError as e: raise PopnbError(f"Cannot read the store {data.parent}: {e.strerror or e}.") from e
+        except PagesDamaged as e:
+            if not left: raise _damaged(data.parent, e) from e
+            time.sleep(.02)
+
+# %% ../../nbs/features/01_store.ipynb #eb186ceb
+def _check_open(env, data):
+    "Check the pages while the lock of the writers keeps them as they are"
+    _check(data)
+    _pad(env, data)
+
+# %% ../../nbs/features/01_store.ipynb #696ea411
 def _open(folder):
     "Open the LMDB environment of a store's folder"
     data,lock = folder/"data.mdb",folder/"lock.mdb"
@@ -214,16 +252,17 @@ def _open(folder):
     room = (free_bytes(folder) or ROOM) >= ROOM      # the lock file is mapped: on a full disk a write to it would kill
     if not room and not data.exists(): raise PopnbError(f"The store {folder} has no room on its disk.")
     writable &= room
+    _check(data, check_meta if writable else check_pages)
+    env = None
     try:
         env = lmdb.open(str(folder), map_size=_MAP_SIZE, readonly=not writable, lock=writable, create=writable,
             readahead=False, max_readers=1024)
         if writable:
             env.reader_check()   # frees the slots of readers that were killed
-            _transact(env, lambda txn: _pad(env, data), write=True)   # the writers' lock keeps the length fixed here
-        elif _length(env) > data.stat().st_size:
-            raise PopnbError(f"{data} lost its end: copy it again, or delete {folder}, which is a cache.")
-    except (lmdb.Error, OSError) as e:
-        raise PopnbError(f"The store {folder} does not open ({e}): delete the folder, which is a cache, or choose another.") from e
+            _transact(env, lambda txn: _check_open(env, data), write=True)
+    except (lmdb.Error, OSError, PopnbError) as e:
+        if env: env.close()
+        raise e if isinstance(e, PopnbError) else _refused(folder, e) from e
     return env
 
 # %% ../../nbs/features/01_store.ipynb #1c3e241a
@@ -283,7 +322,8 @@ class Store:
             env = _env(self.folder)
             try: return _transact(env, work, write)
             except lmdb.ReadonlyError as e: raise PopnbError(f"Cannot write to the store {self.folder}: no write permission or no room.") from e
-            except lmdb.Error as e: raise PopnbError(f"The store {self.folder} failed ({e}); if that stays so, delete the folder: it is a cache.") from e
+            except lmdb.Error as e: raise _refused(self.folder, e) from e
+            except PagesDamaged as e: raise _damaged(self.folder, e) from e
 
     def __repr__(self): return f"Store({str(self.folder)!r}{', readonly=True' if self.readonly else ''})"
 
@@ -293,13 +333,21 @@ def _key(key):
     if not 0 < len(k) <= 511: raise InputError(f"A key is a text of 1 to 511 bytes, got {key!r:.60}.")
     return k
 
+# %% ../../nbs/features/01_store.ipynb #aadcad9e
+@patch
+def _clear(self:Store, txn, names):
+    "Delete records in a transaction; raises `PagesDamaged` for one whose pages LMDB must not free"
+    there = [k for k in dict.fromkeys(names) if txn.get(k) is not None]
+    for k in there: check_value(self.folder/"data.mdb", k)
+    return sum(txn.delete(k) for k in there)
+
 # %% ../../nbs/features/01_store.ipynb #34152db7
 @patch
 def _drop_corrupt(self:Store, k, raw):
     "Delete a corrupt record that nobody has replaced, and warn"
     warnings.warn(f"The record {k.decode()} in the store {self.folder} is damaged; it is dropped and has to be computed again.", stacklevel=4)
     def work(txn):
-        if txn.get(k) == raw: txn.delete(k)
+        if txn.get(k) == raw: self._clear(txn, [k])
     if self.readonly or not _may_write(self.folder/"data.mdb"): return
     with suppress(PopnbError): self._run(work, write=True)       # on a full disk it stays and is dropped again
 
@@ -340,6 +388,7 @@ def put_many(self:Store,
     "Store several records in one commit, replacing older ones; raises `InputError` for unsupported values"
     packed = [(k, _pack(k, v)) for k,v in ((_key(k), v) for k,v in items.items())]
     def work(txn):
+        self._clear(txn, [k for k,_ in packed])
         for k,raw in packed: txn.put(k, raw)
     if packed: self._run(work, write=True)
 
@@ -369,7 +418,7 @@ def __contains__(self:Store, key): return not self.missing([key])
 @patch
 def keys(self:Store) -> list: # Every key, sorted
     "List the keys of all records"
-    return self._run(lambda txn: [bytes(k).decode() for k in txn.cursor().iternext(values=False)])
+    return self._run(lambda txn: [bytes(k).decode(errors="replace") for k in txn.cursor().iternext(values=False)])
 
 @patch
 def __len__(self:Store): return self._run(lambda txn: txn.stat()["entries"])
@@ -381,7 +430,7 @@ def drop(self:Store,
 ) -> int: # Number of records deleted
     "Delete records in one commit; the file keeps its length and reuses the space"
     names = [_key(k) for k in keys]
-    return self._run(lambda txn: sum(txn.delete(k) for k in names), write=True)
+    return self._run(lambda txn: self._clear(txn, names), write=True)
 
 # %% ../../nbs/features/01_store.ipynb #f221d20a
 @patch

@@ -37,6 +37,7 @@ def title_encoder(
 class TitleMeaning(FeatureBlock):
     "What the title means"
     input,summary = "title","meaning of the title"
+    pace = .05
     licence = "MIT"
     columns = {
         "has_title": ("0 or 1", "whether the video has a title"),

@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from ..core import InputError, PopnbError, in_range
 from .blocks import BlockValues, FeatureBlock, block_class
 from .encoder import Encoder
-from .frame_cache import USABLE, VideoJob, _path_keys, _run_job, failure_info
+from .frame_cache import USABLE, VideoJob, _path_keys, failure_info, run_job
 from .registry import make_encoder
 from .store import Store
 from ..media.video import frames
@@ -81,6 +81,7 @@ def _decode_job(path, deadline, n):
 class VisualContent(FeatureBlock):
     "What key frames and thumbnail show"
     input,summary = "video","visual content"
+    pace = .35
     licence = "Apache 2.0"
     columns = {
         "change": ("cosine distance", "mean change of what is seen between key frames"),
@@ -126,7 +127,7 @@ def _read_clips(self:VisualContent, todo, store, workers):
         if waiting: found.update(fresh := self._embed_clips(waiting))
         if waiting and store is not None: store.put_many(fresh)
         waiting.clear()
-    results = _run_job(todo.values(), self.job(), workers)
+    results = run_job(todo.values(), self.job(), workers)
     try:
         for i,info,data,lasting in progress(results, "reading key frames", len(keys)):
             if info["kind"] in USABLE:

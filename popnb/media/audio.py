@@ -8,10 +8,14 @@ __all__ = ['has_audio', 'Audio', 'read_audio']
 # %% ../../nbs/media/04_audio.ipynb #7718bac5
 import os
 import warnings
+from dataclasses import dataclass, field
+from functools import partial
 import numpy as np
 from fastcore.basics import patch
 from ..core import InputError, MediaError, in_range
-from .probe import CLOCK_JUMP, CLOCK_JUMPS, CLOCK_STEP, _again, is_encrypted, open_media, stated_duration
+from .probe import CHECKSUMS, CLOCK_JUMP, CLOCK_JUMPS, CLOCK_STEP, _again, _boxes, _child, _inner
+from .probe import attempt, decoder_log
+from .probe import is_encrypted, lines_about, open_media, stated_duration
 from ..workers import Deadline, working
 
 # %% ../../nbs/media/04_audio.ipynb #af7ad8c5
@@ -19,6 +23,27 @@ def _track(container):
     "The main audio track; `None` if there is none that a decoder supports"
     s = container.streams.best("audio")
     return s if s is not None and s.codec_context is not None and s.codec_context.sample_rate else None
+
+# %% ../../nbs/media/04_audio.ipynb #e9261c21
+def _has_sound_box(path):
+    "Whether a track of an MP4 file is one of sound, by the type of its handler or its header"
+    at = next((o for o in _boxes(path) if o[0] == b"moov"), None)
+    if at is None: return False
+    with open(path, "rb") as f:
+        f.seek(at[1])
+        moov = memoryview(f.read(min(at[2], 64<<20)))
+    media = [_child(track, b"mdia") for kind,track in _inner(_child(moov, b"moov")) if kind == b"trak"]
+    def handler(m): return bytes(_child(m, b"hdlr")[8:12])
+    return any(handler(m) == b"soun" or any(k == b"smhd" for k,_ in _inner(_child(m, b"minf"))) for m in media)
+
+def _why_unreadable(path, c, log):
+    "Why the sound of a file cannot be read, `''` if it has none; `log` holds what FFmpeg said when it was opened"
+    if s := next(iter(c.streams.audio), None):
+        if s.codec_context is None: return "the sound is in a format that no decoder here reads"
+        return "the header of the sound is damaged: it states no sample rate or no channels"
+    if "mov" in c.format.name and _has_sound_box(path): return "the header of the sound is damaged: its track has no type"
+    said = lines_about(list(log), c, "audio")
+    return f"no sound is found, and FFmpeg reports: {said[0]}" if said else ""
 
 # %% ../../nbs/media/04_audio.ipynb #16f07e38
 def has_audio(
@@ -59,9 +84,7 @@ def _start_time(c): return (c.start_time or 0)/1e6
 # %% ../../nbs/media/04_audio.ipynb #ee14e6e1
 def _seek(c, s, seconds):
     "Seek to the last packet before a time; a container that cannot seek is read from its start"
-    import av
-    try: c.seek(int((seconds + _start_time(c))/s.time_base), stream=s)
-    except av.FFmpegError: c.seek(0)
+    if attempt(partial(c.seek, stream=s), int((seconds + _start_time(c))/s.time_base))[1]: c.seek(0)
 
 # %% ../../nbs/media/04_audio.ipynb #4ba53b94
 _UNSEARCHABLE = (*CLOCK_JUMPS, "flv", "ogg")   # FFmpeg's names of the containers that are read from their start
@@ -86,29 +109,57 @@ class _Clock:
         self.last,self.end = t,t + (packet.duration or 0)*self.unit
         return self.end
 
+# %% ../../nbs/media/04_audio.ipynb #e4b08cbe
+@dataclass
+class _Findings:
+    "Problems of a reading"
+    errors:list = field(default_factory=list) # Messages of packets that raised
+    said:list = field(default_factory=list) # Lines of FFmpeg
+    restarts:list = field(default_factory=list) # Seconds at which a new clock begins
+    cut:int = 0 # Packets and frames that are marked as damaged
+
+    @property
+    def text(self): # The first of what the decoder says, `""` for nothing
+        # where a clock starts again, the numbers of transport packets do, too, which looks like a loss
+        marked = [f"{self.cut} damaged packets"]*(self.cut > 0 and not self.restarts)
+        return next(iter(self.errors + [f"FFmpeg reports: {o}" for o in self.said] + marked), "")
+
 # %% ../../nbs/media/04_audio.ipynb #ea5ad05d
-def _pieces(c, s, window, until, errors, restarts):
-    "Yield `(seconds, mono samples, sample rate)` around the window; fills the lists of errors and of new clocks"
-    import av
-    start,stop = window
-    search = c.format.name not in _UNSEARCHABLE
+def _packets(c, s, window, until, found, log):
+    "Yield `(packet, decoded frames)` around the window; fills `found`"
+    start,search = window[0],c.format.name not in _UNSEARCHABLE
     if start > _PREROLL and search: _seek(c, s, start - _PREROLL)
-    t,packets,clock,mixer = None,c.demux(s),_Clock(c, s, restarts),_Mixer()
+    packets,clock,early = c.demux(s),_Clock(c, s, found.restarts),False
+    found.said += lines_about(log, c, "audio")[:20]      # of opening the file
     while True:
         working()
         if until.passed(): raise MediaError("timeout", c.name, "pyav")
-        try:
-            if (packet := next(packets, None)) is None: return
+        packet,why = attempt(next, packets, None)
+        if packet is None: return
+        if not why:
             end = clock.set(packet)
-            if not search and end is not None and end < start - _PREROLL: continue
-            pieces = [(f, mixer.mono(f)) for f in packet.decode()]
-        except (av.FFmpegError, MemoryError, ValueError) as e:
-            errors.append(getattr(e, "strerror", None) or str(e))
-            continue
-        for f,x in pieces:
+            early = end is not None and end <= start
+            if early and not search and end < start - _PREROLL: continue
+            frames,why = attempt(packet.decode)
+        said = lines_about(log, c, "audio")
+        if not early:
+            found.errors += [why]*bool(why)
+            found.said += said[:20]
+        if why: continue
+        found.cut += not early and (packet.is_corrupt + sum(f.is_corrupt for f in frames))
+        yield packet,frames
+
+# %% ../../nbs/media/04_audio.ipynb #b53c1fc0
+def _pieces(c, s, window, until, found, log):
+    "Yield `(seconds, mono samples, sample rate)` around the window; fills `found`"
+    t,mixer = None,_Mixer()
+    s.codec_context.options = CHECKSUMS
+    for _,frames in _packets(c, s, window, until, found, log):
+        for f in frames:
             t = t if f.pts is None else float(f.pts*f.time_base) - _start_time(c)
             if t is None: t = 0.
-            if t >= stop: return
+            if t >= window[1]: return
+            x = mixer.mono(f)
             yield t, x, f.sample_rate
             t += len(x)/f.sample_rate
 
@@ -122,7 +173,8 @@ def _convert(run, src, rate):
         f = av.AudioFrame.from_ndarray(x[None, i:i+src], "flt", "mono")
         f.sample_rate,f.pts = src,i
         out += res.resample(f)
-    return np.concatenate([o.to_ndarray()[0] for o in out + res.resample(None)])
+    out = [o.to_ndarray()[0] for o in out + res.resample(None)]
+    return np.concatenate(out) if out else np.zeros(0, np.float32)     # a fraction of a sample is nothing
 
 # %% ../../nbs/media/04_audio.ipynb #1b4999c9
 _MAX_GAP = .02       # seconds by which timestamps may disagree with the count of samples
@@ -151,14 +203,15 @@ class Audio:
         self.path,self.deadline = str(path),in_range("deadline", deadline, 0)
         self.status,self.problems = "ok",[]   # of the last reading: `ok` or `partial`, and the reasons
 
-    def _header(self, c=None):
+    def _header(self, c=None, log=()):
         "Properties from the header, `{}` without a track; the file is opened once"
         if not hasattr(self, "_info"):
             if c is None:
-                with open_media(self.path, deadline=self.deadline) as c: return self._header(c)
+                with decoder_log() as log, open_media(self.path, deadline=self.deadline) as c: return self._header(c, log)
             best = c.streams.best("audio")
             locked = best is not None and is_encrypted(self.path, c, best)
             self._info,s = dict(encrypted=True) if locked else {},_track(c)
+            if s is None and (why := _why_unreadable(self.path, c, log)): self._info = dict(unreadable=why)
             if s is not None and not locked:
                 cc = s.codec_context
                 channels = len(cc.layout.channels)
@@ -166,9 +219,10 @@ class Audio:
                     duration=stated_duration(self.path, c, s))
         return self._info
 
-    def _need(self, c=None):
-        if not self._header(c): raise MediaError("no-audio", self.path, "pyav")
+    def _need(self, c=None, log=()):
+        if not self._header(c, log): raise MediaError("no-audio", self.path, "pyav")
         if "encrypted" in self._info: raise MediaError("broken", self.path, "pyav", "the sound is encrypted")
+        if why := self._info.get("unreadable"): raise MediaError("broken", self.path, "pyav", why)
         return self._info
 
     has_audio = property(lambda self: bool(self._header()), doc="Whether there is an audio track")
@@ -178,7 +232,7 @@ class Audio:
 
     def __repr__(self):
         if not self.has_audio: return f"Audio({self.path!r}, no sound)"
-        if "encrypted" in self._info: return f"Audio({self.path!r}, encrypted)"
+        if "rate" not in self._info: return f"Audio({self.path!r}, {next(iter(self._info))})"
         long = "unknown length" if self.duration is None else f"{self.duration:.2f} s"
         return f"Audio({self.path!r}, {self._info['codec']}, {self.rate} Hz, {self.channels} ch, {long})"
 
@@ -186,17 +240,14 @@ class Audio:
 @patch
 def count_seconds(self:Audio) -> float:
     "Duration from the packets of the file, without decoding; raises `MediaError`"
-    import av
     end,until = 0.,Deadline(self.deadline)
     with open_media(self.path, deadline=self.deadline) as c:
         self._need(c)
-        clock = _Clock(c, _track(c), [])
-        try:
-            for packet in c.demux(_track(c)):
-                working()
-                if until.passed(): raise MediaError("timeout", self.path, "pyav")
-                end = clock.set(packet) or end
-        except av.FFmpegError: pass   # what follows a damaged end does not count
+        clock,packets = _Clock(c, _track(c), []),c.demux(_track(c))
+        while packet := attempt(next, packets, None)[0]:     # what follows a damaged end does not count
+            working()
+            if until.passed(): raise MediaError("timeout", self.path, "pyav")
+            end = clock.set(packet) or end
     return end
 
 # %% ../../nbs/media/04_audio.ipynb #d4b82b52
@@ -215,21 +266,22 @@ def _place(runs, window, rate):
 
 # %% ../../nbs/media/04_audio.ipynb #a10b10c8
 @patch
-def _record(self:Audio, window, out, covered, rate, errors, restarts):
+def _record(self:Audio, window, out, covered, rate, found):
     "Set `problems` and `status` after a reading"
     end,due,first = window[0] + len(out)/rate,min(window[1], self.duration or 0),covered.argmax()
     hole = (~covered[first:]).sum()/rate
     bad,early = (~np.isfinite(out)).sum(),end < due - _MAX_MISSING
     gap_at = window[0] + (first + covered[first:].argmin())/rate
-    for found,text in (
-        (restarts, _again(len(restarts), restarts[0] if restarts else 0)),
+    wrong = f"{len(found.errors)} packets did not decode ({found.errors[-1]})" if found.errors else found.text
+    for is_so,text in (
+        (found.restarts, _again(len(found.restarts), found.restarts[0] if found.restarts else 0)),
         (first/rate > _MAX_GAP, f"the sound starts at {window[0] + first/rate:.2f} s"),
         (hole > _MAX_GAP, f"{hole:.2f} s without sound from {gap_at:.2f} s on"),
         (bad, f"{bad} samples are no numbers and were taken as silence"),
-        (errors, f"{len(errors)} packets did not decode ({errors[-1] if errors else ''})"),
+        (wrong, wrong),
         (early, f"the sound ends at {end:.2f} s, the header promises {self.duration or 0:.2f} s")):
-        if found: self.problems.append(text)
-    self.status = "partial" if errors or early or bad or hole > _MAX_MISSING else "ok"
+        if is_so: self.problems.append(text)
+    self.status = "partial" if wrong or early or bad or hole > _MAX_MISSING else "ok"
 
 # %% ../../nbs/media/04_audio.ipynb #b1ab13a7
 def _check_window(window):
@@ -244,6 +296,15 @@ def _why_empty(duration, window):
     if window[0] == 0: return "the track has no samples"
     return f"the sound ends before {window[0]:g} s" + (f", it lasts {duration:.2f} s" if duration else "")
 
+# %% ../../nbs/media/04_audio.ipynb #79af870c
+_MAX_SPREAD = 3600.   # seconds of silence that a reading may hold, if it is more than the sound itself
+
+def _check_span(path, runs, seconds, rate):
+    "Raise `MediaError` for runs that are too far apart to be put into one array"
+    sound = sum(len(x) for _,x in runs)/rate
+    if seconds - sound > max(_MAX_SPREAD, sound):
+        raise MediaError("broken", path, "pyav", f"{sound:.1f} s of sound are spread over {seconds:.0f} s")
+
 # %% ../../nbs/media/04_audio.ipynb #f4d9b4b2
 @patch
 def samples(self:Audio,
@@ -252,16 +313,17 @@ def samples(self:Audio,
 ) -> np.ndarray: # float32 `(n,)` in [-1, 1]
     "Decode a window as one channel; raises `MediaError` (`no-audio` if the window has none)"
     window = _check_window(in_range("rate", rate, 1000, 384000) and window)
-    self.status,self.problems,errors,restarts = "ok",[],[],[]
-    with open_media(self.path, deadline=self.deadline) as c:
-        self._need(c)
+    self.status,self.problems,found = "ok",[],_Findings()
+    with decoder_log() as log, open_media(self.path, deadline=self.deadline) as c:
+        self._need(c, log)
         s,until = _track(c),Deadline(self.deadline)
-        runs = list(_resample(_pieces(c, s, window, until, errors, restarts), rate))
+        runs = list(_resample(_pieces(c, s, window, until, found, log), rate))
     end = max((t + len(x)/rate for t,x in runs), default=0.)
-    if not runs and errors: raise MediaError("broken", self.path, "pyav", errors[-1])
+    if found.text and not any(len(x) for _,x in runs): raise MediaError("broken", self.path, "pyav", found.text)
     if end <= window[0]: raise MediaError("no-audio", self.path, "pyav", _why_empty(self.duration, window))
+    _check_span(self.path, runs, end - window[0], rate)
     out,covered = _place(runs, window, rate)
-    self._record(window, out, covered, rate, errors, restarts)
+    self._record(window, out, covered, rate, found)
     return np.clip(np.nan_to_num(out), -1, 1)
 
 # %% ../../nbs/media/04_audio.ipynb #559a1f41

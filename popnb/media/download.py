@@ -24,13 +24,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
-from ..core import InputError, MediaError, PopnbError, in_range, one_of, output_path, processors, typed
+from ..core import InputError, MediaError, PopnbError, in_range, one_of, only_one, output_path, processors, typed
 from ..progress import progress
 from ..data.safe_csv import write_sheet
 from ..data.table import TEXT_DTYPE, as_table, conform, require
 from .integrity import _CHECK_CALL, _CheckPool
 from .safe_http import PICTURE_MEDIA, VIDEO_MEDIA, Fetcher, FetchError, Limits, Policy, system_addresses
-from .image import DECODE_ERRORS, _open, read_image
+from .image import _open, read_image
+from .probe import decoding
 
 # %% ../../nbs/media/09_download.ipynb #72aa3af9
 IDS = {"thumbnails": re.compile(r"[A-Za-z0-9_-]{11}"), "videos": re.compile(r"[A-Za-z0-9_-]{4,64}")}   # valid ids
@@ -81,15 +82,13 @@ def judge_picture(
 ) -> tuple[int, int]: # Width and height, pixels
     "Verify and decode an untrusted image; raises `FetchError`"
     try:
-        with _open(path, max_pixels) as im:
+        with decoding(path, "pillow"), _open(path, max_pixels) as im:
             if getattr(im, "is_animated", False): raise FetchError("content", "a moving picture")
             if im.format == "JPEG" and im.size != (120, 90): return _check_jpeg(im)
-            im.verify()     # the checksums of PNG; other formats have none
         img = read_image(path, max_pixels)
     except MediaError as e:
         kind = {"too-large": "pixels", "not-media": "content"}.get(e.kind, "broken")
         raise FetchError(kind, e.detail) from e
-    except DECODE_ERRORS as e: raise FetchError("broken", e) from e
     if is_placeholder(img): raise FetchError("placeholder", "grey, 120x90")
     return img.shape[1], img.shape[0]
 
@@ -123,14 +122,9 @@ def read_log(
 # %% ../../nbs/media/09_download.ipynb #6c2fb6cc
 @contextmanager
 def _locked(folder):
-    "Lock a folder, if the system can lock files, and remove the partial files of a run that was killed"
+    "Lock a folder, and remove the partial files of a run that was killed"
     Path(folder).mkdir(parents=True, exist_ok=True)
-    with open(Path(folder)/".lock", "w") as f:
-        try:
-            import fcntl
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError: pass   # Windows
-        except OSError as e: raise PopnbError(f"Another run is downloading into {folder}; wait for it, or choose another folder.") from e
+    with only_one(folder, "downloads into"):
         for p in Path(folder).glob(".*.part"): p.unlink()
         yield
 

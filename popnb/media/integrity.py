@@ -8,16 +8,15 @@ __all__ = ['MEDIA_SUFFIXES', 'Verdict', 'check_file', 'media_files', 'check_path
 # %% ../../nbs/media/07_integrity.ipynb #e27f9195
 import os
 import time
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
 from ..core import InputError, MEDIA_KINDS, MediaError, as_list, as_path, in_range, one_of, printable
 from ..progress import progress
 from .audio import Audio
 from .image import frame_count, read_image
-from .probe import _describe, open_clip, stated_duration
+from .probe import _describe, decoder_log, open_clip
 from ..workers import Deadline, Lost, WorkerPool, answers, isolated
 
 # %% ../../nbs/media/07_integrity.ipynb #6d517600
@@ -43,20 +42,6 @@ class Verdict:
         one_of("status", self.status, ("ok", "partial", "broken"))
         one_of("kind", self.kind, ("", *MEDIA_KINDS))
 
-# %% ../../nbs/media/07_integrity.ipynb #fd2e358b
-@contextmanager
-def _decoder_log():
-    "Capture the error lines that FFmpeg writes in this thread, as `(level, part, text)`"
-    import av
-    level,skip = av.logging.get_level(),av.logging.get_skip_repeated()
-    av.logging.set_level(av.logging.ERROR)
-    av.logging.set_skip_repeated(False)   # else a line is lost if the previous file ended with the same one
-    try:
-        with av.logging.Capture() as lines: yield lines
-    finally:
-        av.logging.set_level(level)
-        av.logging.set_skip_repeated(skip)
-
 # %% ../../nbs/media/07_integrity.ipynb #0336798d
 @dataclass
 class _Count:
@@ -70,19 +55,15 @@ class _Count:
 # %% ../../nbs/media/07_integrity.ipynb #43cbe6f3
 def _decode(clip, start, stop):
     "Decode packets `start` to `stop` and count the results"
-    import av
-    c,codec = _Count(),clip.stream.codec_context
-    def packets():
-        yield from clip.read(start, stop)
-        yield None,None   # returns the frames that the decoder still holds
-    for _,packet in packets():
-        clip.check_deadline()
-        try: got = codec.decode(packet)
-        except av.FFmpegError as e: c.failed,c.said = c.failed+1,e.strerror or str(e)
-        else:
+    c,codec = _Count(),clip.decoder()
+    with decoder_log() as lines:
+        for _,packet in chain(clip.read(start, stop), [(None, None)]):   # at last the frames that the decoder still holds
+            clip.check_deadline()
+            got,why = clip.decode(codec, packet, lines, stop if start else 0)
+            c.failed,c.said = c.failed + bool(why),why or c.said
             c.frames,c.damaged = c.frames+len(got),c.damaged+sum(f.is_corrupt for f in got)
             if got and c.first is None: c.first = got[0]
-    codec.flush_buffers()
+        codec.flush_buffers()
     return c
 
 # %% ../../nbs/media/07_integrity.ipynb #50c0cb15
@@ -93,22 +74,20 @@ def _ends(index, k=10):
     return [(0, min(k, n)), (last, n)] if last > k else [(0, n)]
 
 # %% ../../nbs/media/07_integrity.ipynb #ff8aa5b6
-def _check_frames(clip, full, log):
-    "Problems, a decoded frame or None, and the number of frames of an open clip; `log` holds the lines so far"
-    index,n,wrong = clip.index,len(clip.index.pts),list(clip.problems)
-    end,due,read = clip.info().duration,stated_duration(clip.path, clip.box, clip.stream),len(log)
-    clip.stream.codec_context.thread_count = 1   # its log lines appear in this thread; files are checked in parallel
+def _check_frames(clip, full):
+    "Problems, a decoded frame or None, and the number of frames of an open clip"
+    index,n = clip.index,len(clip.index.pts)
     counts = [_decode(clip, *run) for run in ([(0, n)] if full else _ends(index))]
     frames,damaged,failed = (sum(getattr(c, k) for c in counts) for k in ("frames", "damaged", "failed"))
-    short = not wrong and due and end < due - max(.2, .02*due)
-    if short: wrong.append(f"the picture ends at {end:.1f} of {due:.1f} s")
-    if failed: wrong.append(f"packets that do not decode: {failed} ({next(c.said for c in counts if c.said)})")
-    # one frame may be lost at an edge without damage
-    if full and frames < len(index) - 1: wrong.append(f"{frames} of {len(index)} frames decode")
-    if full and damaged: wrong.append(f"damaged frames: {damaged}")
-    lines = log if full else log[:read]   # decoding from the middle may print errors
-    if lines and not wrong: wrong.append(f"FFmpeg reports: {lines[0][2].split(chr(10))[0]}")
-    return wrong,next((c.first for c in counts if c.first), None),frames if full else len(index)
+    for found,text in (
+        (failed, f"packets that do not decode: {failed} ({next((c.said for c in counts if c.said), '')})"),
+        # one frame may be lost at an edge without damage
+        (full and frames < len(index) - 1, f"{frames} of {len(index)} frames decode"),
+        (full and damaged, f"damaged frames: {damaged}")):
+        if found: clip.problems.append(text)
+    clip.doubtful = 0     # a quick check does not settle what a decoder says that starts in the middle
+    clip.conclude()
+    return clip.problems,next((c.first for c in counts if c.first), None),frames if full else len(index)
 
 # %% ../../nbs/media/07_integrity.ipynb #d0ad11d5
 def _check_audio(path, seconds, full, until):
@@ -163,8 +142,8 @@ def _check_sound(path, full, until):
 # %% ../../nbs/media/07_integrity.ipynb #65e42e05
 def _check_video(path, full, until):
     try:
-        with _decoder_log() as log, open_clip(path, until.left()) as clip:
-            wrong,frame,n = _check_frames(clip, full, log)
+        with open_clip(path, until.left()) as clip:
+            wrong,frame,n = _check_frames(clip, full)
             if frame is None:
                 raise MediaError("broken", path, "pyav", "; ".join(wrong) or "no frame could be decoded")
             clip.orient(frame)

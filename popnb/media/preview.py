@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass, field
 import numpy as np
 from ..core import MediaError, in_range
-from .probe import MAX_PIXELS, VideoInfo, displayed_size, open_clip
+from .probe import MAX_PIXELS, VideoInfo, decoder_log, displayed_size, open_clip
 from ..workers import Lost, isolated
 
 # %% ../../nbs/media/06_preview.ipynb #7dd0069a
@@ -51,22 +51,23 @@ class Preview:
 # %% ../../nbs/media/06_preview.ipynb #93c33608
 def _decode(clip, runs):
     "Yield the decoded frames of the runs; failures go into `clip.problems`"
-    import av
-    cc,bad,damaged = clip.stream.codec_context,0,0
-    cc.thread_count = 1
-    if cc.width*cc.height >= 640*360: cc.options = {"skip_loop_filter": "all"}
-    for a,b in runs:
-        for i,p in [*clip.read(a, b), (-1, None)]:
-            clip.check_deadline()
-            if i >= 0 and clip.index.disposable[i]: continue
-            try: frames = cc.decode(p)
-            except (av.FFmpegError, MemoryError): bad,frames = bad+1,[]
-            for f in frames:
-                damaged += f.is_corrupt
-                yield f
-        cc.flush_buffers()
+    cc,bad,damaged = clip.decoder(),0,0
+    if cc.width*cc.height >= 640*360: cc.options = cc.options | {"skip_loop_filter": "all"}
+    with decoder_log() as lines:
+        for a,b in runs:
+            doubtful = b if a or clip.index.disposable[:b].any() else 0
+            for i,p in [*clip.read(a, b), (-1, None)]:
+                clip.check_deadline()
+                if i >= 0 and clip.index.disposable[i]: continue
+                frames,why = clip.decode(cc, p, lines, doubtful)
+                bad += bool(why)
+                for f in frames:
+                    damaged += f.is_corrupt
+                    yield f
+            cc.flush_buffers()
     if bad: clip.problems.append(f"{bad} packets do not decode")
     if damaged: clip.problems.append(f"{damaged} frames are damaged")
+    clip.conclude()
 
 # %% ../../nbs/media/06_preview.ipynb #c90a3dd1
 def _shrink(frame, scaler, size, clip):

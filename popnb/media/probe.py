@@ -4,21 +4,25 @@
 
 # %% auto #0
 __all__ = ['CONTAINERS', 'MAX_PIXELS', 'PACKET_CACHE_BYTES', 'CLOCK_STEP', 'CLOCK_JUMP', 'CLOCK_JUMPS', 'DECODING_TIMES',
-           'open_media', 'is_encrypted', 'stated_duration', 'Index', 'displayed_size', 'Orientation', 'VideoIndex',
-           'open_clip', 'matrix_orientation', 'VideoInfo', 'probe']
+           'SELF_CONTAINED_CODECS', 'CHECKSUMS', 'decoding', 'decoder_log', 'attempt', 'open_media', 'is_encrypted',
+           'stated_duration', 'Index', 'displayed_size', 'Orientation', 'VideoIndex', 'lines_about', 'open_clip',
+           'matrix_orientation', 'VideoInfo', 'probe']
 
 # %% ../../nbs/media/01_probe.ipynb #b90ef5cf
 import math
 import os
+import re
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
 from fastcore.basics import patch
-from ..core import MediaError
+from ..core import MediaError, PopnbError
 from ..workers import MAX_STRETCH, Deadline, working
 
 # %% ../../nbs/media/01_probe.ipynb #3b27b478
@@ -111,17 +115,80 @@ def _missing_part(path):
     if b"mvex" in moov: return "it is an init segment alone: the fragments with the media are missing"
     return "the media after the index (moov) are missing: the file is incomplete"
 
+# %% ../../nbs/media/01_probe.ipynb #9266e9da
+_DECODER_PACKAGES = ("av", "PIL", "decord", "torchcodec")
+
+def _packages(e):
+    "Package of each frame of a traceback, the innermost last"
+    names,tb = [],e.__traceback__
+    while tb is not None:     # compiled modules state a file instead of a name
+        frame,tb = tb.tb_frame,tb.tb_next
+        names.append(re.split(r"[./\\]", frame.f_globals.get("__name__") or frame.f_code.co_filename)[0])
+    return names
+
+def _raised_by_decoder(e, path):
+    "Whether a decoder or the system raised an exception, rather than the code that calls them"
+    if isinstance(e, MemoryError) or isinstance(e, OSError) and str(e.filename or "") == str(path): return True
+    names = _packages(e)
+    ours = max((i for i,n in enumerate(names) if n in ("popnb", "__main__")), default=-1)
+    return bool(set(names[ours+1:]) & set(_DECODER_PACKAGES))
+
 # %% ../../nbs/media/01_probe.ipynb #77df8a19
 def _media_error(e, path, backend):
     "The exception of a decoder as a `MediaError`"
-    import av
     if isinstance(e, MediaError): return e
-    kind = "timeout" if isinstance(e, (av.ExitError, TimeoutError)) else "broken"
-    if kind == "broken" and not isinstance(e, PermissionError) and (k := _kind(path)) != "broken": kind = k
-    detail = getattr(e, "strerror", None) or str(e) or type(e).__name__
+    late = isinstance(e, TimeoutError) or type(e).__name__ == "ExitError"     # of PyAV
+    kind = "timeout" if late else "too-large" if isinstance(e, MemoryError) else "broken"
+    if isinstance(e, FileNotFoundError): return MediaError("missing", path, backend)
+    look = backend != "pillow" and not isinstance(e, PermissionError)     # the bytes of the file tell more
+    if kind == "broken" and look and (k := _kind(path)) != "broken": kind = k
+    detail = getattr(e, "strerror", None) or str(e).strip().split("\n")[0][:200] or type(e).__name__
     if kind == "not-media" and (looks := _describe(path)): detail = f"it looks like {looks}"
-    if kind == "broken" and not isinstance(e, PermissionError): detail = _missing_part(path) or detail
+    if kind == "too-large": detail = "it needs more memory than there is"
+    if kind == "broken" and look: detail = _missing_part(path) or detail
     return MediaError(kind, path, backend, detail)
+
+@contextmanager
+def decoding(
+    path:str|os.PathLike, # Media file
+    backend:str="pyav", # Name of the decoder in error messages
+):
+    "Turn everything that a decoder raises within the block into a `MediaError`"
+    try: yield
+    except PopnbError: raise
+    except Exception as e:
+        if not _raised_by_decoder(e, path): raise
+        raise _media_error(e, path, backend) from e
+
+# %% ../../nbs/media/01_probe.ipynb #991147ce
+_LISTENERS = dict(n=0, before=None, lock=threading.Lock())   # the level of messages belongs to the process
+
+@contextmanager
+def decoder_log(): # List of `(level, part of FFmpeg, text)`, which grows
+    "Collect the error lines that FFmpeg writes in this thread within the block"
+    import av
+    with _LISTENERS["lock"]:
+        if not _LISTENERS["n"]: _LISTENERS["before"] = av.logging.get_level(),av.logging.get_skip_repeated()
+        _LISTENERS["n"] += 1
+        av.logging.set_level(av.logging.ERROR)
+        av.logging.set_skip_repeated(False)   # else a line is lost if the previous file ended with the same one
+    try:
+        with av.logging.Capture() as lines: yield lines
+    finally:
+        with _LISTENERS["lock"]:
+            _LISTENERS["n"] -= 1
+            if not _LISTENERS["n"]:
+                av.logging.set_level(_LISTENERS["before"][0])
+                av.logging.set_skip_repeated(_LISTENERS["before"][1])
+
+# %% ../../nbs/media/01_probe.ipynb #0b67d2e1
+def attempt(
+    decode, # A call of a decoder
+    *args, # Its arguments
+) -> tuple: # What it returned, `[]` if it raised; what it raised in words, `""` for nothing
+    "Call a decoder that may raise anything"
+    try: return decode(*args),""
+    except Exception as e: return [],getattr(e, "strerror", None) or str(e).strip().split("\n")[0] or type(e).__name__
 
 # %% ../../nbs/media/01_probe.ipynb #3e63e8dc
 @contextmanager
@@ -131,23 +198,19 @@ def open_media(
     deadline:float|None=None, # Timeout of opening and of each read, seconds; `None`: no timeout
     **options, # Further options of FFmpeg
 ): # `av.container.InputContainer`, closed at the end
-    "Open a media file with network and playlists disabled; raises `MediaError` (missing, empty, not-media, broken)"
+    "Open a media file without network and playlists; what decoders raise in the block becomes a `MediaError`"
     import av
     path = Path(path)
     if not path.exists(): raise MediaError("missing", path, backend)
     if not path.is_file(): raise MediaError("missing", path, backend, "the path is not a file")
     options |= dict(protocol_whitelist="file", format_whitelist=CONTAINERS)
-    try:
+    with decoding(path, backend):
         if not path.stat().st_size: raise MediaError("empty", path, backend)
         working()
         limit = deadline and (MAX_STRETCH*deadline, deadline)     # opening decodes some frames
-        box = av.open(f"file:{path}", options=options, timeout=limit, metadata_errors="replace")
-        if not len(box.streams) and (lacks := _missing_part(path)):
-            box.close()
-            raise MediaError("broken", path, backend, lacks)
-    except (av.FFmpegError, MemoryError, ValueError, OSError) as e: raise _media_error(e, path, backend) from e
-    try: yield box
-    finally: box.close()
+        with av.open(f"file:{path}", options=options, timeout=limit, metadata_errors="replace") as box:
+            if not len(box.streams) and (lacks := _missing_part(path)): raise MediaError("broken", path, backend, lacks)
+            yield box
 
 # %% ../../nbs/media/01_probe.ipynb #e81fb79e
 _ENCRYPTED_ENTRIES = {b"encv", b"enca", b"encu", b"drmi", b"drms"}   # types of sample entries of encrypted tracks
@@ -235,9 +298,8 @@ def stated_duration(
     "Duration of a stream from the header of the file"
     if stream.duration and _states_length(path, box.format.name.split(",")[0]):
         return float(stream.duration*stream.time_base)
-    try: h,m,s = stream.metadata.get("DURATION", "").split(":")   # a tag of Matroska
-    except ValueError: return None
-    return int(h)*3600 + int(m)*60 + float(s)
+    tag = re.fullmatch(r"(\d{1,5}):(\d{1,2}):(\d{1,2}(?:\.\d{1,12})?)", stream.metadata.get("DURATION", ""))   # of Matroska
+    return int(tag[1])*3600 + int(tag[2])*60 + float(tag[3]) if tag else None
 
 # %% ../../nbs/media/01_probe.ipynb #7b07c97d
 @dataclass(frozen=True, eq=False)
@@ -329,6 +391,7 @@ class VideoIndex:
         self.path,self.box,self.stream,self.max_pixels = Path(path),box,stream,max_pixels
         self.problems,self.notes,self.failed,self.packets,self.missing_frames = [],[],set(),[],0
         self.timed,self.restarts,self.cut,self.orientation = True,False,[],Orientation()
+        self.log,self.said,self.doubts,self.doubtful = [],[],[],0   # lines of FFmpeg: new, taken over, to be confirmed
         self.pixel_aspect = self._pixel_aspect()
         self.codec = stream.codec_context.codec.canonical_name
         self.limit = None if deadline is None else Deadline(deadline)
@@ -383,9 +446,9 @@ def _read_packets(self:VideoIndex):
             total += p.size
             if total > PACKET_CACHE_BYTES: self.packets = None
             if self.packets is not None: self.packets.append(p)
-    except av.FFmpegError as e:
-        if isinstance(e, av.ExitError): raise MediaError("timeout", self.path, "pyav") from e
-        self.problems.append(f"reading stopped after {len(rows)} packets: {e.strerror}")
+    except Exception as e:
+        if isinstance(e, (PopnbError, av.ExitError)) or not _raised_by_decoder(e, self.path): raise
+        self.problems.append(f"reading stopped after {len(rows)} packets: {getattr(e, 'strerror', None) or e}")
     if not rows:
         detail = "; ".join(self.problems) or _missing_part(self.path) or "the video stream holds no packets"
         raise MediaError("broken", self.path, "pyav", detail)
@@ -408,6 +471,14 @@ def _compare_with_header(self:VideoIndex, found, end):
     said = (self.box.duration or 0)/1e6
     if end and said > 1.02*end + .5:
         self.problems.append(f"the container announces {said:.1f} s, the file ends at {end:.1f} s")
+
+@patch
+def _note_early_end(self:VideoIndex):
+    "Note a picture that ends before the header says, if nothing else is wrong"
+    i,due = self.index,stated_duration(self.path, self.box, self.stream)
+    end = float(i.times[-1] - i.times[0] + i.last_duration*i.time_base)
+    if due and not self.problems and end < due - max(.2, .02*due):
+        self.problems.append(f"the picture ends at {end:.1f} of {due:.1f} s")
 
 # %% ../../nbs/media/01_probe.ipynb #b91db681
 @patch
@@ -498,6 +569,31 @@ def _set_index(self:VideoIndex, rows):
         for p,t in zip(self.packets or (), pts): p.pts = int(t)
     self.index = Index(pts, keyframe.astype(bool), displayed, disposable, size, base, last, exact)
 
+# %% ../../nbs/media/01_probe.ipynb #9f043df1
+_MOST_LINES = 20   # lines that are kept
+
+def lines_about(
+    lines:list, # Lines of `decoder_log`; they are removed
+    box, # Open `av.container.InputContainer`
+    kind:str, # Type of the streams that are read: `video` or `audio`
+) -> list: # Texts, each one line
+    "Lines that do not come from the decoder of a stream of another type"
+    others = {s.codec_context.name for s in box.streams if s.type != kind and s.codec_context is not None}
+    said = [text.strip().split("\n")[0] for _,part,text in lines if part not in others]
+    lines.clear()
+    return said
+
+@patch
+def listen(self:VideoIndex,
+    lines:list, # Lines of `decoder_log`; they are removed
+    doubtful:int=0, # One past the last packet that was decoded if the decoder did not see all packets before, else 0
+):
+    "Take over what FFmpeg says about the picture"
+    said = lines_about(lines, self.box, "video")
+    keep = self.doubts if doubtful else self.said
+    keep += said[:max(_MOST_LINES - len(keep), 0)]
+    if said: self.doubtful = max(self.doubtful, doubtful)
+
 # %% ../../nbs/media/01_probe.ipynb #1833416b
 @contextmanager
 def _open_quick(path, deadline, max_pixels):
@@ -517,7 +613,7 @@ def open_clip(
     max_pixels:int=MAX_PIXELS, # Largest frame that is decoded, pixels
 ): # `VideoIndex`, closed at the end
     "Open a video and read its index; raises `MediaError` (as `open_media`, or no-video, too-large, timeout)"
-    with _open_quick(path, deadline, max_pixels) as box:
+    with decoder_log() as log, _open_quick(path, deadline, max_pixels) as box:
         videos = [s for s in box.streams.video if not s.disposition & 0x400]   # a cover picture is not a video
         if not videos: raise MediaError("no-video", path, "pyav")
         with open(path, "rb") as f:
@@ -528,9 +624,12 @@ def open_clip(
         if is_encrypted(path, box, stream): raise MediaError("broken", path, "pyav", "the picture is encrypted")
         if cc is None: raise MediaError("broken", path, "pyav", "no decoder for this codec")
         clip = VideoIndex(path, box, stream, deadline, max_pixels)
+        clip.log = log
         if max(math.prod(clip.size), cc.width*cc.height) > max_pixels:
             raise MediaError("too-large", path, "pyav", "a picture of {1}x{0}".format(*clip.size))
         clip._set_index(clip._read_packets())
+        clip._note_early_end()
+        clip.listen(log)
         try: yield clip
         finally: clip.packets = None
 
@@ -562,11 +661,14 @@ def read(self:VideoIndex,
         if begun: return
 
 # %% ../../nbs/media/01_probe.ipynb #9af003a5
+# codecs whose decoders need nothing but the header of the stream
+SELF_CONTAINED_CODECS = {"h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video"}
+CHECKSUMS = {"err_detect": "crccheck"}   # FFmpeg compares the checksums of codecs that have them, such as FLAC
+
 @patch
 def decoder(self:VideoIndex,
-    threads:int=1, # Threads of the decoder; more than one decode several frames at once
     own:bool=False, # Whether to make a separate decoder instead of using the one of the stream
-): # An unopened `av.VideoCodecContext`
+): # An unopened `av.VideoCodecContext`, single-threaded
     "Make a decoder for the packets of the clip"
     import av
     cc = old = self.stream.codec_context
@@ -575,8 +677,8 @@ def decoder(self:VideoIndex,
         cc.extradata = old.extradata
         for a in ("color_range", "colorspace", "color_primaries", "color_trc"): setattr(cc, a, getattr(old, a))
     if cc.is_open: return cc
-    cc.thread_count,cc.thread_type = threads,"FRAME" if threads > 1 else "NONE"
-    cc.options = {"max_pixels": str(self.max_pixels)} | ({"strict": "1"} if self.codec == "h264" else {})
+    cc.thread_count,cc.thread_type = 1,"NONE"
+    cc.options = CHECKSUMS | {"max_pixels": str(self.max_pixels)} | ({"strict": "1"} if self.codec == "h264" else {})
     return cc
 
 # %% ../../nbs/media/01_probe.ipynb #fb154ead
@@ -587,9 +689,44 @@ def first_frame(self:VideoIndex): # A decoded `av.VideoFrame` or `None`
     for start in [*np.flatnonzero(self.index.keyframe)[:3], 0]:
         for _,p in self.read(start, start+1):
             self.check_deadline()
-            got = cc.decode(p) or cc.decode(None)
+            got = attempt(cc.decode, p)[0] or attempt(cc.decode, None)[0]
             cc.flush_buffers()   # the decoder may be used again
             if got: return got[0]
+
+# %% ../../nbs/media/01_probe.ipynb #6a3d9636
+@patch
+def decode(self:VideoIndex,
+    decoder, # Decoder of `VideoIndex.decoder`
+    packet, # Packet, `None` for the frames that the decoder still holds
+    lines:list, # Lines of `decoder_log`; they are taken over and removed
+    doubtful:int=0, # As for `listen`
+) -> tuple: # Decoded frames; what the decoder raised, in words
+    "Decode one packet and take over everything that shows damage"
+    got,why = attempt(decoder.decode, packet)
+    if why: lines.append((0, "", why))
+    if any(f.is_corrupt for f in got): lines.append((0, "", "a frame is marked as damaged"))
+    if lines: self.listen(lines, doubtful)
+    return got,why
+
+@patch
+def _confirm(self:VideoIndex):
+    "Decode from the start to the last doubtful packet; whether there was time for it"
+    cc = self.decoder(own=self.codec in SELF_CONTAINED_CODECS)
+    cc.flush_buffers()
+    until = None if self.limit is None else Deadline(self.limit.left()/2)
+    with decoder_log() as lines:
+        for _,p in chain(self.read(0, self.doubtful), [(None, None)]):
+            self.check_deadline()
+            if until is not None and until.passed(): return False
+            self.decode(cc, p, lines)
+    return True
+
+@patch
+def conclude(self:VideoIndex):
+    "Settle the doubts, and add what FFmpeg says to the problems if there are no others"
+    if self.doubtful and not self.said and not self._confirm(): self.said += self.doubts
+    self.doubts,self.doubtful = [],0
+    if self.said and not self.problems: self.problems.append(f"FFmpeg reports: {self.said[0]}")
 
 # %% ../../nbs/media/01_probe.ipynb #eac4e065
 def matrix_orientation(
@@ -679,8 +816,8 @@ def probe(
 ) -> VideoInfo:
     "Read the properties of a video file: all packets, one decoded frame; raises `MediaError`"
     with open_clip(path, deadline) as clip:
-        try: frame = clip.first_frame()
-        except Exception as e: raise _media_error(e, path, "pyav") from e
+        clip.conclude()
+        frame = clip.first_frame()
         if frame is None: clip.problems.append("no frame could be decoded")
         clip.orient(frame)
         return clip.info()

@@ -64,6 +64,13 @@ def plcc(
     "Pearson correlation of the raw predictions"
     return correlation(*check_pair(truth, pred))
 
+# %% ../../nbs/metrics/02_metrics.ipynb #0dd6ec99
+def _moderate(*arrays):
+    "Arrays divided by one power of two so that their squares do not overflow, and that power; most are unchanged"
+    top = max(np.abs(a).max(initial=0) for a in arrays)
+    power = 0 if top < 1e100 else int(np.frexp(top)[1])
+    return *(np.ldexp(a, -power) if power else a for a in arrays), power
+
 # %% ../../nbs/metrics/02_metrics.ipynb #d289b0b4
 @metric("regression", "high", "Pearson correlation after the five-parameter logistic; never below |raw|")
 def plcc_mapped(
@@ -71,7 +78,7 @@ def plcc_mapped(
     pred:np.ndarray, # `(n,)` predicted values
 ) -> float: # 0..1; NaN for a constant or n < 3
     "Pearson correlation after a fitted five-parameter logistic"
-    t,p = check_pair(truth, pred)
+    t,p = (_moderate(v)[0] for v in check_pair(truth, pred))
     raw = correlation(t, p)
     return raw if np.isnan(raw) else max(abs(raw), correlation(t, logistic_map(t, p)(p)))
 
@@ -144,7 +151,7 @@ def final_mapped(
 
 # %% ../../nbs/metrics/02_metrics.ipynb #72667709
 def _relative_mse(truth, pred):
-    t,p = check_pair(truth, pred)
+    t,p,_ = _moderate(*check_pair(truth, pred))
     return float(np.mean((t-p)**2)/t.var()) if np.ptp(t) else np.nan
 
 # %% ../../nbs/metrics/02_metrics.ipynb #c9b37935
@@ -163,8 +170,8 @@ def rmse(
     pred:np.ndarray, # `(n,)` predicted values
 ) -> float: # >= 0, unit of the label
     "Root mean squared error"
-    t,p = check_pair(truth, pred)
-    return float(np.sqrt(np.mean((t-p)**2)))
+    t,p,power = _moderate(*check_pair(truth, pred))
+    return float(np.ldexp(np.sqrt(np.mean((t-p)**2)), power))
 
 # %% ../../nbs/metrics/02_metrics.ipynb #e6515e0e
 @metric("regression", "low", "Mean squared error", "label, squared")
@@ -182,8 +189,8 @@ def mae(
     pred:np.ndarray, # `(n,)` predicted values
 ) -> float: # >= 0, unit of the label
     "Mean absolute error"
-    t,p = check_pair(truth, pred)
-    return float(np.abs(t-p).mean())
+    t,p,power = _moderate(*check_pair(truth, pred))
+    return float(np.ldexp(np.abs(t-p).mean(), power))
 
 # %% ../../nbs/metrics/02_metrics.ipynb #54bddd67
 @metric("regression", "low", "Mean squared error over the variance of the truth, both over the whole set")

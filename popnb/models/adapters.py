@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..core import InputError, atomic_path, in_range, need, one_of, read_json, write_json
+from ..core import InputError, atomic_path, in_range, need, one_of, write_json
+from .run_files import machine_memory, read_arrays, read_fields, require_sizes
 from ..training.checkpoints import in_part
 
 # %% ../../nbs/models/03_adapters.ipynb #263c657b
@@ -249,6 +250,23 @@ def save_adapted(
     how = {"adapted": getattr(module, "adapted", {"method": "full"}), "whole": bool(whole)}
     write_json(folder/ADAPTER_FILES[1], how | about)
 
+# %% ../../nbs/models/03_adapters.ipynb #03d651da
+_FIELDS = {"adapted": {"method": str}, "whole": bool, "recipe?": dict}     # of `adapted.json`
+
+def _is_drawn(recipe):
+    "Whether a base is random, so that its sizes come from the recipe and not from published weights"
+    source = recipe.get("source") or recipe
+    return not source.get("model_id") and (source.get("preset") == "tiny" or not recipe.get("pretrained", True))
+
+def _require_room(build, state, path):
+    "Raise `InputError` if a network does not agree with a state dict, or does not fit into memory"
+    with torch.device("meta"): own = build().state_dict()
+    for n in own if state is not None else ():
+        if n in state and own[n].shape != state[n].shape and own[n].dtype.is_floating_point and state[n].dtype.is_floating_point:
+            raise InputError(f"{path} does not fit its network: {n} is {tuple(state[n].shape)} in the file and {tuple(own[n].shape)} in the network.")
+    size,have = sum(t.numel()*t.element_size() for t in own.values()),machine_memory()
+    if have and size > have: raise InputError(f"{path}: the network takes {size/1e9:,.1f} GB of memory and this machine has {have/1e9:,.1f} GB.")
+
 # %% ../../nbs/models/03_adapters.ipynb #546924d5
 def read_adapted(
     folder:str|Path, # Folder of `save_adapted`
@@ -256,14 +274,17 @@ def read_adapted(
     empty=None, # Such a function for folders that hold all weights: builds the network without weights; `None`: `base`
 ) -> nn.Module: # Adapted network with its trained weights, in evaluation mode
     "Adapt a base like the saved network and load the trained weights; raises `InputError` for another base"
-    from safetensors.torch import load_file
     folder = Path(folder)
-    about = read_json(folder/ADAPTER_FILES[1])
+    about,state = read_fields(folder/ADAPTER_FILES[1], _FIELDS),read_arrays(folder/ADAPTER_FILES[0], tensors=True)
+    require_sizes(about, folder/ADAPTER_FILES[1])
     how = about["adapted"]
     whole = about["whole"] or how["method"] == "full"
-    module = base if isinstance(base, nn.Module) else (empty if empty and whole else base)(about)
+    build = empty if empty and whole else base
+    if not isinstance(base, nn.Module) and (whole or _is_drawn(about.get("recipe") or {})):
+        _require_room(lambda: build(about), state if whole else None, folder/ADAPTER_FILES[0])
+    module = base if isinstance(base, nn.Module) else build(about)
     adapt(module, **{k: v for k,v in how.items() if k != "base"})
     if not whole and module.adapted["base"] != how["base"]:
         raise InputError(f"{folder} holds what was trained on another base: its weights have the hash {how['base']}, those of this one {module.adapted['base']}.")
     module.adapted = how
-    return load_adapted(module, load_file(folder/ADAPTER_FILES[0]), str(folder/ADAPTER_FILES[0])).eval()
+    return load_adapted(module, state, str(folder/ADAPTER_FILES[0])).eval()

@@ -15,8 +15,9 @@ import pandas as pd
 from fastcore.basics import patch
 
 from ..core import InputError, one_of
-from ..features.blocks import feature_blocks
+from ..features.blocks import feature_blocks, make_block
 from .kernel_ridge import VectorRidge
+from .run_files import require_arrays, require_fields
 from ..registry import BLOCKS
 
 # %% ../../nbs/models/08_block_columns.ipynb #a56218a0
@@ -28,7 +29,7 @@ class BlockColumns:
         seed:int=42, # Seed of the folds
     ):
         if isinstance(names, str) and names != "auto": names = [n.strip() for n in names.split(",") if n.strip()]
-        for n in names if isinstance(names, list) else (): one_of("encoders", n, list(BLOCKS))
+        for n in names if isinstance(names, list) else (): make_block(n)
         self.names,self.inputs,self.seed = names,inputs,seed
         self.blocks,self.identities,self.ridges,self.columns,self.notes = {},{},{},[],[]
 
@@ -97,8 +98,10 @@ def transform(self:BlockColumns,
     out = {}
     for c in self.columns:
         name,column = c.split(".", 1)
-        if c in self.ridges: out[c] = self.ridges[c].predict(found[name].vectors[column.removesuffix("_similar")])
-        else: out[c] = found[name].values[column].to_numpy(float)
+        source,column = (found[name].vectors, column.removesuffix("_similar")) if c in self.ridges else (found[name].values, column)
+        if column not in source:
+            raise InputError(f"The model has the column {c}, which encoder {name} no longer computes: train it again.")
+        out[c] = self.ridges[c].predict(source[column]) if c in self.ridges else source[column].to_numpy(float)
     return pd.DataFrame(out)
 
 @patch
@@ -186,8 +189,14 @@ def unpack(self:BlockColumns,
     arrays:dict, # Second part of `pack`
 ) -> BlockColumns: # The same object
     "Restore the fitted state"
+    require_fields(text, {"columns?": [str], "identities?": {str: dict}}, "The part of the encoders")
     self.columns,self.identities = text.get("columns", []),text.get("identities", {})
+    for name in self.identities: one_of("encoder of the run", name, list(BLOCKS))
+    if odd := [c for c in self.columns if c.split(".")[0] not in self.identities]:
+        raise InputError(f"The run has a column of an encoder that it does not name: {odd[0]!r:.60}.")
     states = {c: {k.removeprefix(f"{c}."): v for k,v in arrays.items() if k.startswith(f"{c}.")} for c in self.columns}
+    for c,s in states.items():
+        if s: require_arrays(s, {"mean": "d", "bank": "n d", "weights": "n", "centre": "2"}, f"Column {c}")
     self.ridges = {c: VectorRidge(s) for c,s in states.items() if s}
     self.blocks = {}
     return self
@@ -207,8 +216,12 @@ def _said(keys, there, here):
 @patch
 def restore(self:BlockColumns) -> dict: # Name -> block
     "Create the blocks of a loaded model; raises `InputError` if one is absent or computes something else"
-    for name in [n for n in self.identities if n not in self.blocks]:
-        block = BLOCKS[name]()
+    used = dict.fromkeys(c.split(".")[0] for c in self.columns) | self.identities
+    for name in [n for n in used if n not in self.blocks]:
+        if name not in BLOCKS: raise InputError(f"The model was trained with encoder {name}, which is not known here.")
+        if name not in self.identities:
+            raise InputError(f"The model does not say with which encoder {name} it was trained: train it again.")
+        block = BLOCKS[name].from_identity(self.identities[name])
         if why := block.absent(): raise InputError(f"The model was trained with encoder {name}. {why}")
         there,here = _flat(self.identities[name]),_flat(block.identity)
         odd = [k for k in {**there, **here} if there.get(k) != here.get(k)]

@@ -15,11 +15,12 @@ import pandas as pd
 import torch
 from fastcore.basics import patch
 
-from ..core import InputError, PopnbError, as_is, pick_device, read_json, write_json
+from ..core import InputError, PopnbError, as_is, pick_device, say, write_json
 from ..features.signal_table import SIGNALS, handmade
 from ..metrics.metrics import accuracy, class_scores, f1_weighted, srocc
 from .adapters import sizes
 from .predictor import Predictor
+from .run_files import read_fields, require_sizes
 
 # %% ../../nbs/models/04_network_predictor.ipynb #1f34d302
 class NetworkPredictor(Predictor):
@@ -111,7 +112,7 @@ def default_method(self:NetworkPredictor,
         note = f"Method qlora on {device}, as published: about 17 times the time of --option method=lora."
     else: method,note = "lora",f"Method lora on {device}, where the published qlora takes about 17 times the time (--option method=qlora)."
     self.notes.append(note)
-    print(note, file=sys.stderr)
+    say(note, to=sys.stderr)
     return method
 
 # %% ../../nbs/models/04_network_predictor.ipynb #0d7884ab
@@ -346,7 +347,8 @@ def _save(self:NetworkPredictor, folder):
 # %% ../../nbs/models/04_network_predictor.ipynb #80856147
 @patch
 def _load(self:NetworkPredictor, folder):
-    about = read_json(Path(folder)/"video.json")
+    about = read_fields(Path(folder)/"video.json", {"stats": {"mean": float, "sd": float}})
+    require_sizes(about, Path(folder)/"video.json")
     old = {"cut": "threshold"}                       # key in runs of version 0.1
     self.stats = {old.get(k, k): v for k,v in about["stats"].items()}
     self.net = self.load_network(folder, about)

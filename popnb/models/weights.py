@@ -7,11 +7,12 @@ __all__ = ['weight_parts', 'weights_table', 'inspect_weights', 'get_weights']
 
 # %% ../../nbs/models/06_weights.ipynb #5f0b6c7f
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-from ..core import InputError, PopnbError, one_of
-from ..features.weights import cached_revision, pinned_revision
+from ..core import InputError, PopnbError, one_of, read_json
+from ..features.weights import LOCK_FILE, _hub, cached_revision, pinned_revision
 from ..registry import BLOCKS, ENCODERS, SYSTEMS
 
 # %% ../../nbs/models/06_weights.ipynb #16f670c4
@@ -21,13 +22,20 @@ def _holder(name):
     return SYSTEMS[name] if name in SYSTEMS else ENCODERS[name]
 
 # %% ../../nbs/models/06_weights.ipynb #6ae9fead
+def _part_by_id(part, choice):
+    "Part of a repository that is named by its id, in the layout of a declared one"
+    repo,_,revision = choice.removeprefix("hf-hub:").partition("@")
+    return replace(part, name="weights by id", source=repo, size=0., licence="see its page", choice=choice,
+        revision=revision or "main")
+
 def weight_parts(
     name:str, # System, or encoder
-    choice:str="", # Value that chooses parts, such as the size `2.2b`; empty: what preset `pretrained` loads
+    choice:str="", # Value such as the size `2.2b`, or `ORG/NAME[@COMMIT]`; empty: what preset `pretrained` loads
 ) -> tuple: # `WeightPart`s
     "Published weights of a system; raises `InputError` for one without, and for an unknown choice"
     parts = _holder(name).weight_parts()
     if not parts: raise InputError(f"{name} has no published weights: nothing is to be downloaded for it.")
+    if "/" in choice: return (_part_by_id(parts[0], choice),)
     choice = one_of(f"choice of {name}", choice or parts[0].choice, list(dict.fromkeys(p.choice for p in parts)))
     return tuple(p for p in parts if p.choice == choice)
 
@@ -50,7 +58,7 @@ def _wheel_rows():
     from popnb.features.store import computed_with
     for name,cls in BLOCKS.items():
         block = cls()
-        if not block.packages: continue
+        if not block.packages or block.by_id: continue
         package,here = block.packages[0],not block.absent()
         version = computed_with(package)[package]
         files = [Path(f) for f in block.weight_files()] if here else []
@@ -60,6 +68,17 @@ def _wheel_rows():
             path=str(files[0].parent) if files else "")
 
 # %% ../../nbs/models/06_weights.ipynb #2744992a
+def _recorded_rows(known):
+    "Rows of repositories that `popnb weights get` fetched by their id"
+    for lock in sorted(Path(_hub().HF_HUB_CACHE).glob(f"models--*/{LOCK_FILE}")):
+        about = read_json(lock)
+        if about["source"] in known: continue
+        gb = round(sum(f["size"] for f in about["files"].values())/1e9, 3)
+        yield dict(system="", choice="", default=False, part="weights by id", source=about["source"],
+            revision=about["revision"], gb=gb, licence="see its page", state="here",
+            path=str(lock.parent/"snapshots"/about["revision"]))
+
+# %% ../../nbs/models/06_weights.ipynb #60abe913
 def weights_table(
     name:str|None=None, # System or encoder; `None`: all, encoders without their own system and feature blocks included
 ) -> pd.DataFrame: # `system, choice, default, part, source, revision, gb, licence, state, path`
@@ -72,7 +91,7 @@ def weights_table(
         new = [p for p in parts if k in SYSTEMS or name or p.source not in known]
         rows += [_row(k, p, p.choice == parts[0].choice) for p in new]
         known |= {p.source for p in parts}
-    if not name: rows += _wheel_rows()
+    if not name: rows += [*_recorded_rows(known), *_wheel_rows()]
     return pd.DataFrame(rows)
 
 # %% ../../nbs/models/06_weights.ipynb #0cc54c6d
@@ -113,6 +132,7 @@ def get_weights(
     "Download and verify the published weights of a system; raises `PopnbError` with one sentence"
     out = []
     for part in weight_parts(name, choice):
-        say(f"{part.source}: {part.name}, about {part.size:g} GB, licence {part.licence}")
+        size = f"about {part.size:g} GB" if part.size else "of unknown size"
+        say(f"{part.source}: {part.name}, {size}, licence {part.licence}")
         out.append(part.get(folder))
     return out

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..core import InputError, as_path, output_path, read_json, typed, write_json
+from ..core import InputError, as_path, output_path, read_json, typed, write_json, write_text
 from ..data.splits import split_from_dict
 from ..data.table import as_table
 from ..environment import table_identity
@@ -80,5 +80,5 @@ def save_ablation(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out/"ablation.json", found.to_dict())
-    (out/"ablation.md").write_text(found._repr_markdown_() + "\n", encoding="utf-8")
+    write_text(out/"ablation.md", found._repr_markdown_() + "\n")
     if len(found.frame): (out/"ablation.png").write_bytes(png(found.plot()))

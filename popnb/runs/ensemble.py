@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from ..explain.base import ExplanationContext, Part, explainer, markdown_table
-from ..core import InputError, PopnbError, _plain, atomic_path, typed, work_folder
+from ..core import InputError, PopnbError, _plain, atomic_path, new_folder, only_one, typed, write_text
+from ..data.safe_csv import write_sheet
 from ..data.labels import label_from_dict, make_label
 from ..data.groups import relations_of
 from ..data.splits import leaks, split_from_dict
@@ -28,7 +29,7 @@ from ..models.ensemble.system import Ensemble, nearly_equal, read_members
 from ..plots.figures import plot_forest, png
 from ..explain.shap import plot_waterfall
 from ..evaluation.prediction_files import arrays, read_predictions, write_predictions
-from .train import Run, _claim_folder, _evaluate_model, _predict_part, _put_in_place
+from .train import Run, _claim_folder, _evaluate_model, _predict_part
 from .train import open_store, rows_of, say_caution
 
 # %% ../../nbs/runs/04_ensemble.ipynb #f79fa940
@@ -157,7 +158,7 @@ def _members_section(model, scores, work):
     t,k = members_table(model, scores),HEADLINE[scores.task]
     fig = plot_forest(t.rename(columns={"member": "run", "test": "value"}), k)
     with atomic_path(work/"plots"/"members.png") as p: p.write_bytes(png(fig))
-    with atomic_path(work/"members.csv") as p: t.to_csv(p, index=False, float_format="%.6g")
+    write_sheet(t, work/"members.csv", float_format="%.6g")
     lines = []
     for r in t.to_dict("records"):
         values = [r[c] for c in ("member", "system", "weight", "valid", "test")]
@@ -166,7 +167,7 @@ def _members_section(model, scores, work):
     text = md_table([*header, "gain of the ensemble over it", "95 % interval"], lines)
     section = f"## Members\n\n{text}\n\n![Members and ensemble](plots/members.png)\n\n## Against baselines"
     body = (work/"report.md").read_text(encoding="utf-8").replace("## Against baselines", section, 1)
-    with atomic_path(work/"report.md") as p: p.write_text(body, encoding="utf-8")
+    write_text(work/"report.md", body)
 
 # %% ../../nbs/runs/04_ensemble.ipynb #be34dcba
 def _validation_frame(model, valid):
@@ -229,16 +230,16 @@ def train_ensemble(
     model,launched = create("ensemble", seed=seed, members=paths, **options),int(os.environ.get("WORLD_SIZE", 1)) > 1
     if launched and model.options["refit"]: raise InputError("refit trains members one by one: start it without a launcher.")
     if launched and int(os.environ.get("RANK", 0)): return None
-    table,out = as_table(table),_claim_folder(out, "ensemble", overwrite)
+    out,before = _claim_folder(out, "ensemble", overwrite)
+    table = as_table(table)
     _check_outside(found, out)
     model.store,model.workers = open_store(store),workers
     label,split = members_label(found, table)
-    with work_folder(out) as work:
+    with only_one(out, "trains into"), new_folder(out, before) as work:
         _fit(model, table, label, split)
         say_caution(model)
         model.notes += _changed(model, found)
         scores = _write(model, table, split, work, ceiling, n_boot)
-        _put_in_place(work, out)
     return Run(out, model, split, scores)
 
 # %% ../../nbs/runs/04_ensemble.ipynb #8e40a9cb

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from ..training.checkpoints import numbered, read_checkpoint
-from ..core import InputError, PopnbError, atomic_path, one_of, output_path, read_json, typed, write_json
+from ..core import InputError, PopnbError, atomic_path, one_of, output_path, read_json, typed, write_json, write_text
+from ..data.safe_csv import write_sheet
 from ..progress import progress
 from ..data.splits import split_from_dict
 from ..data.table import as_table
@@ -89,6 +90,7 @@ class Epochs:
     select:str             # Rule of `pick`
     same:bool              # Whether validation and test are the same rows (published protocol)
     notes:list = field(default_factory=list) # Sentences
+    caution:str = ""       # What readers must know first, a part of the heading
 
     def __repr__(self):
         rule,score = SELECTION_RULES[self.select],md_cell(self.pick[f"test_{self.metric}"])
@@ -157,7 +159,7 @@ def epochs_markdown(
     lines = [[i+1, *_line(r, columns)] for i,r in enumerate(found.ranked().to_dict("records"))]
     chosen = [(k, found.frame.iloc[i].to_dict()) for k,i in found.chosen.items()]
     rules = [[SELECTION_RULES[k], f"{r['epoch']:g}", r[f"valid_{m}"], r[f"test_{m}"]] for k,r in chosen]
-    parts = [f"# Epochs of {md_cell(found.run)}"]
+    parts = [f"# Epochs of {md_cell(found.run)}{f' ({found.caution})' if found.caution else ''}"]
     if found.select == "test" or found.same: parts.append("**Published rule (test = validation): the epoch is chosen "
         "on the rows that are reported.**")
     parts.append(md_table(["rule", "epoch", f"validation {m}", f"test {m}"], rules))
@@ -194,17 +196,18 @@ def _notes(f, window, counts):
 def _write(found, out, window):
     "Write `epochs.png`, `epochs.csv`, `epochs.md` and `epochs.json`"
     epochs,rule = {k: found.frame["epoch"].iloc[i] for k,i in found.chosen.items()},SELECTION_RULES[found.select]
-    fig = plot_epochs(found.frame, found.metric, epochs, "published rule: chosen on "
-    "test" if found.select == "test" else "")
+    said = ["published rule: chosen on test"] if found.select == "test" else []
+    fig = plot_epochs(found.frame, found.metric, epochs, "\n".join([*said, *filter(None, [found.caution])]))
     with atomic_path(out/"epochs.png") as p: p.write_bytes(png(fig))
     more = dict(select=rule, window_from=window and window[0], window_to=window and window[1])
-    with atomic_path(out/"epochs.csv") as p: found.ranked().assign(**more).to_csv(p, index=False)
+    if found.caution: more["caution"] = found.caution
+    write_sheet(found.ranked().assign(**more), out/"epochs.csv")
     text = epochs_markdown(found)+"\n![Scores of all epochs](epochs.png)\n"
-    with atomic_path(out/"epochs.md") as p: p.write_text(text, encoding="utf-8")
+    write_text(out/"epochs.md", text)
     chosen = {SELECTION_RULES[k]: found.frame.iloc[i].drop("chosen_by").to_dict() for k,i in found.chosen.items()}
     write_json(out/"epochs.json", {"run": found.run, "metric": found.metric, "select": found.select, "rule": rule,
-        "chosen": chosen, "flattery": found.selection_bias, "validation is "
-        "test": found.same, "window": window, "notes": found.notes})
+        "chosen": chosen, "flattery": found.selection_bias, "validation is test": found.same, "window": window,
+        "notes": found.notes, "caution": found.caution})
 
 # %% ../../nbs/runs/02_epochs.ipynb #9535e231
 def _score_epochs(model, table, epochs, split, same, window_options):
@@ -250,7 +253,7 @@ def epoch_scores(
     chosen = _choose(frame, metric, epochs, config)
     if select not in chosen: raise InputError(f"{name} does not say how its epoch was chosen while training; choose by valid or test.")
     rules = [", ".join(v for k,v in SELECTION_RULES.items() if chosen.get(k) == i) for i in range(len(frame))]
-    found = Epochs(name, frame.assign(chosen_by=rules), metric, chosen, select, same)
+    found = Epochs(name, frame.assign(chosen_by=rules), metric, chosen, select, same, caution=model.caution)
     found.notes = list(_notes(found, window, counts))
     if out is not None: _write(found, out, window)
     return found

@@ -13,7 +13,7 @@ import numpy as np
 from ..core import InputError, in_range
 from ..models.predictor import preset_name, system_class
 from ..progress import duration_text
-from .estimate import estimated_seconds
+from .estimate import encoders_used, estimated_seconds
 
 # %% ../../nbs/runs/08_plan.ipynb #236ce129
 @dataclass(repr=False)
@@ -144,6 +144,8 @@ def plan_training(
     if not work or memory is not None and not tflops: rate = None
     else: rate = SHARE*(tflops*1e12 if tflops else measure_rate(kind, half=kind == "cuda"))
     if not rows or memory is not None or work: return TrainingPlan(system, about, parts, name, room, work, rate, rows=rows)
-    with_files,alone = (estimated_seconds(system, "tiny" if tiny else "pretrained", kind, rows, files=f) for f in (True, False))
+    def seconds(files): return estimated_seconds(system, "tiny" if tiny else "pretrained", kind, rows, files=files,
+        blocks=encoders_used(system, files=files))
+    with_files,alone = seconds(True),seconds(False)
     note = [f"Of a table without media files it takes about {duration_text(alone)}."] if alone else []
     return TrainingPlan(system, about, parts, name, room, work, rate, with_files, rows, note)

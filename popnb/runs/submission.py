@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import InputError, atomic_path, output_path, typed
+from ..core import InputError, output_path, typed
+from ..data.safe_csv import write_sheet
 from ..data.splits import split_from_dict
 from ..data.table import as_table
 from ..features.store import Store
@@ -56,6 +57,7 @@ def write_submission(
     no_video = preds["missing"].str.split(",").map(lambda m: "video" in m).sum()
     if used: notes.append(f"{used} of {len(table)} videos were used to train or choose this run.")
     if no_video: notes.append(f"{no_video} of {len(table)} videos were scored without their video.")
+    if model.caution: notes.insert(0, f"{model.caution[0].upper()}{model.caution[1:]}. {model.remedy}".strip())
     frame = pd.DataFrame({"Id": preds["video_id"].to_numpy(), "ECR": ecr})
-    with atomic_path(path) as p: frame.to_csv(p, index=False, float_format="%.6f")
+    write_sheet(frame, path, float_format="%.6f")
     return notes

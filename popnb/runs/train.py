@@ -17,20 +17,21 @@ from pathlib import Path
 import pandas as pd
 
 from ..training.checkpoints import dict_differences, numbered
-from ..core import InputError, PopnbError, ROOM, _plain, as_path, output_path, read_json, typed
-from ..core import work_folder, write_json, writing
+from ..core import InputError, PopnbError, ROOM, _plain, as_path, check_unchanged, only_one, output_path, say
+from ..data.safe_csv import write_sheet
+from ..core import path_state, publish_folder, read_json, typed, work_folder, write_json, writing
 from ..training.batches import key_seed
 from ..data.labels import Label, label_from_dict, make_label
 from ..data.groups import relations_of
 from ..data.splits import Split, default_groups, leaks, make_split, protocol_split, related_to_train, split_from_dict
 from ..data.table import as_table
-from ..environment import provenance, version_notes
+from ..environment import provenance
 from ..evaluation.ablation import ablate_model
 from ..evaluation.report import Scores, add_truth, evaluate
 from ..features.store import Cache, Store, TemporaryStore
 from ..models.block_columns import takes_encoders
 from ..models.predictor import (
-    Predictor, using, create, load, read_config, rename_preset, resolve_modalities, system_class)
+    Predictor, using, create, load, read_config, rename_preset, resolve_modalities, run_notes, system_class)
 from ..registry import preset_name
 from ..evaluation.prediction_files import days_of, write_predictions
 from ..evaluation.day_windows import window_of
@@ -80,25 +81,38 @@ class Run:
 # %% ../../nbs/runs/01_train.ipynb #1f203ac8
 RUN_ROOM = 16<<20   # bytes that a run folder needs at least
 
-# %% ../../nbs/runs/01_train.ipynb #82d56e48
-def _claim_folder(out, system, overwrite, table=None, resume=False):
-    "`out` as a path for a run; raises `InputError` before any work is done"
-    out = output_path(out, folder=True, room=ROOM if resume else RUN_ROOM)
-    if isinstance(table, (str, Path)) and out in as_path(table).absolute().parents:
-        raise InputError(f"{table} lies in {out}, which the run would replace: choose another folder.")
-    if (out/"config.json").exists() and not overwrite:
-        if resume: raise InputError(f"{out} holds a finished run: there is nothing to resume.")
-        held = read_config(out)["system"]
-        raise InputError(f"{out} holds a {held} run already; choose another folder" + ("" if held != system else ", or overwrite it (--overwrite)") + ".")
-    if out.is_dir() and not (out/"config.json").exists() and any(out.iterdir()): raise InputError(f"{out} is not empty and holds no run; choose another folder.")
-    return out
-
-# %% ../../nbs/runs/01_train.ipynb #8bd4508f
+# %% ../../nbs/runs/01_train.ipynb #18badba9
 def partial_folder(
     out:str|Path, # The run folder of a training
 ) -> Path: # Folder of its checkpoints until the run is complete
     "Name the checkpoint folder of a run: `runs/a` -> `runs/a.partial`"
     return (out := as_path(out, "out")).with_name(out.name+".partial")
+
+# %% ../../nbs/runs/01_train.ipynb #376655e3
+def _drop(part):
+    "Remove a checkpoint folder; what a kill leaves of it has a temporary name"
+    with work_folder(part) as aside, suppress(FileNotFoundError): os.rename(part, aside)
+
+def _drop_published(out):
+    "Remove the checkpoints of a complete run, which a process left that was killed after it had put the run in place"
+    with suppress(PopnbError, OSError), only_one(out):
+        part = partial_folder(out)
+        if (part/"published").read_text() == str(out.stat().st_ino): _drop(part)
+
+# %% ../../nbs/runs/01_train.ipynb #82d56e48
+def _claim_folder(out, system, overwrite, table=None, resume=False):
+    "`out` as a path for a run and its state; raises `InputError` before any work is done"
+    before = path_state(os.path.realpath(as_path(out, "out")))
+    out = output_path(out, folder=True, room=ROOM if resume else RUN_ROOM)
+    if isinstance(table, (str, Path)) and out in as_path(table).absolute().parents:
+        raise InputError(f"{table} lies in {out}, which the run would replace: choose another folder.")
+    if (out/"config.json").exists() and not overwrite:
+        _drop_published(out)
+        if resume: raise InputError(f"{out} holds a finished run: there is nothing to resume.")
+        held = read_config(out)["system"]
+        raise InputError(f"{out} holds a {held} run already; choose another folder" + ("" if held != system else ", or overwrite it (--overwrite)") + ".")
+    if out.is_dir() and not (out/"config.json").exists() and any(out.iterdir()): raise InputError(f"{out} is not empty and holds no run; choose another folder.")
+    return out,before
 
 # %% ../../nbs/runs/01_train.ipynb #67744dd7
 def _steps(part): return [n for folder in (part/"engine", *part.glob("engine/*")) for n,_ in numbered(folder, "step")]
@@ -137,6 +151,12 @@ def _keeping(work, part):
         if hint and isinstance(e, PopnbError) and len(e.args) == 1: e.args = (f"{e} {hint}".replace(str(work), str(part).removesuffix(".partial")),)
         raise
 
+# %% ../../nbs/runs/01_train.ipynb #b15f42f8
+def _place_run(work, out, before, part):
+    "Put a complete run in its place; the checkpoints, which nobody needs then, go last"
+    if part.is_dir(): (part/"published").write_text(str(work.stat().st_ino))
+    publish_folder(work, out, before)
+
 # %% ../../nbs/runs/01_train.ipynb #edd26b7b
 def _claim_partial(out, resume, overwrite):
     "The checkpoint folder, if it may be used; raises `InputError` before any work is done"
@@ -144,7 +164,7 @@ def _claim_partial(out, resume, overwrite):
     if resume or not part.exists(): return part
     if _is_trained(part) and not overwrite: raise InputError(f"{part} holds a trained model whose run was not completed: complete it (--resume), replace it (--overwrite), or choose another folder.")
     if (steps := _steps(part)) and not overwrite: raise InputError(f"{part} holds an interrupted training (step {max(steps)}): go on with it (--resume), replace it (--overwrite), or choose another folder.")
-    shutil.rmtree(part)
+    _drop(part)
     return part
 
 # %% ../../nbs/runs/01_train.ipynb #54aa4553
@@ -208,12 +228,17 @@ def _fit(model, label, table, split):
     model.fit(rows_of(table, split, "train"), rows_of(table, split, "valid"), label)
 
 # %% ../../nbs/runs/01_train.ipynb #127def38
-def _move_training_files(engine, out):
-    "Move TensorBoard logs and kept epochs from the checkpoint folder into the run"
-    if (engine/"tensorboard").is_dir(): shutil.move(engine/"tensorboard", out/"tensorboard")
-    for _,p in numbered(engine, "epoch"):
-        (out/"epochs").mkdir(exist_ok=True)
-        shutil.move(p, out/"epochs"/p.name)
+def _link(a, b):
+    "The same file under a second name; a copy on a disk without such links"
+    try: os.link(a, b)
+    except OSError: shutil.copy2(a, b)
+
+def _add_training_files(engine, work):
+    "Add TensorBoard logs and kept epochs of the checkpoint folder, which keeps them until the run is in place"
+    found = [engine/"tensorboard"] if (engine/"tensorboard").is_dir() else []
+    for p in (*found, *(p for _,p in numbered(engine, "epoch"))):
+        to = work/p.name if p in found else work/"epochs"/p.name
+        shutil.copytree(p, to, copy_function=_link, dirs_exist_ok=True)
 
 # %% ../../nbs/runs/01_train.ipynb #56a26453
 def _is_helper():
@@ -234,6 +259,7 @@ def _predict_part(model, table, split, part, groups=None):
     if not len(rows): return None
     out = add_truth(model.predict(rows).drop(columns="percentile").assign(part=part), rows, model.label)
     if groups is not None: out = out.assign(related=related_to_train(table, split, groups=groups)[rows["video_id"]].array)
+    if model.caution: out = out.assign(caution=model.caution)
     return out.assign(author=rows["author"].to_numpy()) if "author" in rows else out
 
 # %% ../../nbs/runs/01_train.ipynb #27ba71e0
@@ -278,7 +304,7 @@ def _ablation_notes(model, rows, work, n_boot):
 def _write(model, table, split, work, ceiling, n_boot, training, about):
     "Write model, log, predictions and report into a folder"
     write_json(work/"run.json", about)
-    if model.log is not None: model.log.to_csv(work/"log.csv", index=False)
+    if model.log is not None: write_sheet(model.log, work/"log.csv")
     made = provenance(table)
     model.save(work, split=split.to_dict(), provenance=made, **training)      # first: a failure below must not cost the training
     groups = relations_of(table)
@@ -295,26 +321,12 @@ def _write(model, table, split, work, ceiling, n_boot, training, about):
     (work/"run.json").unlink()
     return scores
 
-# %% ../../nbs/runs/01_train.ipynb #e9c59be6
-def _put_in_place(work, out):
-    "Give a complete run its final name; a folder that is a mounted disk stays and gets the files"
-    if work.parent == out:
-        for p in out.iterdir():
-            if p != work: shutil.rmtree(p) if p.is_dir() else p.unlink()
-        for p in work.iterdir(): os.replace(p, out/p.name)
-        return
-    aside = work.with_name(f"{work.stem}.old.tmp")
-    if out.exists(): os.replace(out, aside)
-    os.replace(work, out)
-    os.chmod(out, 0o755)
-    shutil.rmtree(aside, ignore_errors=True)
-
 # %% ../../nbs/runs/01_train.ipynb #407ed40b
 def say_caution(
     model:Predictor, # With `caution` and `remedy`
 ):
     "Print what readers of a model's scores must know first to standard error; nothing for most models"
-    if model.caution: print(f"popnb: {model.system}: {model.caution}. {model.remedy}", file=sys.stderr, flush=True)
+    if model.caution: say(f"popnb: {model.system}: {model.caution}. {model.remedy}", to=sys.stderr)
 
 # %% ../../nbs/runs/01_train.ipynb #120c9b29
 def _encoders(system, encoders, faithful=False):
@@ -324,6 +336,17 @@ def _encoders(system, encoders, faithful=False):
     raise InputError(f"encoders={encoders!r}: system {system} takes none; tabular and clip-lgbm do.")
 
 # %% ../../nbs/runs/01_train.ipynb #d8fa2e38
+def _weights_here(model, store):
+    "Whether published weights are at hand; raises `InputError` unless the cache has vectors of them"
+    try: model.require_weights()
+    except InputError as e:
+        model.store = open_store(store)
+        if not model.recall_weights(str(e)): raise
+        model.notes.append("The weights are not on this machine: all of their vectors come from the cache.")
+        return False
+    return True
+
+# %% ../../nbs/runs/01_train.ipynb #55996499
 @typed
 def train(
     system:str, # Name of the system, e.g. `tabular`
@@ -348,29 +371,31 @@ def train(
 ) -> Run|None: # `None` in helper processes of a launcher
     "Train a system: split, fit, score, write; raises `InputError` for a wrong call, and leaves no folder if it fails"
     preset = preset_name(preset)
-    out = _claim_folder(out, system, overwrite, table, resume)
+    out,before = _claim_folder(out, system, overwrite, table, resume)
     options |= _encoders(system, encoders, options.get("faithful"))
     model,training = create(system, preset, seed, **options),training or {}
     say_caution(model)
-    model.require_weights()
-    table = as_table(table)
+    here,table = _weights_here(model, store),as_table(table)
     model.store,model.workers = open_store(store),workers
     label = make_label(label, **(label_options or {})) if isinstance(label, str) else label
     make_label(label.name, **label.options).fit(table)          # a check; the run's label is fitted on training rows
     protocol = system if protocol == "paper" else protocol
     split = choose_split(table, split, protocol, seed, label, **(split_options or {}))
+    for p in () if here else split.ids: model.require_vectors(rows_of(table, split, p))
     if _is_helper(): return _train_as_helper(model, label, table, split, partial_folder(out), training, resume)
-    part,about = _claim_partial(out, resume, overwrite),_describe_training(model, label, table, split)
-    _attach_engine(model, part, about, training, resume)
-    try:
-        with work_folder(out) as work, _keeping(work, part), writing(out, only_disk=True):
-            model,used = _trained(model, label, table, split, part, about, resume, work)
-            scores = _write(model, table, split, work, ceiling, n_boot, used, about)
-            _put_in_place(work, out)
-            _move_training_files(part/"engine", out)
-            shutil.rmtree(part, ignore_errors=True)
-    finally:
-        if not _how_to_resume(part): shutil.rmtree(part, ignore_errors=True)     # it holds nothing to go on from
+    with only_one(out, "trains into"):
+        part,about = _claim_partial(out, resume, overwrite),_describe_training(model, label, table, split)
+        try:
+            _attach_engine(model, part, about, training, resume)
+            check_unchanged(out, before)
+            with work_folder(out) as work, _keeping(work, part), writing(out, only_disk=True):
+                model,used = _trained(model, label, table, split, part, about, resume, work)
+                scores = _write(model, table, split, work, ceiling, n_boot, used, about)
+                _add_training_files(part/"engine", work)
+                _place_run(work, out, before, part)
+            _drop(part)
+        finally:
+            if not _how_to_resume(part): shutil.rmtree(part, ignore_errors=True)     # it holds nothing to go on from
     model.folder = out
     return Run(out, model, split, scores)
 
@@ -420,11 +445,12 @@ def evaluate_run(
     rows = table[use].reset_index(drop=True)
     notes = [model.label.describe(), f"{(part == 'test').sum()} rows of the run's test part and {(part == '').sum()} "
         f"rows that it never saw; {(~use).sum()} training and validation rows left out."]
-    notes += version_notes(config.get("versions") or {})
+    notes += run_notes(config)
     if modalities: notes.append(f"Predicted with modalities {modalities}.")
     if not (part == "train").any(): notes.append("The table holds no training rows, so twins of test rows among them cannot be found.")
     with using(model, modalities): preds = model.predict(rows) if preds is None else preds[use].reset_index(drop=True)
     if (part == "train").any(): preds = preds.assign(related=related_to_train(table, split, use)[rows["video_id"]].array)
+    if model.caution: preds = preds.assign(caution=model.caution)
     window = run_window(model, preds, days, steps, setup)
     if window: notes.append(_window_note(window, steps, setup))
     say_caution(model)

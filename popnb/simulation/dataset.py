@@ -17,9 +17,10 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ..core import InputError, PopnbError, ROOM, as_path, in_range, one_of
-from ..core import output_path, processors, read_json, typed, write_json
+from ..core import InputError, PopnbError, ROOM, as_path, in_range, one_of, only_one, path_state
+from ..core import output_path, processors, read_json, remove_strays, typed, write_json, writing
 from ..progress import progress
+from ..workers import end_with_parent, safe_path
 from ..data.table import COLUMNS, read_table, write_table
 from .clips import ClipSpec, make_files
 from .ground_truth import (
@@ -116,9 +117,10 @@ def _write_media(jobs, workers):
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
-    pool = ProcessPoolExecutor(workers, get_context("spawn"))
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with_parent)
     try:
-        for _ in progress(pool.map(make_files, *zip(*jobs), chunksize=4), "clips", len(jobs)): pass
+        with safe_path(here=False):
+            for _ in progress(pool.map(make_files, *zip(*jobs), chunksize=4), "clips", len(jobs)): pass
     except BrokenProcessPool as e:
         raise PopnbError("The worker processes ended early: in a script, call simulate below "
                          "`if __name__ == \"__main__\":`, or pass workers=1.") from e
@@ -158,14 +160,20 @@ _FORMULA = {
     "day_30": "exp(8 + 1.5 (score + .05 noise))", "views": "day_30 (age/30)^.15", "ecr": "Phi(score + .05 noise)"}
 
 # %% ../../nbs/simulation/03_dataset.ipynb #2eaf6d3c
-def _finish(s):
-    "Write table, ground truth and, last, the description"
+def _standing(s): return [path_state(s.folder/p) for p in ("table.parquet", "signals.parquet", "sample.json")]
+
+def _finish(s, before):
+    "Write table, ground truth and, last, the description, unless somebody wrote such files since the start"
+    if _standing(s) != before:
+        raise PopnbError(f"{s.folder} got another table meanwhile, which is kept: move it away or choose another folder.")
     write_table(s.table, s.folder/"table.parquet")
     write_table(s.signals, s.folder/"signals.parquet")
     ceilings = {c: s.ceilings(c).to_dict("index") for c in LABEL_COLUMNS}
     write_json(s.folder/"sample.json", {
         "arguments": s.arguments, "missing": s.missing, "broken": s.broken, "ceilings": ceilings, "formula": _FORMULA})
     (s.folder/"sample.part.json").unlink(missing_ok=True)
+    for p in ("videos", "thumbnails"):
+        if (s.folder/p).is_dir(): remove_strays(s.folder/p)      # of worker processes that were killed
 
 # %% ../../nbs/simulation/03_dataset.ipynb #d8266079
 def _realised(self, inputs, column, rows, new_creators):
@@ -230,9 +238,11 @@ def simulate(
         out = tempfile.mkdtemp(prefix="popnb-sample-")
         atexit.register(shutil.rmtree, out, ignore_errors=True)
     s = _world(args, output_path(out, folder=True, room=n*ROOM//16 if media else ROOM))
-    if _claim(s.folder, args, overwrite): return load_simulated(s.folder)
-    if media: _write_media(list(_jobs(s)), min(workers, n))
-    _finish(s)
+    with only_one(s.folder, "simulates into"), writing(s.folder, only_disk=True):
+        if _claim(s.folder, args, overwrite): return load_simulated(s.folder)
+        before = _standing(s)
+        if media: _write_media(list(_jobs(s)), min(workers, n))
+        _finish(s, before)
     return s
 
 # %% ../../nbs/simulation/03_dataset.ipynb #16ae4422

@@ -8,6 +8,7 @@ __all__ = ['OBJECT_PICTURES', 'WORLDS', 'OBJECT_VALUES', 'OPENING_SECONDS', 'obj
 
 # %% ../../nbs/simulation/06_worlds.ipynb #84f49607
 import os
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -47,14 +48,13 @@ def scrambled(
     mask:np.ndarray, # `(h, w)`, how much of each pixel the letters cover
     rng:np.random.Generator, # Generator of the order
     tile:int=3, # Side of a tile, pixels
-) -> np.ndarray: # `(h, w)`
+) -> np.ndarray: # Height and width rounded up to whole tiles; the values of the mask in another order
     "Cut a mask into tiles and shuffle them"
-    h,w = (n - n % tile for n in mask.shape)
-    tiles = mask[:h,:w].reshape(h//tile, tile, w//tile, tile).transpose(0, 2, 1, 3).reshape(-1, tile, tile)
-    out = np.zeros_like(mask)
-    mixed = tiles[rng.permutation(len(tiles))].reshape(h//tile, w//tile, tile, tile)
-    out[:h,:w] = mixed.transpose(0, 2, 1, 3).reshape(h, w)
-    return out
+    whole = np.pad(mask, [(0, -n % tile) for n in mask.shape])
+    rows,cols = (n//tile for n in whole.shape)
+    tiles = whole.reshape(rows, tile, cols, tile).transpose(0, 2, 1, 3).reshape(-1, tile, tile)
+    mixed = tiles[rng.permutation(len(tiles))].reshape(rows, cols, tile, tile)
+    return mixed.transpose(0, 2, 1, 3).reshape(whole.shape)
 
 # %% ../../nbs/simulation/06_worlds.ipynb #aa614a03
 def voice_noise(
@@ -84,34 +84,50 @@ def _stay(seconds, start, stay):
     stop = start + stay
     return [(start, stop)] if stay > 0 else [], [(a, b) for a,b in ((0., start), (stop, seconds)) if b-a > .05]
 
+def _changes(seconds, spans, rng, apart=.2):
+    "Limits of the pieces of a drawing: two in the opening, two in the rest, those of the spans among them"
+    limits = [0., OPENING_SECONDS, seconds]
+    for a,b in zip(limits[:-1], limits[1:].copy()):
+        own = [t for span in spans for t in span if a < t < b]
+        while len(own) < 2:
+            t = rng.uniform(a+apart, b-apart)
+            if all(abs(t-o) >= apart for o in own): own.append(t)
+        limits += own
+    return np.sort(limits)
+
 # %% ../../nbs/simulation/06_worlds.ipynb #973393aa
-def _letters(pixels, index, clip, mask, at, spans, strength):
+def _letters(pixels, index, clip, mask, at, span, strength):
     "Draw a mask at `(y, x)` on the frames of some seconds, in place"
     seconds,luma = np.asarray(index)/clip.fps,235. if clip.brightness < .5 else 16.
     rows,cols = slice(at[0], at[0]+mask.shape[0]), slice(at[1], at[1]+mask.shape[1])
     a = mask*strength
-    for i in np.flatnonzero([any(b <= s < e for b,e in spans) for s in seconds]):
+    for i in np.flatnonzero((seconds >= span[0]-1e-9) & (seconds < span[1]-1e-9)):
         pixels[i,rows,cols] = pixels[i,rows,cols]*(1-a) + luma*a + .5
 
-def _caption_paint(clip, spans, rest, rng):
-    "Function that draws a caption in some seconds and its scrambled letters in others"
-    text = rng.choice(PHRASES["latin"])
-    caption = Caption(str(text), size=rng.uniform(.07, .09), place=(.5, rng.uniform(.2, .8)))
-    y,x,mask = _mask(caption, clip.size)
-    decoy,strength = scrambled(mask, rng),rng.uniform(.7, 1.)
+# %% ../../nbs/simulation/06_worlds.ipynb #1fbe9268
+def _heights(n, height, frame, rng):
+    "Heights at which each of `n` drawings stands, none where the one before it stood"
+    out = []
+    for _ in range(n):
+        y = rng.uniform(.15, .8)*frame
+        while out and abs(y-out[-1]) < height+6: y = rng.uniform(.15, .8)*frame
+        out.append(round(y))
+    return out
+
+def _caption_paint(clip, spans, rng):
+    "Function that draws a caption in some seconds and its scrambled letters in the others"
+    caption = Caption(str(rng.choice(PHRASES["latin"])), size=rng.uniform(.07, .09), place=(.5, .5))
+    _,x,mask = _mask(caption, clip.size)
+    limits,strength = _changes(clip.duration, spans, rng),rng.uniform(.7, 1.)
+    pieces = []
+    for a,b,y in zip(limits[:-1], limits[1:], _heights(len(limits)-1, len(mask), clip.size[0], rng)):
+        counts = any(start <= (a+b)/2 < stop for start,stop in spans)
+        pieces.append((mask if counts else scrambled(mask, rng), (y, x), (a, b)))
     def paint(pixels, index):
-        _letters(pixels, index, clip, mask, (y, x), spans, strength)
-        _letters(pixels, index, clip, decoy, (y, x), rest, strength)
+        for drawn,at,span in pieces: _letters(pixels, index, clip, drawn, at, span, strength)
     return paint
 
 # %% ../../nbs/simulation/06_worlds.ipynb #338a88c1
-def _detail(x, frame=288):
-    "Variance of the Laplacian of a square picture, at the scale of small frames"
-    from PIL import Image
-    from scipy.ndimage import laplace
-    side = round(len(x)*64/frame)
-    return float(laplace(np.asarray(Image.fromarray(x).resize((side, side), Image.BOX))).var())
-
 def _normal(x):
     "Replace the values of a picture by those of a normal distribution, in the same order"
     from scipy.special import ndtri
@@ -119,16 +135,16 @@ def _normal(x):
 
 def level_picture(
     x:np.ndarray, # Square picture, float32 `(n, n)`
-    detail:float, # Variance of the Laplacian at the scale of small frames, if the picture has as much
+    slope:float=1.2, # The amplitude of a wave is its frequency to the power of `-slope`
 ) -> np.ndarray: # float32 `(n, n)`, mean 0, standard deviation 1
-    "Give a picture a normal distribution of brightness and a certain detail"
-    from scipy.ndimage import gaussian_filter
-    low,high = .01,12.
-    for _ in range(7):
-        middle = (low+high)/2
-        if _detail(_normal(gaussian_filter(x, middle))) > detail: low = middle
-        else: high = middle
-    return _normal(gaussian_filter(x, high))
+    "Give a picture a normal distribution of brightness and a spectrum that depends on `slope` alone"
+    f = np.fft.fftfreq(len(x))*len(x)
+    amplitude = np.hypot(f[:,None], f).clip(1)**-slope
+    amplitude[0,0] = 0
+    for _ in range(3):                                         # each of the two steps disturbs the other a little
+        waves = np.fft.fft2(x)
+        x = _normal(np.fft.ifft2(waves/np.abs(waves).clip(1e-9)*amplitude).real)
+    return x
 
 # %% ../../nbs/simulation/06_worlds.ipynb #97ef8852
 def _object_paint(clip, name, rng):
@@ -139,13 +155,15 @@ def _object_paint(clip, name, rng):
     n = round(part*min(x.shape))
     top,left = (rng.integers(0, o-n+1) for o in x.shape)
     crop = np.asarray(Image.fromarray(x[top:top+n, left:left+n]).resize((side, side)))
-    crop = level_picture(crop, float(np.exp(rng.uniform(np.log(.1), np.log(.35)))))
+    crop = level_picture(crop, rng.uniform(1., 1.5))
     if rng.random() < .5: crop = crop[:,::-1]
     at = rng.integers(0, h-side+1), rng.integers(0, w-side+1)
-    luma = np.clip(16 + 219*(.25+.5*clip.brightness) + 38*crop, 16, 235)
+    grain = rng.uniform(0, 12)*rng.standard_normal(crop.shape)
+    luma = np.clip(16 + 219*(.25+.5*clip.brightness) + 38*crop + grain, 16, 235)
     def paint(pixels, index): pixels[:, at[0]:at[0]+side, at[1]:at[1]+side] = luma
     return paint
 
+# %% ../../nbs/simulation/06_worlds.ipynb #acdc300a
 def _voice_sound(seconds, spans, seed):
     "A voice in some seconds, and noise like it in the rest"
     said = voice(seconds, seed)
@@ -159,22 +177,23 @@ def _voice_sound(seconds, spans, seed):
 def _make(world, row, path, seed):
     "Write the clip of one row of a world"
     rng,seconds = np.random.default_rng([seed, 31]),row["seconds"]
-    clip = ClipSpec(seed, round(seconds*10), 10, (288, 512), *(rng.uniform(.1, .9) for _ in range(3)), rng.uniform(.03, .3),
-        str(rng.choice(["disc", "square", "diamond"])), rng.uniform(0, seconds-1), rng.uniform(-32, -18), rng.uniform(150, 900))
+    brightness,colour,hue,speed = *rng.uniform(.1, .9, 3), rng.uniform(.03, .3)
+    clip = ClipSpec(seed, round(seconds*10), 10, (288, 512), brightness, colour, hue, speed,
+        kind=str(rng.choice(["disc", "square", "diamond"])), at=rng.uniform(0, seconds-1),
+        loudness=rng.uniform(-32, -18), pitch=rng.uniform(150, 900))
     paint,sound = None,None
     begin,stay = .7*seconds*row["cause"],.3*seconds
-    if world == "screen-text": paint = _caption_paint(clip, *_stay(seconds, begin, stay), rng)
-    if world == "opening": paint = _caption_paint(clip, *_opening_spans(seconds, row["cause"], rng), rng)
+    if world == "screen-text": paint = _caption_paint(clip, _stay(seconds, begin, stay)[0], rng)
+    if world == "opening": paint = _caption_paint(clip, _opening_spans(seconds, row["cause"], rng), rng)
     if world == "object": paint = _object_paint(clip, row["object"], rng)
     if world == "speech": sound = _voice_sound(seconds, _stay(seconds, begin, stay)[0], seed)
     write_clip(clip, path, paint=paint, sound=sound)
 
 def _opening_spans(seconds, cause, rng):
-    "Seconds with a caption, and with its scrambled letters, of a clip whose opening has `cause` of it"
-    first,decoy = _spans(OPENING_SECONDS, cause, rng)
-    later,other = _spans(seconds-OPENING_SECONDS, OPENING_SECONDS*(1-cause)/(seconds-OPENING_SECONDS), rng)
-    def moved(spans): return [(a+OPENING_SECONDS, b+OPENING_SECONDS) for a,b in spans]
-    return first + moved(later), decoy + moved(other)
+    "Seconds with a caption of a clip whose opening has `cause` of it"
+    rest = seconds - OPENING_SECONDS
+    first,later = _spans(OPENING_SECONDS, cause, rng)[0],_spans(rest, OPENING_SECONDS*(1-cause)/rest, rng)[0]
+    return first + [(a+OPENING_SECONDS, b+OPENING_SECONDS) for a,b in later]
 
 # %% ../../nbs/simulation/06_worlds.ipynb #50db581d
 @dataclass(repr=False)
@@ -199,23 +218,29 @@ def simulate_world(
     "Simulate clips whose views depend on one cause alone"
     one_of("world", name, WORLDS)
     in_range("n", n, 4, 100_000), in_range("seconds", seconds, 2*OPENING_SECONDS, 60), in_range("noise", noise, 0, 100)
-    folder,rng = as_path(folder, "folder"),stream(seed, f"world {name}")
-    truth = pd.DataFrame({"video_id": [f"{name}-{seed}-{i:05d}" for i in range(n)], "cause": rng.random(n)})
-    truth["object"] = rng.choice(list(OBJECT_PICTURES), n)
+    draw = {o: stream(seed, f"world {name} {o}") for o in ("cause", "object", "noise")}
+    truth = pd.DataFrame({"video_id": [f"{name}-{seed}-{i:05d}" for i in range(n)], "cause": draw["cause"].random(n)})
+    truth["object"] = draw["object"].choice(list(OBJECT_PICTURES), n)
     values = np.array(list(OBJECT_VALUES.values()))
     values = {k: (v-values.mean())/values.std() for k,v in OBJECT_VALUES.items()}
     truth["effect"] = truth["object"].map(values) if name == "object" else straight(truth["cause"])
-    score = (truth["effect"] + noise*rng.standard_normal(n))/(1+noise**2)**.5
-    paths = _world_files(name, truth.assign(seconds=seconds), folder, seed)
+    score = (truth["effect"] + noise*draw["noise"].standard_normal(n))/(1+noise**2)**.5
+    paths = _world_files(name, truth.assign(seconds=seconds), as_path(folder, "folder"), seed)
     table = pd.DataFrame({"video_id": truth["video_id"], "video_path": paths, "title": "clip",
         "views": np.round(np.exp(8 + 1.5*score))})
     return World(name, table, truth, float(correlation(ranks(truth["effect"].to_numpy()), ranks(score.to_numpy()))))
 
+_DRAWING = 2   # Version of what the clips show
+
+def _content(row, seed):
+    "Number that changes with all that a clip shows"
+    return zlib.crc32(repr((_DRAWING, int(seed), row["cause"], row["object"], row["seconds"])).encode())
+
 def _world_files(name, rows, folder, seed):
     "Write the clips that do not exist yet; returns their paths"
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [str(folder/f"{o}.mp4") for o in rows["video_id"]]
-    seeds = stream(seed, f"clips {name}").integers(0, 2**32, len(rows))
-    for path,row,s in progress(list(zip(paths, rows.to_dict("records"), seeds)), f"clips of world {name}"):
+    seeds,rows = stream(seed, f"clips {name}").integers(0, 2**32, len(rows)),rows.to_dict("records")
+    paths = [str(folder/f"{r['video_id']}-{_content(r, s):08x}.mp4") for r,s in zip(rows, seeds)]
+    for path,row,s in progress(list(zip(paths, rows, seeds)), f"clips of world {name}"):
         if not Path(path).exists(): _make(name, row, path, int(s))
     return paths

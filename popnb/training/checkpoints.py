@@ -4,19 +4,18 @@
 
 # %% auto #0
 __all__ = ['in_part', 'trained', 'copy_weights', 'load_weights', 'rng_state', 'set_rng_state', 'whole_folder', 'damage',
-           'numbered', 'write_checkpoint', 'read_checkpoint', 'only_one', 'dict_differences']
+           'numbered', 'write_checkpoint', 'read_checkpoint', 'dict_differences']
 
 # %% ../../nbs/training/02_checkpoints.ipynb #640fb182
 import hashlib
 import os
 import random
-import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from ..core import InputError, PopnbError, read_json, write_json
+from ..core import InputError, PopnbError, new_folder, path_state, read_json, write_json
 
 # %% ../../nbs/training/02_checkpoints.ipynb #159cfa9b
 def in_part(
@@ -110,19 +109,14 @@ def whole_folder(
 ): # Hidden folder beside it, to write into
     "Write all files of a folder or none, with checksums; raises `PopnbError` if the disk refuses"
     path = Path(path)
-    work = path.with_name(f".{path.name}.part")
     try:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        yield work
-        files = sorted(p for p in work.rglob("*") if p.is_file())
-        write_json(work/"manifest.json", {p.relative_to(work).as_posix(): _sum(p) for p in files})
-        for p in (*files, work): _flush(p)
-        if path.exists(): shutil.rmtree(path)
-        os.replace(work, path)
+        with new_folder(path, path_state(path)) as work:
+            yield work
+            files = sorted(p for p in work.rglob("*") if p.is_file())
+            write_json(work/"manifest.json", {p.relative_to(work).as_posix(): _sum(p) for p in files})
+            for p in (*files, work): _flush(p)
         _flush(path.parent)
     except OSError as e: raise PopnbError(f"Cannot write {path}: {e.strerror or e}.") from e
-    finally: shutil.rmtree(work, ignore_errors=True)
 
 # %% ../../nbs/training/02_checkpoints.ipynb #1b5bc4ad
 def damage(
@@ -132,6 +126,7 @@ def damage(
     path = Path(path)
     try: files = read_json(path/"manifest.json")
     except InputError as e: return str(e)
+    if not isinstance(files, dict): return "manifest.json holds no names"
     for name,digest in files.items():
         if not (path/name).is_file(): return f"{name} is missing"
         if _sum(path/name) != digest: return f"{name} has changed"
@@ -170,23 +165,13 @@ def read_checkpoint(
     from safetensors.torch import load_file
     path = Path(path)
     if bad := damage(path): raise PopnbError(f"{path} is damaged: {bad}.")
-    state = torch.load(path/"state.pt", weights_only=True) if (path/"state.pt").exists() else None
-    return load_file(path/"weights.safetensors"), state
-
-# %% ../../nbs/training/02_checkpoints.ipynb #2600754a
-@contextmanager
-def only_one(
-    folder:str|Path, # Folder that is locked within the block
-):
-    "Lock a folder; raises `PopnbError` if another process has locked it"
-    try: import fcntl
-    except ImportError:          # this operating system has no such locks
-        yield
-        return
-    with open(Path(folder)/".lock", "w") as f:
-        try: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as e: raise PopnbError(f"Another process trains in {folder}; wait for it or choose another folder.") from e
-        yield
+    file = path/"state.pt"
+    try:
+        state = torch.load(file, weights_only=True) if file.exists() else None
+        file = path/"weights.safetensors"
+        return load_file(file), state
+    except Exception as e:        # whatever the readers of both formats raise
+        raise PopnbError(f"{file} holds other than plain values and tensors, or is damaged ({type(e).__name__}).") from e
 
 # %% ../../nbs/training/02_checkpoints.ipynb #c200f220
 def dict_differences(

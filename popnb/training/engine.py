@@ -17,11 +17,11 @@ from pathlib import Path
 from fastcore.basics import patch
 
 from .batches import Feed, Order, dataset_fingerprint, key_seed, length_grouped, loader, shuffled_order
-from .checkpoints import dict_differences, in_part, load_weights, numbered, only_one, read_checkpoint
-from ..core import InputError, PopnbError, need, pick_device, read_json, seed_all, write_json
+from .checkpoints import dict_differences, in_part, load_weights, numbered, read_checkpoint
+from ..core import InputError, PopnbError, only_one, need, pick_device, read_json, seed_all, write_json
 from ..progress import progress
 from .config import TrainConfig, freeze_parts, make_config, pick_precision
-from .loop import TrainingState, append_log, make_loop, quiet, undefined_notes
+from .loop import TrainingState, log_columns, make_loop, quiet, undefined_notes, write_log
 
 # %% ../../nbs/training/05_engine.ipynb #e5cb2d3a
 def main_process() -> bool: # True if no launcher started several processes
@@ -149,7 +149,7 @@ def _setup(engine, module, stack):
     if not rank:
         try: folder.mkdir(parents=True, exist_ok=True)
         except OSError as e: raise PopnbError(f"Cannot write {folder}: {e.strerror or e}.") from e
-        stack.enter_context(only_one(folder))
+        stack.enter_context(only_one(folder, "trains in"))
     args.output_dir = str(folder)
     frozen = freeze_parts(module, c.groups)
     frozen_modules = [m for n,m in module.named_modules() if n and in_part(n, frozen)]
@@ -198,7 +198,7 @@ def _run(self:Engine, args, ts, order, path, stack):
     total = ts.per_epoch*ts.config.epochs-ts.done
     ts.bar = progress(range(total), "training", total) if not ts.rank else iter(())
     stack.callback(getattr(ts.bar, "close", int))
-    if not ts.rank: ts.columns = append_log(ts.folder/"log.csv", ts.saved["rows"], [])
+    if not ts.rank: write_log(ts.folder/"log.csv", ts.saved["rows"])
     if ts.config.tensorboard and not ts.rank: _write_tensorboard(ts, stack)
     if ts.config.checkpoint_activations:
         _checkpoint_activations(ts.module)
@@ -252,11 +252,11 @@ def fit(self:Engine,
         if path: ts.saved = ts.restored[1]["engine"]
         ts.done = resumed = ts.saved.get("step", 0)
         if not (path and ts.saved["stopped"]): self._run(args, ts, order, path, stack)
-        elif not ts.rank: ts.columns = append_log(ts.folder/"log.csv", ts.saved["rows"], [])
+        elif not ts.rank: write_log(ts.folder/"log.csv", ts.saved["rows"])
         _load_best(ts, path, resumed)
         ts.notes += undefined_notes(ts)
         if ts.world > 1: ts.gather([ts.rank])              # the first process may remove the folder when all have read
         import pandas as pd
-        frame = pd.DataFrame(ts.saved["rows"], columns=ts.columns or None)
+        frame = pd.DataFrame(ts.saved["rows"], columns=log_columns(ts.saved["rows"]))
         return TrainLog(frame, self.config, ts.saved["best"], ts.done, ts.saved["stopped"], ts.device, ts.precision,
             ts.world, resumed if path else None, ts.notes, self.folder)

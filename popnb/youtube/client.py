@@ -309,8 +309,9 @@ def request(self:YouTube,
     bucket = PRICES[one_of("method", method, PRICES)][0]
     for attempt in range(self.attempts):
         self.ledger.reserve(method)
+        sent = self.clock()
         kind,got,tag,floor = self._try_once(method, params, etag)
-        if kind == "quota": raise QuotaExhausted(bucket, self.ledger.refuse(bucket), "server")
+        if kind == "quota": raise QuotaExhausted(bucket, self.ledger.refuse(bucket, sent), "server")
         if kind == "key":
             raise KeyRefused(f"The API refuses the key in YOUTUBE_API_KEY ({got}): check that it is whole,"
                 " that the YouTube Data API v3 is enabled for it, and its restrictions.")

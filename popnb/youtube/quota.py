@@ -166,6 +166,19 @@ class Ledger:
         except (sqlite3.Error, OSError) as e:
             raise PopnbError(f"The quota ledger {self.path} cannot be used ({e}).") from e
 
+# %% ../../nbs/youtube/04_quota.ipynb #f4dc68bf
+_IN_FLIGHT = timedelta(seconds=30)     # longest time between the record of a call and its arrival
+
+def _quota_days(now):
+    "Starts of the days that a call made now may fall on, as name -> time within the day"
+    return {pacific_day(t): t for t in (now, now+_IN_FLIGHT)}
+
+def _refused_until(db, project, bucket, now):
+    "End of a refusal that holds now, else `None`"
+    row = db.execute("SELECT until FROM refused WHERE project=? AND bucket=?", (project, bucket)).fetchone()
+    until = datetime.fromisoformat(row[0]) if row else now
+    return until if now < until <= next_reset(now) else None
+
 # %% ../../nbs/youtube/04_quota.ipynb #17a950e0
 @patch
 def reserve(self:Ledger,
@@ -174,17 +187,14 @@ def reserve(self:Ledger,
 ):
     "Record the cost of calls about to be made; raises `QuotaExhausted` if the bucket does not hold it"
     bucket,price = PRICES[one_of("method", method, PRICES)]
-    now,limit = self.clock(), self.buckets[bucket]
-    day,cost = pacific_day(now), price*calls
+    now,limit,cost = self.clock(), self.buckets[bucket], price*calls
     with self._change() as db:
-        key = (self.project, bucket)
-        row = db.execute("SELECT until FROM refused WHERE project=? AND bucket=?", key).fetchone()
-        refused = datetime.fromisoformat(row[0]) if row else None
-        if refused and now < refused: raise QuotaExhausted(bucket, refused, "server")
-        if _spent(db, self.project, day, bucket) + cost > limit:
-            raise QuotaExhausted(bucket, next_reset(now), "ledger", limit)
-        db.execute("INSERT INTO spent VALUES (?,?,?,?) ON CONFLICT DO UPDATE SET units=units+excluded.units",
-            (self.project, day, bucket, cost))
+        if until := _refused_until(db, self.project, bucket, now): raise QuotaExhausted(bucket, until, "server")
+        for day,start in _quota_days(now).items():
+            if _spent(db, self.project, day, bucket) + cost > limit:
+                raise QuotaExhausted(bucket, next_reset(start), "ledger", limit)
+            db.execute("INSERT INTO spent VALUES (?,?,?,?) ON CONFLICT DO UPDATE SET units=units+excluded.units",
+                (self.project, day, bucket, cost))
 
 # %% ../../nbs/youtube/04_quota.ipynb #7e63cd64
 @patch
@@ -200,18 +210,17 @@ def used(self:Ledger,
 def left(self:Ledger) -> dict: # Bucket -> units; 0 for buckets that the API has refused
     "Report the units that today still holds"
     now,used = self.clock(), self.used()
-    with self._change() as db:
-        rows = db.execute("SELECT bucket, until FROM refused WHERE project=?", (self.project,)).fetchall()
-    refused = {b for b,until in rows if now < datetime.fromisoformat(until)}
+    with self._change() as db: refused = {b for b in self.buckets if _refused_until(db, self.project, b, now)}
     return {b: 0 if b in refused else max(0, n - used[b]) for b,n in self.buckets.items()}
 
 # %% ../../nbs/youtube/04_quota.ipynb #44775e73
 @patch
 def refuse(self:Ledger,
     bucket:str, # One of `BUCKETS`
+    sent:datetime|None=None, # Time of the refused call; `None`: now
 ) -> datetime: # Time of the reset, UTC
-    "Record that the API has refused a bucket: all processes stop calling until the next midnight"
-    until = next_reset(self.clock())
+    "Record that the API has refused a bucket: all processes stop calling until the midnight after the call"
+    until = next_reset(sent or self.clock())
     values = (self.project, one_of("bucket", bucket, BUCKETS), until.isoformat())
     with self._change() as db:
         db.execute("INSERT INTO refused VALUES (?,?,?) ON CONFLICT DO UPDATE SET until=excluded.until", values)

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ...core import InputError, in_range, one_of, read_json, write_json
+from ...core import InputError, in_range, one_of, write_json
 from ...progress import progress
 from ...features.encoder import CROPS
 from ...features.registry import make_encoder
@@ -25,6 +25,8 @@ from ...metrics.metrics import HEADLINE, METRICS
 from ...registry import BLOCKS, ENCODERS
 from ..block_columns import BlockColumns, choose_blocks
 from ..predictor import Predictor, system
+from ..run_files import read_arrays, read_fields, require_indices
+from ..stored_trees import read_trees
 from ..tabular.system import blend_weight, grow_trees, tree_params
 from ..tabular.text import TextReader, pack, unpack
 from ..tabular.wide_embeddings import PRESETS, PUBLISHED_LGBM, DenseLinear, Wide, fit_line, resolve_preset
@@ -180,6 +182,13 @@ def encoder(self:ClipLgbm):
 def require_weights(self:ClipLgbm):
     "Check that the weights of the encoder can be had; raises `InputError` with the ways out"
     if self.encoder is not None: self.encoder.require_weights(self.system, FEATURE_SETS[self.options["features"]][1:])
+
+@patch
+def recall_weights(self:ClipLgbm, why):
+    return self.encoder.recall(self.store, FEATURE_SETS[self.options["features"]][1:], why)
+
+@patch
+def require_vectors(self:ClipLgbm, rows): self.embed_inputs(rows)
 
 # %% ../../../nbs/models/clip_lgbm/01_system.ipynb #feece592
 @patch
@@ -474,12 +483,13 @@ def _save(self:ClipLgbm, folder):
     for i,t in enumerate(self.trees): t.save_model(str(folder/f"trees_{i}.txt"))
 
 # %% ../../../nbs/models/clip_lgbm/01_system.ipynb #a1511b11
+_FIELDS = {"columns": [str], "used": [str], "encoder": (dict, None), "mean": float, "weight": float, "seen": {str: float},
+    "permuted": {str: (float, None)}, "wide": {str: {"how": str, "width": int}}, "text": dict, "blocks?": dict}
+
 @patch
 def _load(self:ClipLgbm, folder):
-    import lightgbm as lgb
-    from safetensors.numpy import load_file
     folder = Path(folder)
-    cfg,arrays = read_json(folder/"design.json"),load_file(folder/"design.safetensors")
+    cfg,arrays = read_fields(folder/"design.json", _FIELDS),read_arrays(folder/"design.safetensors")
     for k,a in _STORED.items(): setattr(self, a, cfg[k])
     def part(p): return {k.removeprefix(p): v for k,v in arrays.items() if k.startswith(p)}
     self.reader = unpack(cfg["text"], part("words.")) if cfg["text"] else None
@@ -488,6 +498,7 @@ def _load(self:ClipLgbm, folder):
     for k,v in cfg["wide"].items():
         w = self.wide[k] = Wide(v["how"], seed=self.seed)
         w.how,w.width,w.state = v["how"],v["width"],part(f"wide.{k}.")
+        if "picked" in w.state: require_indices(w.state["picked"], w.width, folder/"design.safetensors")
     n = 1 if self.options["faithful"] else self.options["members"]
-    self.trees = [lgb.Booster(model_file=str(folder/f"trees_{i}.txt")) for i in range(n)]
+    self.trees = [read_trees(folder/f"trees_{i}.txt") for i in range(n)]
     if any(k.split(".")[-1] == "encoder" for k in self.identity or {}): self.encoder   # compares identities

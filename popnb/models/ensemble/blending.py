@@ -14,8 +14,10 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ...core import InputError, in_range, one_of, read_json, write_json
+from ...core import InputError, in_range, one_of, write_json
 from ...data.groups import groups_of
+from ..run_files import read_arrays, read_fields
+from ..stored_trees import read_trees
 from ..tabular.text import ridge_fit
 
 # %% ../../../nbs/models/ensemble/01_blending.ipynb #c9ef8eeb
@@ -388,18 +390,19 @@ def save(self:Blend,
     if stack and stack.trees is not None: stack.trees.save_model(str(folder/"stack.txt"))
 
 # %% ../../../nbs/models/ensemble/01_blending.ipynb #78ea7f30
+_STORED = {"how": str, "task": str, "ridge": float, "seed": int, "stacker": (str, None), "alpha": (float, None),
+    "notes": [str], "members?": list}
+
 def load_blend(
     folder:str|Path, # From `save`
 ) -> tuple: # A `Blend` and the contents of `blend.json`
     "Load a blend"
-    from safetensors.numpy import load_file
     folder = Path(folder)
-    d,arrays = read_json(folder/"blend.json"),load_file(folder/"blend.safetensors")
+    d,arrays = read_fields(folder/"blend.json", _STORED),read_arrays(folder/"blend.safetensors")
     b = Blend(d["how"], d["task"], d["ridge"], d["stacker"] or "ridge", d["seed"])
     weights = arrays.pop("stack", None)
     b.state,b.notes = arrays,d["notes"]
     if b.stack: b.stack.weights,b.stack.alpha = weights,d["alpha"]
     if b.stack and b.stack.kind == "lightgbm":
-        import lightgbm as lgb
-        b.stack.trees = lgb.Booster(model_file=str(folder/"stack.txt"))
+        b.stack.trees = read_trees(folder/"stack.txt")
     return b,d

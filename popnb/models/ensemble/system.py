@@ -19,6 +19,7 @@ from ...core import InputError, PopnbError, _plain, as_list, as_path, in_range, 
 from ...data.labels import label_from_dict
 from ...metrics.metrics import HEADLINE, METRICS
 from ..predictor import Predictor, caution_of, load, read_config, system
+from ..run_files import MANIFEST, file_sum, require_fields, run_files
 from .blending import Blend, creator_time_folds, load_blend, member_weights, usable_mask
 
 # %% ../../../nbs/models/ensemble/02_system.ipynb #f57d39af
@@ -93,9 +94,7 @@ def run_fingerprint(
 ) -> str: # 32 hexadecimal digits
     "Hash of the files that `load` reads: names and contents of config and model"
     run,h = Path(run),hashlib.sha256()
-    for p in [run/"config.json", *sorted(p for p in (run/"model").rglob("*") if p.is_file())]:
-        with open(p, "rb") as f: digest = hashlib.file_digest(f, "sha256").hexdigest()
-        h.update(f"{p.relative_to(run).as_posix()}\0{digest}\0".encode())
+    for name in run_files(run): h.update(f"{name}\0{file_sum(run/name)['sha256']}\0".encode())
     return h.hexdigest()[:32]
 
 def copy_member(
@@ -106,7 +105,8 @@ def copy_member(
     run,to = Path(run),Path(to)
     to.mkdir(parents=True, exist_ok=True)
     if (run/"model").exists(): shutil.copytree(run/"model", to/"model", dirs_exist_ok=True)
-    shutil.copy2(run/"config.json", to/"config.json")
+    for name in ("config.json", MANIFEST):
+        if (run/name).exists(): shutil.copy2(run/name, to/name)
 
 # %% ../../../nbs/models/ensemble/02_system.ipynb #c23dc31d
 @system("ensemble")
@@ -400,10 +400,17 @@ def _save(self:Ensemble, folder):
                     mean=self.mean, cut=self.threshold)      # `cut`: the key in existing runs
 
 # %% ../../../nbs/models/ensemble/02_system.ipynb #a15c842b
+_MEMBER = {"name": str, "path": (str, None), "system": str, "inputs": [str], "print": (str, None)}
+_FIELDS = {"members": [_MEMBER], "days": ([int], None), "best": (str, None), "valid_score": (float, None), "mean": [float],
+    "cut": (float, None)}
+
 @patch
 def _load(self:Ensemble, folder):
     folder,self._days_known = Path(folder),True
     self.blend,about = load_blend(folder)
+    require_fields(about, _FIELDS, folder/"blend.json")
+    if odd := next((m["name"] for m in about["members"] if Path(m["name"]).name != m["name"]), None):
+        raise InputError(f"{folder/'blend.json'} is damaged or was altered: {odd!r:.60} is no name of a member.")
     self.days,self.best,self.valid_score = about["days"],about["best"],about["valid_score"]
     self.mean,self.threshold = np.array(about["mean"], dtype=float),about["cut"]
     self.members = [m | {"path": m["path"] or str(folder/"members"/m["name"])} for m in about["members"]]

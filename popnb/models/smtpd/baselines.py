@@ -13,6 +13,7 @@ from fastcore.basics import patch
 
 from ...core import InputError, in_range, one_of
 from ...progress import progress
+from ..stored_trees import read_trees
 from ..tabular.system import tree_params
 
 # %% ../../../nbs/models/smtpd/03_baselines.ipynb #8b2ab98b
@@ -249,6 +250,5 @@ def load(self:TreeDays,
     n:int, # Number of days
 ) -> TreeDays: # The same object
     "Read the models"
-    import lightgbm as lgb
-    self.trees = [lgb.Booster(model_file=str(Path(folder)/f"trees_{i+1:02d}.txt")) for i in range(n)]
+    self.trees = [read_trees(Path(folder)/f"trees_{i+1:02d}.txt") for i in range(n)]
     return self

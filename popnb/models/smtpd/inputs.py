@@ -321,6 +321,17 @@ def _ids(self:Inputs, table, kinds):
 
 # %% ../../../nbs/models/smtpd/04_inputs.ipynb #27248741
 @patch
+def vectors(self:Inputs,
+    table:pd.DataFrame, # Any rows
+    encoder, # From `make_encoder`; needed for thumbnail and texts
+    store=None, # `Store` that caches vectors
+    workers:int|None=None, # Threads that read images
+) -> tuple: # Vectors of the thumbnails, of the texts, and problems of the thumbnails
+    "Embed thumbnails and texts; raises `InputError` if the weights are absent and not all vectors are cached"
+    image,problems = self._image_vectors(table, encoder, store, workers)
+    return image,self._text_vectors(table, encoder, store),problems
+
+@patch
 def arrays(self:Inputs,
     table:pd.DataFrame, # Any rows
     encoder=None, # From `make_encoder`; needed for thumbnail and texts
@@ -329,8 +340,7 @@ def arrays(self:Inputs,
 ) -> tuple: # Dict of arrays for the network; names of missing inputs per row; problems of the thumbnails
     "Compute the inputs of the network; raises `InputError` before `fit`"
     if self.mean is None: raise InputError("These inputs are not fitted: call fit with the training rows first.")
-    image,problems = self._image_vectors(table, encoder, store, workers)
-    text = self._text_vectors(table, encoder, store)
+    image,text,problems = self.vectors(table, encoder, store, workers)
     kinds = category_names(table, self.faithful)
     out = dict(image=image, text=text, numbers=self._z_scores(table)) | self._ids(table, kinds)
     return out,self._missing(table, problems, kinds),[p for p in problems if p and p != "no image"]

@@ -12,12 +12,14 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ...core import InputError, PopnbError, as_is, in_range, one_of, read_json, write_json
+from ...core import InputError, PopnbError, as_is, in_range, one_of, write_json
 from ...features.registry import make_encoder
 from ...features.resnet_bert import BERT_PART, RESNET_PARTS
 from ...losses.curve import CompositeGradientLoss
 from ...metrics.metrics import amae
 from ..predictor import Predictor, system
+from ..run_files import read_arrays, read_fields, require_sizes
+from ..state_dicts import built_like, fit_weights
 from .baselines import Growth, LAWS, RidgeDays, TreeDays, mean_curve, persistence
 from .inputs import USE, NUMBERS, Inputs, ArrayDataset, check_units, seen_days
 from .network import FIELDS, NetConfig, SmtpdNet, import_checkpoint
@@ -122,8 +124,17 @@ def encoder(self:Smtpd):
 @patch
 def require_weights(self:Smtpd):
     "Check that the weights of the encoders can be had; raises `InputError` with the ways out"
-    parts = tuple(p for p,k in (("image", "thumbnail"), ("text", "texts")) if k in self.options["inputs"])
-    if self.encoder is not None: self.encoder.require_weights(self.system, parts)
+    if self.encoder is not None: self.encoder.require_weights(self.system, self._encoder_parts())
+
+@patch
+def _encoder_parts(self:Smtpd):
+    return tuple(p for p,k in (("image", "thumbnail"), ("text", "texts")) if k in self.options["inputs"])
+
+@patch
+def recall_weights(self:Smtpd, why): return self.encoder.recall(self.store, self._encoder_parts(), why)
+
+@patch
+def require_vectors(self:Smtpd, rows): self.network_inputs.vectors(rows, self.encoder, self.store, self.workers)
 
 # %% ../../../nbs/models/smtpd/05_system.ipynb #245b606a
 @patch
@@ -459,17 +470,19 @@ def _load_baseline(self:Smtpd, folder, name, state):
     return RidgeDays(state) if name == "ridge" else Growth(name.split(", ")[1], state)
 
 # %% ../../../nbs/models/smtpd/05_system.ipynb #16f7296c
+_STORED = {"net": dict, "loss": dict, "inputs": dict, "days": [int], "beside": [str], "encoder": (dict, None)}
+
 @patch
 def _load(self:Smtpd, folder):
-    from safetensors.numpy import load_file
-    from safetensors.torch import load_file as load_net
     folder = Path(folder)
-    cfg,arrays = read_json(folder/"smtpd.json"),load_file(folder/"curves.safetensors")
+    cfg,arrays = read_fields(folder/"smtpd.json", _STORED),read_arrays(folder/"curves.safetensors")
+    state = read_arrays(folder/"net.safetensors", tensors=True)
+    require_sizes(cfg["net"], folder/"smtpd.json")
     def part(prefix): return {k[len(prefix):]: v for k,v in arrays.items() if k.startswith(prefix)}
     self.days,self.curve,self.axes = cfg["days"],part("curve."),part("axes.")
     self.network_inputs.restore(cfg["inputs"])
-    self.net = SmtpdNet(NetConfig(**cfg["net"]), CompositeGradientLoss(**cfg["loss"])).eval()
-    self.net.load_state_dict(load_net(folder/"net.safetensors"))
+    def build(): return SmtpdNet(NetConfig(**cfg["net"]), CompositeGradientLoss(**cfg["loss"])).eval()
+    self.net = fit_weights(built_like(build, state, folder/"net.safetensors"), state, folder/"net.safetensors")
     self.fitted = {k: self._load_baseline(folder, k, part(f"{k}/")) for k in cfg["beside"]}
     then = {k: cfg["encoder"].get(k) for k in self._encoder_identity()} if cfg["encoder"] else {}
     if then and (now := self._encoder_identity()) != then: raise InputError(f"{folder} was trained on the features of another encoder: {then} there, {now} here.")

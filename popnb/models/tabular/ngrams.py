@@ -16,6 +16,7 @@ from fastcore.basics import patch
 
 from ...core import InputError, in_range
 from ...data.groups import _mixed
+from ..run_files import require_arrays, require_fields
 from ...progress import progress
 
 # %% ../../../nbs/models/tabular/00_ngrams.ipynb #eaa4a8ba
@@ -214,8 +215,11 @@ def ngrams_from(
     arrays:dict, # Second part of `pack`
 ) -> Ngrams: # Fitted
     "Restore n-grams from their packed state"
+    where = "The vocabulary of the run"
+    require_fields(text, {"max_features": int, "views?": [str], "words?": {str: [str]}}, where)
     g = Ngrams(text["max_features"])
     if "views" in text: hashes = {k: arrays[f"ngrams.{k}"] for k in text["views"]}
     else: hashes = {k: text_hashes(v) for k,v in text["words"].items()}       # runs of the first version
+    for k,h in hashes.items(): require_arrays({"hashes": h, "idf": arrays[f"idf.{k}"]}, {"hashes": "n", "idf": "n"}, where)
     g.views = {k if k in VIEWS else "subword": (h, arrays[f"idf.{k}"]) for k,h in hashes.items()}
     return g

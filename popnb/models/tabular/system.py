@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ...core import InputError, in_range, one_of, read_json, write_json
+from ...core import InputError, in_range, one_of, write_json
 from ...data.table import require
 from ...features.history import AGE_USES, Exposure, as_moments, creator_history, log_age
 from ...progress import progress
@@ -24,6 +24,7 @@ from ...registry import BLOCKS
 from ...features.signal_table import SIGNALS, handmade
 from ...features.table_columns import Choice, TableColumn, as_numbers, choose_columns, describe_choice
 from ..predictor import Predictor, system
+from ..run_files import read_arrays, read_fields, require_arrays
 from ..block_columns import BlockColumns, choose_blocks
 from ..stored_trees import StoredTrees, read_trees
 from .text import TextReader, one_thread, pack, unpack
@@ -670,11 +671,14 @@ def _save(self:Tabular, folder):
     for i,t in enumerate(self.trees): t.save_model(str(folder/f"trees_{i}.txt"))
 
 # %% ../../../nbs/models/tabular/03_system.ipynb #15cfcbae
+_STORED = {"columns": [str], "categories": [(str, float)], "mean": float, "weight": float, "seen": {str: float},
+    "authors": ([(str, float, None)], None), "text": dict, "table_columns?": [dict], "middle_age?": float, "blocks?": dict,
+    "exposure?": ([float], None)}    # fields of `design.json`
+
 @patch
 def _load(self:Tabular, folder):
-    from safetensors.numpy import load_file
     folder,d = Path(folder),self.design
-    cfg,arrays = read_json(folder/"design.json"),load_file(folder/"design.safetensors")
+    cfg,arrays = read_fields(folder/"design.json", _STORED),read_arrays(folder/"design.safetensors")
     d.columns,d.categories,d.mean = (cfg[k] for k in ("columns", "categories", "mean"))
     self.weight,self.coverage = cfg["weight"],cfg["seen"]
     if cfg["authors"] is not None:
@@ -686,4 +690,6 @@ def _load(self:Tabular, folder):
     vectors = {k.removeprefix("block."): v for k,v in arrays.items() if k.startswith("block.")}
     self.blocks.unpack(cfg.get("blocks", {}), vectors)
     self.line = Linear({k.removeprefix("line."): v for k,v in arrays.items() if k.startswith("line.")})
-    self.trees = [read_trees(folder/f"trees_{i}.txt") for i in range(self.options["members"])]
+    require_arrays(self.line.state, dict.fromkeys(("low", "high", "mean", "scale", "gone", "some"), "d") | {"weights": "w"},
+        folder/"design.safetensors", d=len(self.columns))
+    self.trees = [read_trees(folder/f"trees_{i}.txt", len(self.columns)+1) for i in range(self.options["members"])]

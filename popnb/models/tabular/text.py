@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from fastcore.basics import patch
 
 from ...metrics.rank_stats import ranks
+from ..run_files import require_arrays, require_fields, sparse_rows
 from .ngrams import Ngrams, ngrams_from
 from .text_kernel import TextKernelRidge, text_kernel_from, text_shape
 from ...progress import progress
@@ -275,12 +276,16 @@ def unpack(
     arrays:dict, # Second part of `pack`
 ) -> TextReader: # Fitted reader
     "Restore a reader from its packed state"
+    where = "The text reader of the run"
+    require_fields(text, {"seed": int, "alpha": float, "mean": float, "shapes": [[int]], "like": dict}, where)
     r = TextReader(text["like"]["topics"], text["like"]["bank"], text["max_features"], text["seed"])
     r.ngrams,r.alpha,r.mean = ngrams_from(text, arrays),text["alpha"],text["mean"]
     r.bank_weight = arrays.get("bank.weight")
-    def bank(i, shape):
-        return sp.csr_matrix(tuple(arrays[f"{i}.{k}"] for k in ("data", "indices", "indptr")), shape=tuple(shape))
+    def bank(i, shape): return sparse_rows(*(arrays[f"{i}.{k}"] for k in ("data", "indices", "indptr")), shape, where)
     r.learned = [(arrays[f"{i}.ridge"], bank(i, s)) for i,s in enumerate(text["shapes"])],arrays["bank.label"]
+    widths = (sum(len(h) for h,_ in r.ngrams.views.values()), r.ngrams.n_words)
+    for (w,B),n in zip(r.learned[0], widths, strict=True):
+        require_arrays({"ridge": w, "bank": B}, {"ridge": f"c {n+1}", "bank": f"m {n}"}, where, m=len(arrays["bank.label"]))
     fitted = {k.removeprefix("like."): v for k,v in arrays.items() if k.startswith("like.")}
     r.kernel = text_kernel_from(text["like"], fitted, r.learned[0][0][1])
     return r

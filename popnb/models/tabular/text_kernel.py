@@ -13,6 +13,7 @@ from fastcore.basics import patch
 
 from ...core import in_range
 from ..kernel_ridge import HalfMatrix, solve_ridge
+from ..run_files import require_arrays, require_fields, require_indices
 from ...progress import progress
 from ...features.signals import title_signals
 
@@ -239,7 +240,9 @@ def transform(self:TextKernelRidge,
     return out
 
 # %% ../../../nbs/models/tabular/01_text_kernel.ipynb #fb98fd9d
-_ARRAYS = ("components", "often", "shape", "shapes", "themes", "centre", "weights", "mean")
+_SHAPES = {"components": "t o", "often": "o", "shape": "2 k", "shapes": "m s", "themes?": "m t", "centre": "2 c",
+    "weights": "m c", "mean": "c"}
+_ARRAYS = tuple(k.removesuffix("?") for k in _SHAPES)
 
 @patch
 def pack(self:TextKernelRidge) -> tuple: # JSON-able dict, and a dict of arrays; without the n-grams of the bank
@@ -254,7 +257,13 @@ def text_kernel_from(
     B, # n-grams of the bank, `X[model.bank_rows(X)]` of the training rows
 ) -> TextKernelRidge: # Fitted model
     "Restore a model from its packed state"
+    where = "The text kernel of the run"
+    require_fields(text, {"topics": int, "bank": int, "seed": int, "penalty": float, "names": [str]}, where)
+    require_arrays(arrays, _SHAPES, where, m=B.shape[0], c=len(text["names"]))
+    require_indices(arrays["often"], B.shape[1], where)
     r = TextKernelRidge(text["topics"], text["bank"], text["seed"])
-    for k,v in (arrays | {"penalty": text["penalty"], "names": text["names"]}).items(): setattr(r, k, v)
+    r.penalty,r.names = text["penalty"],text["names"]
+    for k in _ARRAYS:
+        if k in arrays: setattr(r, k, arrays[k])
     if "themes" not in arrays: r.themes = r._themes(B)     # runs of the first version
     return r._set_bank(B)

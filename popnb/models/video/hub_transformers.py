@@ -93,7 +93,7 @@ def require_weights(self:HubFamily, model_id=None, system=""):
 def load(self:HubFamily, model_id=None, frames=None):
     t,where = need("transformers", "torch", self.name),model_id or self.hub_id
     with local(self.name, where) if self._is_folder(where) else published(where, WEIGHTS_FILES):
-        config = t.AutoConfig.from_pretrained(where, revision=pinned_revision(where))
+        config = t.AutoConfig.from_pretrained(where, revision=pinned_revision(where), trust_remote_code=False)
         if config.model_type != self.name: raise InputError(f"{where} holds a {config.model_type}, not a {self.name}.")
         cls = getattr(t, f"{self.prefix}ForVideoClassification")
         full = load_strict(cls, where, REPLACED, dtype=torch.float32, **self.load_options(frames))

@@ -89,7 +89,8 @@ def load_tokenizer(
     folder = Path(model_id).expanduser()
     if folder.is_dir(): source,loading = folder,local("the tokenizer", folder)
     else: source,loading = model_id,published(str(model_id), "tokenizer.json and tokenizer_config.json")
-    with loading: tokenizer = auto.from_pretrained(str(source), revision=pinned_revision(source))
+    with loading:
+        tokenizer = auto.from_pretrained(str(source), revision=pinned_revision(source), trust_remote_code=False)
     return with_sentinel(SimpleNamespace(tokenizer=tokenizer)).tokenizer
 
 # %% ../../../nbs/models/videollama2/06_inputs.ipynb #3046f223

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ...core import InputError, has_bf16, in_range, one_of, pick_device
+from ...core import InputError, has_bf16, in_range, one_of, pick_device, say
 from ...features.frame_cache import FrameRule, frame_set
 from ...features.audio_cache import AUDIO_RATE, SoundRule, sound_set
 from ..adapters import METHODS, sizes
@@ -212,7 +212,7 @@ def check_memory(self:VideoLlama2Predictor, method):
         modalities=self.modalities, frozen=o["frozen"], dropout=o["dropout"], faithful=o["faithful"])
     p.check()
     self.notes.append(f"Estimated before loading: {advice(p)}")
-    print(self.notes[-1], file=sys.stderr)
+    say(self.notes[-1], to=sys.stderr)
 
 # %% ../../../nbs/models/videollama2/10_system.ipynb #af75ea7f
 @patch
@@ -276,11 +276,11 @@ def _usable(self:VideoLlama2Predictor, table, y, part):
 @patch
 def _feature_cache(self:VideoLlama2Predictor, inputs, train=False):
     "Cached outputs of the frozen encoders; announces their size before computing"
-    def say(o):
-        print(o, file=sys.stderr)
+    def announce(o):
+        say(o, to=sys.stderr)
         if train: self.notes.append(o)
     device = self.engine and self.engine.config.device
-    return cache_encoder_outputs(self.net, inputs, self.store, self.fill, learning=True, device=device, say=say)
+    return cache_encoder_outputs(self.net, inputs, self.store, self.fill, learning=True, device=device, say=announce)
 
 # %% ../../../nbs/models/videollama2/10_system.ipynb #c3cb489a
 @patch

@@ -30,7 +30,8 @@ def _known(config, where):
 def _from_folder(folder):
     from transformers import AutoConfig
     if not (folder/"config.json").exists(): raise InputError(f"The folder {folder} holds no config.json.")
-    with local("a configuration", folder): return _known(AutoConfig.from_pretrained(folder), folder)
+    with local("a configuration", folder):
+        return _known(AutoConfig.from_pretrained(folder, trust_remote_code=False), folder)
 
 # %% ../../../nbs/models/vlm/07_architectures.ipynb #2dd890f1
 def _from_hub(name):
@@ -40,7 +41,8 @@ def _from_hub(name):
         raise InputError(
             f"{name!r} is no model known here ({models}), no folder, and not organisation/name of the hub.")
     with published(f"{name} (its configuration)", "its config.json") as online:
-        config = AutoConfig.from_pretrained(name, local_files_only=not online, revision=pinned_revision(name))
+        config = AutoConfig.from_pretrained(name, local_files_only=not online, revision=pinned_revision(name),
+            trust_remote_code=False)
         return _known(config, name)
 
 # %% ../../../nbs/models/vlm/07_architectures.ipynb #76db8e3e

@@ -208,7 +208,8 @@ def load_config(
     t = need("transformers", "torch", "vision-language models")
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as known
     if (folder := _folder(source)) and not (folder/"config.json").exists(): raise InputError(f"The folder {folder} holds no config.json: give the folder of a checkpoint ({_FILES}).")
-    config = _loaded(source, "the configuration", t.AutoConfig.from_pretrained)
+    config = _loaded(source, "the configuration",
+        lambda name, revision: t.AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False))
     if config.model_type not in known:
         some = VLM_FAMILIES["smolvlm2"].checkpoints["500m"]
         raise InputError(f"{source['model_id']} is a {config.model_type} model, which does not read pictures and text: give a vision-language model, such as {some}.")
@@ -253,7 +254,7 @@ def pixel_limits(
 # %% ../../../nbs/models/vlm/03_checkpoints.ipynb #b999eb0c
 def _load_processor(name, **options):
     from transformers import AutoProcessor, ProcessorMixin
-    p = AutoProcessor.from_pretrained(name, **options)
+    p = AutoProcessor.from_pretrained(name, trust_remote_code=False, **options)
     if not isinstance(p, ProcessorMixin): raise InputError(f"{name} holds a {type(p).__name__} but no processor for pictures: give a checkpoint with one of {', '.join(PROCESSOR_FILES)}.")
     return p
 

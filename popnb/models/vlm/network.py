@@ -111,7 +111,7 @@ def empty_vlm(
         scale=[0., 1.], span=[0., 100.], decimals=2, levels=list(LEVELS), class_weight=None, dropout=0., shape={},
         given=True, pixels=pixels)
     with torch.device("meta"), warnings.catch_warnings(action="ignore"):
-        return VlmNet(t.AutoModelForImageTextToText.from_config(config), r).eval()
+        return VlmNet(t.AutoModelForImageTextToText.from_config(config, trust_remote_code=False), r).eval()
 
 # %% ../../../nbs/models/vlm/05_network.ipynb #1340a9fe
 @patch(as_prop=True)
@@ -165,7 +165,7 @@ def _empty(r):
     config = dict(r["config"])
     config = t.AutoConfig.for_model(config.pop("model_type"), **config)
     with torch.random.fork_rng(devices=[]), no_init_weights():
-        net = t.AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, r["dtype"]))
+        net = t.AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, r["dtype"]), trust_remote_code=False)
     net.tie_weights()                  # which is part of the initialisation that was left out
     return net
 

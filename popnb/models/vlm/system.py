@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ...core import InputError, has_bf16, in_range, one_of, pick_device
+from ...core import InputError, has_bf16, in_range, one_of, pick_device, say
 from ..adapters import METHODS, adapt
 from ..network_predictor import NetworkPredictor
 from ..predictor import system
@@ -194,7 +194,7 @@ def check_memory(self:VlmModel, method, readout):
         r=self.options["r"], half=half, pixels=b.pixels, device="cpu" if c.device == "cpu" else "auto", memory=memory)
     p.check()
     self.notes.append(f"Estimated before loading: {advice(p)}")
-    print(self.notes[-1], file=sys.stderr)
+    say(self.notes[-1], to=sys.stderr)
 
 # %% ../../../nbs/models/vlm/10_system.ipynb #edfa77c9
 @patch
