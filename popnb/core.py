@@ -9,7 +9,7 @@ __all__ = ['MEDIA_KINDS', 'BF16_FLAGS', 'ROOM', 'DISK_WORDS', 'MOST_JSON', 'DEEP
            'printable', 'visible', 'say', 'free_bytes', 'require_room', 'remove_strays', 'path_state', 'claims',
            'replace_file', 'output_path', 'output_files', 'writing', 'atomic_path', 'write_text', 'work_folder',
            'only_one', 'check_unchanged', 'publish_folder', 'new_folder', 'json_text', 'write_json', 'parse_json',
-           'read_json', 'as_is', 'real_data']
+           'read_json', 'import_folders', 'child_environment', 'safe_path', 'as_is', 'real_data']
 
 # %% ../nbs/00_core.ipynb #92217ef5
 import errno
@@ -29,7 +29,7 @@ import tempfile
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 # %% ../nbs/00_core.ipynb #3fecf960
@@ -406,11 +406,13 @@ _TEMPORARY = re.compile(r"\.(?P<name>.+?)\.(?P<host>[^.]{1,16})-(?P<pid>\d+)-\w*
 
 def _host(): return socket.gethostname().partition(".")[0][:16]
 
+# %% ../nbs/00_core.ipynb #9f85c559
 def _final_name(path):
     "The name of a path; that of its final path for a temporary one"
     found = _TEMPORARY.fullmatch(path.name)
     return found["name"] if found else path.name
 
+# %% ../nbs/00_core.ipynb #56bae193
 def _delete(path):
     if path.is_dir() and not path.is_symlink(): shutil.rmtree(path, ignore_errors=True)
     else: path.unlink(missing_ok=True)
@@ -476,7 +478,7 @@ def replace_file(
     key = os.path.realpath(path)
     changed = PopnbError(f"{path} was written by somebody else meanwhile and is kept:"
                          " run the same command again, or choose another path.")
-    if key in _CLAIMS and path_state(key) != _CLAIMS[key]: raise changed
+    if key in _CLAIMS and path_state(key) not in (None, _CLAIMS[key]): raise changed
     if _CLAIMS.get(key, 0) is None:             # it did not exist: the system decides who is first
         try: os.link(tmp, path)
         except FileExistsError as e: raise changed from e
@@ -630,8 +632,7 @@ def only_one(
     doing:str="writes", # What a process does there, for the message
 ):
     "Lock a folder; raises `PopnbError` if another process has locked it"
-    try: import fcntl
-    except ImportError:          # this operating system has no such locks
+    if os.name != "posix":       # another operating system has no such locks
         yield
         return
     path = Path(os.path.realpath(path))
@@ -719,10 +720,10 @@ def _check_json(found):
     "Raise `ValueError` for a number that is not finite, and for too many levels"
     level = [found]
     for _ in range(DEEPEST_JSON+1):
-        level = [v for o in level if isinstance(o, (dict, list)) for v in (o.values() if isinstance(o, dict) else o)]
+        if any(type(v) is float and v-v != 0 for v in level): raise ValueError("a number is not finite")
+        level = [o for o in level if isinstance(o, (dict, list))]
         if not level: return
-        for v in level:
-            if type(v) is float and v-v != 0: raise ValueError("a number is not finite")
+        level = [v for o in level for v in (o.values() if isinstance(o, dict) else o)]
     raise ValueError(f"it has more than {DEEPEST_JSON} levels")
 
 # %% ../nbs/00_core.ipynb #cf15e27d
@@ -750,6 +751,53 @@ def read_json(
     except FileNotFoundError as e: raise InputError(f"No file {path}.") from e
     except OSError as e: raise InputError(f"Cannot read {path}: {_reason(e)}.") from e
     return parse_json(text, path)
+
+# %% ../nbs/00_core.ipynb #c67f803f
+def _folder():
+    "Working directory; `None` if it was removed"
+    with suppress(OSError): return os.getcwd()
+
+_HOME = str(Path(importlib.import_module("popnb").__file__).resolve().parent.parent)   # folder that holds popnb
+
+# %% ../nbs/00_core.ipynb #3a5185c8
+def import_folders() -> list: # Absolute paths
+    "Folders of the import path without the current one, unless `PYTHONPATH` names it or popnb lies in it"
+    here,named = _folder(),os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    trusted = here in [_HOME, *(os.path.realpath(p) for p in named if os.path.isabs(p))]
+    folders = [p for p in sys.path if os.path.isabs(p) and (trusted or os.path.realpath(p) != here)]
+    return list(dict.fromkeys(folders + [_HOME]))
+
+# %% ../nbs/00_core.ipynb #be28787f
+_INHERITED = re.compile(   # names of environment variables
+    r"PATH|HOME|USER|LOGNAME|LANG|LANGUAGE|TZ|TMPDIR|TMP|TEMP|CI|VIRTUAL_ENV|NUMBER_OF_PROCESSORS|PYTHON.*|"
+    r"SYSTEMROOT|SYSTEMDRIVE|WINDIR|COMSPEC|PATHEXT|USERPROFILE|APPDATA|LOCALAPPDATA|PROGRAMDATA|"
+    r"HF_HOME|TORCH_HOME|TRANSFORMERS_OFFLINE|MPLCONFIGDIR|"
+    r"(LC|LD|DYLD|XDG|OMP|KMP|GOMP|MKL|OPENBLAS|NUMEXPR|VECLIB|CUDA|MALLOC|HF_HUB|POPNB)_.*", re.I)
+_SECRET = re.compile("key|token|secret|pass|credential", re.I)
+
+# %% ../nbs/00_core.ipynb #41d5e3e2
+def child_environment(
+    **more, # Further variables
+) -> dict: # Name -> value
+    "Environment of a child process without secrets; Python does not import from the current folder in it"
+    env = {k: v for k,v in os.environ.items() if _INHERITED.fullmatch(k) and not _SECRET.search(k)}
+    if "PATH" in env: env["PATH"] = os.pathsep.join(p for p in env["PATH"].split(os.pathsep) if os.path.isabs(p))
+    return env | {"PYTHONSAFEPATH": "1"} | more
+
+# %% ../nbs/00_core.ipynb #20f9537a
+@contextmanager
+def safe_path(
+    here:bool=True, # Also in this process, not only in those that it starts
+):
+    "Import nothing from the current folder until the end of the block"
+    before,shown = list(sys.path),os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    if here: sys.path[:] = import_folders()
+    try: yield
+    finally:
+        sys.path[:] = before
+        os.environ.pop("PYTHONSAFEPATH")
+        if shown is not None: os.environ["PYTHONSAFEPATH"] = shown
 
 # %% ../nbs/00_core.ipynb #29c3aa8b
 def as_is(

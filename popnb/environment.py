@@ -18,8 +18,7 @@ import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
-from .core import need
-from .workers import child_environment
+from .core import child_environment, need
 
 # %% ../nbs/03_environment.ipynb #6ad85ec5
 PACKAGES = (
@@ -141,6 +140,7 @@ def _git(folder, *args, settings=()):
     return subprocess.run(
         call, capture_output=True, text=True, errors="replace", timeout=10, check=True, env=env).stdout.strip()
 
+# %% ../nbs/03_environment.ipynb #c435c59e
 def _without_filters(folder):
     "Settings that turn off the programs through which git reads the files of a repository"
     try: names = _git(folder, "config", "-z", "--name-only", "--get-regexp", r"^filter\..*\.(clean|process|required)$")

@@ -75,8 +75,8 @@ def session_of(pid):
 
 def wait(pid, limit=300):
     "Exit code of a process, -9 if it was killed"
-    end = time.time() + limit
-    while time.time() < end:
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
         done,status = os.waitpid(pid, os.WNOHANG)
         if done: return os.waitstatus_to_exitcode(status)
         time.sleep(.005)
@@ -95,6 +95,7 @@ def content(out, names):
             if f.name in ("ledger.sqlite", "command.toml"): continue        # they tell of the second attempt
             data = rows_of_sqlite(f) if f.suffix == ".sqlite" else f.read_bytes()
             if f.name == "downloads.csv": data = data.replace(b",skipped,", b",ok,")     # there already, or fetched now
+            if f.name == "config.json": data = data.replace(b" --resume", b"")
             found[f.relative_to(out).as_posix()] = data
     return found
 
@@ -144,8 +145,6 @@ def one(name, args, names, again, work, rounds, rng, deadline):
         clean.append(content(base, names))
         shutil.rmtree(base)
     timed = sorted(k for k in clean[0] if clean[0][k] != clean[1].get(k))
-    if os.environ.get("KEEP"):
-        for k,v in clean[0].items(): (f := Path(os.environ["KEEP"])/name.replace(" ", "_")/k).parent.mkdir(parents=True, exist_ok=True); f.write_bytes(v)
     skipped = [k for k in timed if Path(k).suffix in (".parquet", ".png")]
     whole = compared({k: v for k,v in clean[0].items() if k not in skipped}, timed)
     result = dict(seconds=round(seconds, 2), rounds=0, kills=0, inside=0, failures=[], compared=len(whole),
@@ -183,7 +182,6 @@ def one(name, args, names, again, work, rounds, rng, deadline):
         if not problem and (odd := strays(base, names)): problem = f"left over: {odd[:8]}"
         result["rounds"] += 1
         if problem: result["failures"].append(dict(round=i, problem=problem))
-        if problem and os.environ.get("KEEP"): shutil.copytree(base, f"{os.environ['KEEP']}/{name.replace(' ', '_')}-{i}")
         shutil.rmtree(base)
     print(f"{name}: {result['rounds']} rounds, {result['inside']} of {result['kills']} kills inside the work,"
         f" {len(result['failures'])} failures", *result["failures"][:3], flush=True)
@@ -198,7 +196,7 @@ def main(argv=None):
     p.add_argument("--seconds", type=float, default=float("inf"))
     p.add_argument("--out", type=Path)
     a = p.parse_args(argv)
-    work,results,deadline = Path(tempfile.mkdtemp()),{},time.time()+a.seconds
+    work,results,begin = Path(tempfile.mkdtemp()),{},time.time()
     os.environ |= {"YOUTUBE_API_KEY": "mock", "POPNB_PROGRESS": "0", "POPNB_STORE": str(work/"default_store")}
     port = 20_000 + os.getpid() % 30_000
     server = os.fork()
@@ -211,8 +209,9 @@ def main(argv=None):
         for args in (["simulate", "--out", str(work/"world"), "--n", "40", "--seed", "3", "--workers", "1"],
             [x.replace("{out}", str(work)) for x in todo["collect"][0]]):
             if code := wait(start(args, work/"log.txt")): raise SystemExit(f"{args}: {code} {(work/'log.txt').read_text()[-800:]}")
-        for name,(args,names,again) in todo.items():
-            if a.only and not any(o in name for o in a.only): continue
+        todo = {k: v for k,v in todo.items() if not a.only or any(o in k for o in a.only)}
+        for i,(name,(args,names,again)) in enumerate(todo.items(), 1):
+            deadline = begin + a.seconds*i/len(todo)           # each has its share of the time
             results[name] = one(name, args, names, again, work, a.rounds, random.Random(f"{a.seed} {name}"), deadline)
     finally:
         os.kill(server, signal.SIGKILL)

@@ -2,12 +2,14 @@
 
     python bench/campaigns/media.py --rounds 20000 --out bench/results/campaign_media.json
     python bench/campaigns/media.py --case 1234 --keep case        # one mutation again, its file as case.<suffix>
+    python bench/campaigns/media.py --recheck RESULT --out RESULT  # the failed ones again, after a mend
 
 Four numbers must be 0: `hang` (no answer within the limit), `crash` (the process died), `other` (an exception that is no
 `MediaError`), and `silent` (the result differs from that of the intact file and is called ok, although the decoder
 complained about the same bytes). The complaints are counted here, from FFmpeg's own lines, flags and errors, by one
-decoder that reads every packet; the readers of popnb take no part in that. For a sample of frames only complaints about
-packets count on which the sample depends; for a track that is not found, those about the sound and the container. `unseen` counts what no decoder noticed.
+decoder that reads every packet; the readers of popnb take no part in that. For a sample of frames and for a preview only
+complaints about the packets count that they depend on; for a track that is not found, those about the sound and the
+container. `unseen` counts the changes that no decoder noticed.
 """
 import argparse
 import io
@@ -167,38 +169,48 @@ def mutate(
 
 # --- what the decoder says, without popnb
 
-def complaints(path, kind):
-    "Complaints of the decoder about every packet of the video and of the sound: `(picture, sound)`, `(packet, text)` each"
+def complaints(path, kind, only=None):
+    "Complaints of the decoder about every packet, or about `only` these of the video: `(picture, sound)`, lists of text"
     import av
     said = {"video": [], "audio": []}
-    if kind == "picture": return [],[]
+    if kind == "picture" and Path(path).suffix != ".jpg": return [],[]
     level,skip = av.logging.get_level(),av.logging.get_skip_repeated()
     av.logging.set_level(av.logging.ERROR)
     av.logging.set_skip_repeated(False)
     try:
+        if kind == "picture":
+            with av.logging.Capture() as log:
+                cc = av.CodecContext.create("mjpeg", "r")
+                cc.thread_count = 1
+                try: got = cc.decode(av.Packet(Path(path).read_bytes())) + cc.decode(None)
+                except Exception: got = []      # maybe not supported: it counts where it decodes
+                return [o[2].strip() for o in log if got and o[0] <= av.logging.ERROR],[]
         with av.logging.Capture() as log, av.open(f"file:{path}", metadata_errors="replace") as box:
             for s in box.streams:
                 if s.codec_context is not None: s.codec_context.thread_count = 1
             kind_of = {s.codec_context.name: s.type for s in box.streams if s.codec_context is not None}
-            def take(stream, packet):
+            def take(stream):
                 "Lines go to the kind of their decoder, those of the container to the kind that is read, or to both"
                 for o in log:
                     if o[0] > av.logging.ERROR: continue
                     for k in said if stream is None else [stream]:
-                        if kind_of.get(o[1], k) == k: said[k].append((packet, o[2].strip()))
+                        if kind_of.get(o[1], k) == k: said[k].append(o[2].strip())
                 log.clear()
-            take(None, -1)
+            take(None)
             number = Counter()
             for p in box.demux([s for s in box.streams if s.type in said and s.codec_context is not None]):
+                if p.stream.type not in said: continue      # a damaged track may change its type
                 k,i = p.stream.type,number[p.stream.type]
                 number[k] += p.size > 0
-                if p.is_corrupt: said[k].append((i, "corrupt packet"))
+                if only is not None and p.size and (k != "video" or i not in only): continue
+                if only is not None and p.is_keyframe and i - 1 not in only: p.stream.codec_context.flush_buffers()
+                if p.is_corrupt: said[k].append("corrupt packet")
                 try: got = p.decode()
-                except Exception as e: said[k].append((i, str(e)))
-                else: said[k] += [(i, "corrupt frame")]*sum(getattr(f, "is_corrupt", False) for f in got)
-                take(k, i)
+                except Exception as e: said[k].append(str(e))
+                else: said[k] += ["corrupt frame"]*sum(getattr(f, "is_corrupt", False) for f in got)
+                take(k)
     except Exception as e:
-        for v in said.values(): v.append((-1, str(e)))
+        for v in said.values(): v.append(str(e))
     finally:
         av.logging.set_level(level)
         av.logging.set_skip_repeated(skip)
@@ -225,14 +237,15 @@ def _frames(path, n):
     return got.status,got.pixels
 
 def _needed(path, n):
-    "Packets that the frames of a sample depend on"
+    "Packets that a sample of frames depends on, from the last key frame before each; without `n` those of a preview"
     from popnb.media.probe import open_clip
     from popnb.media.frame_sampling import pick_frames
     with open_clip(path, 20) as clip: i,fps = clip.index,clip.info().fps
-    need = {-1}
+    if n is None: return set(np.flatnonzero(~i.disposable).tolist())
+    need = set()
     for p in i.order[pick_frames("endpoints", len(i), fps, n)]:
         keys = [k for k in np.flatnonzero(i.keyframe) if k <= p]
-        need |= {int(q) for q in range(keys[-1] if keys else 0, p + 1) if q == p or not i.disposable[q]}
+        need |= set(range(int(keys[-1]) if keys else 0, int(p) + 1))
     return need
 
 def _preview(path):
@@ -258,10 +271,10 @@ def _picture(path):
 def _judge(path):
     "The judge of downloads, whose refusals are errors of another family"
     from popnb.core import MediaError
-    from popnb.media.download import judge_picture
-    from popnb.media.safe_http import FetchError
-    try: return "ok",judge_picture(path)
-    except FetchError as e: raise MediaError("broken", path, "", str(e)) from e
+    from popnb.media.download import _judge_job
+    got = _judge_job(path)
+    if got["kind"]: raise MediaError("broken", path, "", got["detail"])
+    return "partial" if got["detail"] else "ok",(got["width"], got["height"])
 
 READERS = {
     "video": dict(frames=lambda p: _frames(p, N), some=lambda p: _frames(p, 4), preview=_preview, audio=_audio, check=_check),
@@ -284,10 +297,9 @@ def job(path, source, kind):
         got[k] = dict(status=status, changed=changed, audio=value if k == "check" else None)
         if k == "audio": got[k]["lost"] = status == "no-audio" and _INTACT[source][k][0] != "no-audio"
     picture,sound = complaints(path, kind)
-    said = dict.fromkeys(READERS[kind], [o[1] for o in picture]) | dict(audio=[o[1] for o in sound])
-    if "some" in got and got["some"]["status"] == "ok" and picture:
-        needed = _needed(path, 4)
-        said["some"] = [text for packet,text in picture if packet in needed]
+    said = dict.fromkeys(READERS[kind], picture) | dict(audio=sound)
+    for k,n in dict(some=4, preview=None).items():
+        if picture and k in got and got[k]["status"] == "ok": said[k] = complaints(path, kind, _needed(path, n))[0]
     return dict(got=got, said={k: v[:3] for k,v in said.items()}, seconds=time.monotonic() - start)
 
 
@@ -311,17 +323,21 @@ def run(
     seconds:float=0., # Stop after so many seconds; 0: when the rounds are over
     seed:int=0, # Seed of all mutations
     only:str="", # Only sources whose name holds this text
-    case:int|None=None, # Only this mutation
+    cases:list|None=None, # Only these mutations
     keep:str="", # Keep its file under this name
+    out:str|None=None, # Write the result here, also after every thousand mutations
 ) -> dict: # Counts, and the first cases of each kind
     "Run the campaign in one worker process"
     from popnb.workers import Lost, WorkerPool
     pool,counts,by,examples,slowest,start = WorkerPool("media:job"),Counter(),{},[],0.,time.monotonic()
+    def result():
+        return dict(seed=seed, seconds=round(time.monotonic() - start), slowest=round(slowest, 2),
+                    **{k: counts[k] for k in ("mutations", "hang", "crash", "other", "silent", "unseen")},
+                    sources={k: dict(sorted(v.items())) for k,v in by.items()}, examples=examples[:200])
     with tempfile.TemporaryDirectory() as d:
         sources = {k: v for k,v in make_sources(d).items() if only in k}
         names = list(sources)
-        todo = range(rounds) if case is None else [case]
-        for i in todo:
+        for i in range(rounds) if cases is None else cases:
             if seconds and time.monotonic() - start > seconds: break
             name = names[i % len(names)]
             source,kind = sources[name]
@@ -338,12 +354,25 @@ def run(
                 for k,o in got[0]["got"].items(): by[name][f"{k} {o['status'].split(':')[0]}"] += 1
             for what in {o[0] for o in found}: counts[what] += 1; by[name][what] += 1
             examples += [dict(case=i, source=name, mutation=how, what=w, reader=k, text=s) for w,k,s in found if w != "unseen"]
-            if case is not None: print(json.dumps(got[0] if not isinstance(got, Lost) else str(got), indent=1))
-            if i % 1000 == 999: print(i + 1, dict(counts), file=sys.stderr, flush=True)
+            if keep: print(json.dumps(got[0] if not isinstance(got, Lost) else str(got), indent=1))
+            if i % 1000 == 999:
+                print(i + 1, dict(counts), file=sys.stderr, flush=True)
+                if out: write(out, result())
         pool.end()
-    return dict(seed=seed, seconds=round(time.monotonic() - start), slowest=round(slowest, 2),
-                **{k: counts[k] for k in ("mutations", "hang", "crash", "other", "silent", "unseen")},
-                sources={k: dict(sorted(v.items())) for k,v in by.items()}, examples=examples[:200])
+    return result()
+
+def write(path, result): Path(path).write_text(json.dumps(result, indent=1) + "\n")
+
+def recheck(
+    path, # Result of a campaign
+) -> dict: # The same, with the failed cases run again by the present code
+    "Run the cases again that failed in a campaign, after a mend"
+    old = json.loads(Path(path).read_text())
+    cases = sorted({o["case"] for o in old["examples"]})
+    new = run(seed=old["seed"], cases=cases)
+    for k in ("hang", "crash", "other", "silent"):
+        if old[k] > len({o["case"] for o in old["examples"] if o["what"] == k}): raise SystemExit("not all failed cases were kept: run all again")
+    return old | {k: new[k] for k in ("hang", "crash", "other", "silent", "examples")} | {"rechecked": len(cases)}
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -354,9 +383,11 @@ def main():
     p.add_argument("--case", type=int)
     p.add_argument("--keep", default="")
     p.add_argument("--out")
+    p.add_argument("--recheck", help="result of which the failed cases are run again")
     a = p.parse_args()
-    got = run(a.rounds, a.seconds, a.seed, a.only, a.case, a.keep)
-    if a.out: Path(a.out).write_text(json.dumps(got, indent=1) + "\n")
+    cases = None if a.case is None else [a.case]
+    got = recheck(a.recheck) if a.recheck else run(a.rounds, a.seconds, a.seed, a.only, cases, a.keep, a.out)
+    if a.out: write(a.out, got)
     print("{mutations} mutations in {seconds} s: {hang} hangs, {crash} crashes, {other} exceptions of another kind, "
           "{silent} changed silently where the decoder complained; {unseen} that no decoder noticed".format(**got))
     sys.exit(any(got[k] for k in ("hang", "crash", "other", "silent")))

@@ -102,7 +102,8 @@ def replaced(source, lines, node, at, new):
         a,b = offset(lines, t.lineno, t.col_offset),offset(lines, t.end_lineno, t.end_col_offset)
         return source[:a] + "False" + source[b:]
     text = ast.unparse(ast.fix_missing_locations(new))
-    return source[:a] + (f"({text})" if isinstance(new, ast.expr) and not isinstance(new, (ast.Name, ast.Attribute)) else text) + source[b:]
+    if isinstance(new, ast.expr) and not isinstance(new, (ast.Name, ast.Attribute)): text = f"({text})"
+    return source[:a] + text + source[b:]
 
 
 def statement(before, after):
@@ -265,11 +266,13 @@ def summary(results, found, argued):
     key = lambda m: f"{m['page']}: {m['before']} → {m['after']}"
     pages = {}
     for m,verdict,*_ in results:
-        row = pages.setdefault(m["page"], {"places": found[m["page"]], "tried": 0, "caught": 0, "timeout": 0, "survived": 0, "argued": 0})
+        none = {"places": found[m["page"]]} | dict.fromkeys(("tried", "caught", "timeout", "survived", "argued"), 0)
+        row = pages.setdefault(m["page"], none)
         row["tried"] += 1
         row[verdict] += 1
         row["argued"] += verdict == "survived" and key(m) in argued
-    lost = [{"fault": key(m), "kind": m["kind"], "argument": argued.get(key(m), "")} for m,verdict,*_ in results if verdict == "survived"]
+    lost = [{"fault": key(m), "kind": m["kind"], "argument": argued.get(key(m), "")}
+            for m,verdict,*_ in results if verdict == "survived"]
     total = dict(sum((Counter(o) for o in pages.values()), Counter()))
     kinds = {k: dict(Counter(v for m,v,*_ in results if m["kind"] == k)) for k in sorted({m["kind"] for m,*_ in results})}
     return {"total": total, "pages": pages, "kinds": kinds, "survivors": lost}
@@ -298,9 +301,10 @@ def main():
     out = {"seed": o.seed, "seconds": round(time.monotonic()-begun)} | summary(results, found, argued)
     if o.out: Path(o.out).write_text(json.dumps(out, indent=1, ensure_ascii=False) + "\n")
     t = Counter(out["total"])
-    killed = t["caught"]+t["timeout"]
+    killed,real = t["caught"]+t["timeout"],t["tried"]-t["argued"]
     print(f"{t['tried']} faults of {t['places']} places in {len(found)} pages, {out['seconds']} s: {killed} found "
-          f"({killed/max(1, t['tried']):.1%}; {t['timeout']} by the time limit), {t['survived']} survived, {t['argued']} of these argued")
+          f"({killed/max(1, t['tried']):.1%}, {killed/max(1, real):.1%} of those that are not argued; {t['timeout']} by the time "
+          f"limit), {t['survived']} survived, {t['argued']} of these argued")
     return 1 if t["survived"] > t["argued"] else 0
 
 

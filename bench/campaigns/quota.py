@@ -9,7 +9,8 @@ schedule the clients' clocks also jump, by up to 400 days either way, without th
 
 Checked in each: no day of the ledger holds more than the bucket; every call that arrived is in the ledger. Without jumps also:
 no day of the server has more arrivals than the bucket, and after a refusal no client calls again before midnight, but those
-that were on their way."""
+that were on their way. A clock that is wrong by hours counts on another day than the server: then only the server's own
+refusal ends the calls, and the days above the bucket are counted."""
 import argparse, json, multiprocessing, os, random, shutil, signal, socket, sys, tempfile, time
 from collections import Counter
 from datetime import datetime, timedelta, timezone
@@ -75,8 +76,8 @@ def watched(server, arrivals, refusals):
     def refused(self, method):
         fault = due(self, method)
         if fault in ("quota", "quota-429") and self is server:
-            day = pacific_day(self.now)
-            if day == pacific_day(self.now-timedelta(seconds=FLIGHT)): refusals.setdefault((BUCKET.get(method, "general"), day), 0)
+            day,early = pacific_day(self.now),pacific_day(self.now-timedelta(seconds=FLIGHT))
+            if day == early: refusals.setdefault((BUCKET.get(method, "general"), day), 0)
         return fault
     mock_server._charge,mock_server._due_fault = counted,refused
     return charge,due
@@ -116,7 +117,8 @@ def schedule(seed, folder):
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     delays = [0 if k < 2 else rng.uniform(0, .4) for k in range(n)]
-    procs = [FORK.Process(target=client, daemon=True, args=(k, world, path, limits, f"http://127.0.0.1:{port}", f"{seed} {k}", 50, d))
+    url = f"http://127.0.0.1:{port}"
+    procs = [FORK.Process(target=client, daemon=True, args=(k, world, path, limits, url, f"{seed} {k}", 50, d))
              for k,d in enumerate(delays)]
     for p in procs: p.start()                     # before the server's threads: a fork copies no thread
     server = mock_server.MockYouTube(3, port=port, now=world.time, limits=limits)
@@ -184,8 +186,10 @@ def main():
     out = {"seed": o.seed, "schedules": tried, "seconds": round(time.monotonic()-begun), "failed": len(failures),
            "counts": dict(total), "failures": failures}
     if o.out: Path(o.out).write_text(json.dumps(out, indent=1) + "\n")
-    print(f"{tried} schedules, {total['calls']:,} calls, {total['kills']} kills, {total['refusals']} refusals, {total['jumps']} jumps of "
-          f"the clock, {total['full']} buckets emptied, {len(failures)} schedules failed, {out['seconds']} s")
+    print(f"{tried} schedules, {total['calls']:,} calls, {total['kills']} kills, {total['refusals']} refusals, "
+          f"{total['jumps']} jumps of the clock, {total['full']} buckets emptied; days above a bucket: "
+          f"{total['above']-total['above_while_jumping']}, with jumping clocks {total['above_while_jumping']}; "
+          f"{len(failures)} schedules failed, {out['seconds']} s")
     return 1 if failures else 0
 
 

@@ -3,7 +3,7 @@
     python bench/campaigns/round_trips.py [--seconds S] [--only SYSTEM …] [--runs FOLDER] [--out FILE]
 
 Every system, at preset tiny, with every method of fine-tuning that it has (full, head, LoRA, QLoRA: the base in 4 bits) and
-training in fp32 and bf16 (emulated where the processor has none), is trained on 24 simulated videos and predicts them. A new
+training in fp32 and bf16 (emulated where the processor has none), is trained on 48 simulated videos and predicts them. A new
 process loads all runs and predicts again. A combination that a system refuses is counted with its sentence."""
 import argparse, json, math, os, subprocess, sys, tempfile, time
 from pathlib import Path
@@ -79,7 +79,7 @@ def train_all(folder, only, seconds):
     torch.set_num_threads(1)
     config.has_bf16 = lambda device: True               # emulated here, if need be: the files are the same
     start,path,trained,refused = time.time(),folder/"world"/"table.parquet",{},{}
-    if not path.exists(): simulate(24, folder/"world", seed=3)
+    if not path.exists(): simulate(48, folder/"world", seed=3)
     table,store = read_table(path),open_store(folder/"store")
     for name,case in cases().items():
         if only and case[0] not in only or time.time()-start > seconds: continue

@@ -88,24 +88,28 @@ def require(result):
     if why or isinstance(found, dict) and found.get("kind") == "traceback": raise SystemExit(why or found["text"])
 
 
-def answer(run, folder, log=os.devnull):
+def outcome(run, folder, store):
     "What loading and predicting a run ends in"
-    import numpy as np
-    import torch
     import popnb
+    import popnb.runs.predict as predict
     from popnb.core import PopnbError
     from popnb.data.table import read_table
-    from popnb.runs.predict import predict_videos
-    torch.set_num_threads(1)
+    predict._file_errors = lambda *a: ({}, set())            # the videos are not altered
+    try:
+        table = read_table(folder/"world"/"table.parquet").iloc[[1, 7]].reset_index(drop=True)
+        records = predict.predict_videos(popnb.load(run), table, store=store, workers=1)
+        return {"kind": "answer", "text": json.dumps([{k: r[k] for k in ("video", "prediction", "error")} for r in records])}
+    except PopnbError as e: return {"kind": "sentence", "text": str(e)}
+
+
+def answer(run, folder, log=os.devnull):
+    "`outcome` in this process, which has a limit of memory and writes to a file"
+    import numpy as np
     fd = os.open(log, os.O_WRONLY | os.O_CREAT)
     os.dup2(fd, 1), os.dup2(fd, 2)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     np.seterr(all="ignore")
-    try:
-        table = read_table(folder/"world"/"table.parquet").iloc[[1, 7, 20]].reset_index(drop=True)
-        records = predict_videos(popnb.load(run), table, store=folder/"store", workers=1)
-        return {"kind": "answer", "text": json.dumps([{k: r[k] for k in ("video", "prediction", "error")} for r in records])}
-    except PopnbError as e: return {"kind": "sentence", "text": str(e)}
+    return outcome(run, folder, folder/"store")
 
 
 # --- alterations: each takes a random generator and a run folder, and returns what it did -----------------------------
@@ -145,10 +149,13 @@ def alter_file(r, run):
     return f"{what} {p.name}"
 
 
-def places(o, at=()):
-    "Every place in nested JSON"
-    yield at
-    for k,v in o.items() if isinstance(o, dict) else enumerate(o[:30]) if isinstance(o, list) else (): yield from places(v, (*at, k))
+def place(r, o):
+    "A random place in nested JSON, all branches alike"
+    at = ()
+    while isinstance(o, (dict, list)) and o and (not at or r.random() < .8):
+        k = r.choice(list(o)) if isinstance(o, dict) else r.randrange(len(o))
+        at,o = (*at, k),o[k]
+    return at
 
 
 def alter_json(r, run):
@@ -166,8 +173,8 @@ def alter_json(r, run):
         p.write_bytes(text.rstrip()[:-1] + b', "more": [' + b"[]," * n + b"0]}")
         return f"{3*n:,} bytes more in {p.name}"
     data = json.loads(text)
-    at = r.choice([o for o in places(data) if o])
-    o = data
+    at,o = place(r, data),data
+    if not at: return f"{p.name} is empty already"
     for k in at[:-1]: o = o[k]
     if how < .35:
         del o[at[-1]]
@@ -248,6 +255,18 @@ def alter_trees(r, run):
     return f"tree {i} of {p.name}, {what}: {lines[min(j, len(lines)-1)][:30]}"
 
 
+def accept_members(run):
+    "Give altered members of an ensemble their new fingerprints"
+    from popnb.models.ensemble.system import run_fingerprint
+    path = run/"model"/"blend.json"
+    try:
+        about = json.loads(path.read_text())
+        for m in about["members"]:
+            if m.get("print"): m["print"] = run_fingerprint(run/"model"/"members"/m["name"])
+        path.write_text(json.dumps(about))
+    except Exception: pass             # that file itself was altered
+
+
 ALTERATIONS = {"bytes": alter_bytes, "file": alter_file, "json": alter_json, "tensor": alter_tensor, "trees": alter_trees}
 WEIGHTS = (1, 1, 3, 2.5, 2.5)
 
@@ -277,6 +296,7 @@ def one_round(seed, folder, before, systems, scratch):
     did = ALTERATIONS[kind](r, run)
     from popnb.models.run_files import write_manifest
     runs = [run, *(p.parent for p in run.rglob("members/*/config.json"))][::-1]        # members have their own
+    if manifest != "kept" and len(runs) > 1: accept_members(run)
     for o in runs:
         if manifest == "removed": (o/"manifest.json").unlink(missing_ok=True)
         elif manifest == "made again":
@@ -304,9 +324,10 @@ def main():
         folder = (a.runs or Path(scratch)/"runs").absolute()
         make(folder)
         before = {}
-        import popnb.models.smtpd.system, popnb.models.video.system, popnb.models.vlm.system        # noqa: imports before forks
-        import popnb.models.videollama2.system, popnb.models.ensemble.system, popnb.models.clip_lgbm.system   # noqa
-        import popnb.runs.predict, transformers                                                # noqa
+        import torch
+        torch.set_num_threads(1)
+        shutil.copytree(folder/"store", Path(scratch)/"warm")
+        for s in a.only: outcome(folder/s, folder, Path(scratch)/"warm")        # all imports happen before the forks
         for s in a.only:
             found,why = in_child(lambda: answer(folder/s, folder))
             if why or found["kind"] != "answer": raise SystemExit(f"{s}, not altered: {why or found['text']}")

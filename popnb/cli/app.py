@@ -15,8 +15,7 @@ import typer
 from typer import Option
 from typer.core import TyperCommand
 from .options import LogFlag, QuietFlag, VerboseFlag, session, with_shared_options
-from ..core import InputError, PopnbError, as_path, claims, say, visible
-from ..workers import safe_path
+from ..core import InputError, PopnbError, as_path, claims, say, visible, safe_path
 
 # %% ../../nbs/cli/01_app.ipynb #b7b1959e
 _MARK = "\ufdd0"   # before an argument that is no option, and for an empty one; no text holds this character

@@ -26,6 +26,13 @@ class PagesDamaged(Exception):
 def _require(ok, what):
     if not ok: raise PagesDamaged(what)
 
+# %% ../../nbs/data/12_lmdb_pages.ipynb #1d41b77d
+def _open(path): return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+
+def _read_at(fd, n, at):
+    os.lseek(fd, at, os.SEEK_SET)
+    return os.read(fd, n)
+
 # %% ../../nbs/data/12_lmdb_pages.ipynb #2df6f564
 def _meta(data, number):
     "A meta page as a dict"
@@ -53,10 +60,10 @@ def read_meta(
     fd:int, # Descriptor of the open file
 ) -> tuple: # Newer meta page, a dict; bytes of a page
     "Read and check both meta pages; raises `PagesDamaged`"
-    first = _meta(os.pread(fd, _META.size, 0), 0)
+    first = _meta(_read_at(fd, _META.size, 0), 0)
     size = first["free"]["pad"]
     _require(size in (2**k for k in range(9, 16)), "meta page 0 has an odd page size")
-    both = first,_meta(os.pread(fd, _META.size, size), 1)
+    both = first,_meta(_read_at(fd, _META.size, size), 1)
     for i,m in enumerate(both): _check_meta(m, i, size)
     return both[both[0]["txn"] < both[1]["txn"]],size
 
@@ -65,7 +72,7 @@ def check_meta(
     path:str|os.PathLike, # File `data.mdb`
 ):
     "Check both meta pages of a file; raises `PagesDamaged`, `OSError`"
-    fd = os.open(path, os.O_RDONLY)
+    fd = _open(path)
     try: read_meta(fd)
     finally: os.close(fd)
 
@@ -73,7 +80,9 @@ def check_meta(
 def _read_pages(fd, numbers, size):
     "The bytes of pages, a page a row"
     out = np.zeros((len(numbers), size), np.uint8)
-    for row,n in zip(out, numbers.tolist()): os.preadv(fd, [row], n*size)     # past the end of the file: zeros
+    for row,n in zip(out, numbers.tolist()):
+        data = np.frombuffer(_read_at(fd, size, n*size), np.uint8)
+        row[:len(data)] = data          # past the end of the file: zeros
     return out
 
 # %% ../../nbs/data/12_lmdb_pages.ipynb #de06d4b4
@@ -115,6 +124,7 @@ def _keys(pages, row, at, length):
         return pages.reshape(-1)[start[:,None] + np.arange(n)].view(f"V{n}")[:,0].tolist()
     return [pages[r, a+8:a+8+n].tobytes() for r,a,n in zip(row.tolist(), at.tolist(), length.tolist())]
 
+# %% ../../nbs/data/12_lmdb_pages.ipynb #4c1dc0a1
 def _children(pages, numbers):
     "Numbers of the pages below inner pages, and the keys that separate them, `None` for the first one of each page"
     row,at,high,lo,hi,top,key = _nodes(pages, numbers, _BRANCH)
@@ -126,6 +136,7 @@ def _children(pages, numbers):
 # %% ../../nbs/data/12_lmdb_pages.ipynb #e440f43d
 def _large_pages(size, page): return (15+size)//page + 1
 
+# %% ../../nbs/data/12_lmdb_pages.ipynb #4b4321c0
 def _values(pages, numbers):
     "First page and number of pages of large values, and the nodes, of leaves"
     row,at,high,lo,hi,flags,key = _nodes(pages, numbers, _LEAF)
@@ -153,6 +164,7 @@ def _below(fd, level, bounds, size):
     between = iter(bounds)
     return np.concatenate(below),[next(between) if k is None else k for k in keys[1:]]
 
+# %% ../../nbs/data/12_lmdb_pages.ipynb #e23b4b82
 def _leaves(fd, tree, last, size, use):
     "Numbers of the leaves of a tree in order, and the keys between each two; `use(first, count)` is told every page"
     if tree["root"] == _NONE:
@@ -199,7 +211,7 @@ def _check_records(fd, tree, last, size, use):
 def _check_heads(fd, first, count, size):
     "Check the headers of large values, whose length LMDB follows when it replaces or deletes them"
     for n,pages in zip(first.tolist(), count.tolist()):
-        number,_,flags,there = struct.unpack("<QHHI", os.pread(fd, 16, n*size).ljust(16, b"\0"))
+        number,_,flags,there = struct.unpack("<QHHI", _read_at(fd, 16, n*size).ljust(16, b"\0"))
         _require((number, flags, there) == (n, _OVERFLOW, pages), f"page {n} is no large value of {pages} pages")
 
 # %% ../../nbs/data/12_lmdb_pages.ipynb #f817a34e
@@ -215,12 +227,13 @@ def _check_free(fd, tree, txn, last, size, use):
         _require((key == 8).all() and (_bytes_at(pages, row, at+8, 8) <= txn).all(), "the list of free pages has an odd key")
         where = c[row]*size + at + 16
         where[large] = first*size + 16
-        for w,n in zip(where.tolist(), length.tolist()): _check_list(os.pread(fd, n, w), use)
+        for w,n in zip(where.tolist(), length.tolist()): _check_list(_read_at(fd, n, w), use)
         keys += [k[::-1] for k in _keys(pages, row, at, key)]           # these are numbers, lower byte first
         ends += np.bincount(row, minlength=len(c)).tolist()
     _require(len(keys) == tree["entries"], "the list of free pages has another length")
     if keys: _check_order(keys, [k[::-1] for k in bounds], ends)
 
+# %% ../../nbs/data/12_lmdb_pages.ipynb #2d8258c7
 def _check_list(data, use):
     _require(len(data) >= 8 and len(data) % 8 == 0, "a list of free pages is not complete")
     free = np.frombuffer(data, "<u8").astype(np.int64)
@@ -232,7 +245,7 @@ def check_pages(
     path:str|os.PathLike, # File `data.mdb` of an environment without named databases
 ):
     "Check all that LMDB follows in a file; raises `PagesDamaged`, `OSError`; a writer at work may cause the former"
-    fd = os.open(path, os.O_RDONLY)
+    fd = _open(path)
     try:
         meta,size = read_meta(fd)
         last,there = meta["last"],-(-os.fstat(fd).st_size//size)     # the file may end before pages that are free
@@ -254,7 +267,7 @@ def check_value(
     key:bytes, # Key of a record
 ):
     "Check the pages of one large value; raises `PagesDamaged`"
-    fd = os.open(path, os.O_RDONLY)
+    fd = _open(path)
     try:
         meta,size = read_meta(fd)
         page = np.array([meta["main"]["root"]])

@@ -474,8 +474,11 @@ def _readable(path):
     "Whether a picture decodes; a JPEG is decoded at a small size"
     from PIL import Image
     if pd.isna(path) or not os.path.isfile(path): return False
+    Image.init()                            # of Pillow's formats some start other programs, e.g. PostScript
+    formats = [o for o in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF") if o in Image.OPEN]
     try:
-        with Image.open(path) as im:
+        with Image.open(path, formats=formats) as im:
+            if im.width*im.height > 50e6: return False
             im.draft("RGB", (64, 64))
             im.load()
         return True

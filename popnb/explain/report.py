@@ -50,11 +50,11 @@ def explain_contributions(context:ExplanationContext) -> list: # Two parts: inpu
 # %% ../../nbs/explain/04_report.ipynb #4cfba841
 def _text_frame(path, lines):
     "The frame with the most text, as a picture, and the lines that are on it"
-    from popnb.media.video import frames
+    from popnb.media.preview import isolated_frames
     def shown(t): return [o for o in lines if o["first"] <= t <= o["last"]]
     at = max((o["at"] for o in lines), key=lambda t: len(shown(t)))
-    got = frames(path, 1, window=(at, at+.05))
-    return np.moveaxis(np.asarray(got.pixels[0]), 0, -1), shown(at), at
+    picture, = isolated_frames(path, n=1, window=(at, at+.05))
+    return np.moveaxis(picture, 0, -1), shown(at), at
 
 def _draw_boxes(ax, picture, lines):
     "Draw a frame with the boxes of its text; the label of a line that was not read is `?`"

@@ -132,5 +132,6 @@ def sound_set(
     "Decode and cache the sound of every video; raises `InputError` for too many unusable videos"
     identity = dict(what="sound", version=AUDIO_VERSION, rule=rule.to_dict(), rate=AUDIO_RATE, made=decoded_with())
     advice = "give another store or fewer seconds"
-    job = _SoundJob(_call, dict(rule=rule.to_dict()), identity, 2*rule.samples, advice, deadline)
+    job = _SoundJob(_call, dict(rule=rule.to_dict()), identity, 2*rule.samples, advice, deadline,
+        doing="decoding sound")
     return SoundSet(rule, *run_over_videos(table, job, store, workers, max_bad))

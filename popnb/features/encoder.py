@@ -326,7 +326,8 @@ def remember(self:Encoder,
     store:Store|None, # Cache of vectors
 ):
     "Record in a cache which weights its vectors are of; nothing for weights that are not downloaded"
-    if store is None or part in self.recalled or not self.weights_source(part): return
+    if store is None or getattr(store, "readonly", False): return
+    if part in self.recalled or not self.weights_source(part): return
     about = dict(weights=self.part_identity(part)["weights"], revision=self.revision(part), dim=getattr(self, f"{part}_dim"))
     key,text = self._record_key(part),json.dumps(about)
     if (store.get(key) or {}).get("about") != text: store.put(key, dict(about=text))

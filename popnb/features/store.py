@@ -213,6 +213,7 @@ def _damaged(folder, e):
     return PopnbError(f"The store {folder} is damaged ({e}): delete the folder, which is a cache, or choose another"
         " (--store, POPNB_STORE).")
 
+# %% ../../nbs/features/01_store.ipynb #4ba08b52
 def _refused(folder, e):
     "The error of a store that LMDB cannot open, read or write"
     if DISK_WORDS.search(str(e)) or "Input/output error" in str(e):      # LMDB's word for a write that ended early

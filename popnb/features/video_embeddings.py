@@ -8,6 +8,7 @@ __all__ = ['INSTRUCTION', 'VIDEO_EMBEDDING_PARTS', 'VideoEmbedding', 'VideoBlock
 # %% ../../nbs/features/23_video_embeddings.ipynb #fadef88b
 import os
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -101,8 +102,8 @@ class _PeVideo:
     def dim(config): return config["text_config"]["hidden_size"]
     @staticmethod
     def rate(folder):
-        file = next((f for f in (folder/"preprocessor_config.json", folder/"processor_config.json") if f.is_file()), None)
-        about = read_json(file) if file else {}
+        files = [folder/k for k in ("preprocessor_config.json", "processor_config.json")]
+        about = next((read_json(f) for f in files if f.is_file()), {})
         return int(about.get("feature_extractor", about).get("sampling_rate", 48_000))
 
 # %% ../../nbs/features/23_video_embeddings.ipynb #bd270768
@@ -111,7 +112,8 @@ def forward(self:_PeVideo, clips):
     "Vectors of clips, a tensor"
     import torch
     rate,step = self.sound.sampling_rate,self.sound.hop_length
-    def heard(sound, times): return sound if len(sound) >= step else np.zeros(max(int(times[-1]*rate), step), np.float32)
+    def heard(sound, times):
+        return sound if len(sound) >= step else np.zeros(max(int(times[-1]*rate), step), np.float32)
     a = self.sound([heard(s, t) for _,t,s in clips], sampling_rate=rate, padding=True, return_tensors="pt")
     v = self.video([torch.tensor(p) for p,*_ in clips], do_sample_frames=False, return_tensors="pt")
     x = {k: o.to(self.net.device) for k,o in {**a, **v}.items()}
@@ -227,20 +229,26 @@ def video_dim(self:VideoEmbedding): # length of a vector
     return self.architecture.dim(read_json(self.model_folder()/"config.json"))
 
 # %% ../../nbs/features/23_video_embeddings.ipynb #7c34850b
+_STORED = ("dtype", "frames", "policy", "side", "seconds")    # options that a saved model restores
+
 @block_class("video-embedding")
 class VideoBlock(FeatureBlock):
     "Embedding of the whole video, by the id of a repository or a folder"
-    input,summary,licence,by_id,pace = "video", "video", "Apache-2.0", True, 5.
+    input,summary,licence,by_id,pace = "video", "embedding of the video", "Apache-2.0", True, 5.
     packages,modules = ("transformers", "torch", "timm", *MEDIA_PACKAGES),("transformers", "torch")
     def __init__(self,
         model_id:str|os.PathLike|None=None, # Folder, or `organisation/name`; `None`: unusable
         **options, # Options of `VideoEmbedding`, such as `frames`
     ):
+        if model_id and Path(model_id).is_dir(): model_id = Path(model_id).resolve()    # a run finds it from anywhere
         self.model_id,self.options = model_id and str(model_id),options
         self.encoder = VideoEmbedding(model_id, **options) if model_id else None
 
     @classmethod
-    def from_identity(cls, identity): return cls(identity.get("model_id"), **identity.get("options", {}))
+    def from_identity(cls, identity):
+        options = identity.get("options")
+        known = {k: v for k,v in options.items() if k in _STORED} if isinstance(options, dict) else {}
+        return cls(identity.get("model_id"), **known)
 
     def absent(self):
         if not self.model_id: return "No video embedding: name a folder or a repository, e.g. --encoders Qwen/Qwen3-VL-Embedding-2B."
@@ -250,7 +258,8 @@ class VideoBlock(FeatureBlock):
 @patch(as_prop=True)
 def identity(self:VideoBlock):
     "Everything that decides the vectors, and what creates the block again"
-    return dict(block=self.name, version=self.version, model_id=self.model_id, options=self.options) | self.encoder.key_of("video")
+    options = {k: v for k,v in self.options.items() if k in _STORED}
+    return dict(block=self.name, version=self.version, model_id=self.model_id, options=options) | self.encoder.key_of("video")
 
 @patch
 def compute(self:VideoBlock,

@@ -36,6 +36,7 @@ def _has_sound_box(path):
     def handler(m): return bytes(_child(m, b"hdlr")[8:12])
     return any(handler(m) == b"soun" or any(k == b"smhd" for k,_ in _inner(_child(m, b"minf"))) for m in media)
 
+# %% ../../nbs/media/04_audio.ipynb #31e08522
 def _why_unreadable(path, c, log):
     "Why the sound of a file cannot be read, `''` if it has none; `log` holds what FFmpeg said when it was opened"
     if s := next(iter(c.streams.audio), None):
@@ -207,7 +208,8 @@ class Audio:
         "Properties from the header, `{}` without a track; the file is opened once"
         if not hasattr(self, "_info"):
             if c is None:
-                with decoder_log() as log, open_media(self.path, deadline=self.deadline) as c: return self._header(c, log)
+                with decoder_log() as log, open_media(self.path, deadline=self.deadline) as c:
+                    return self._header(c, log)
             best = c.streams.best("audio")
             locked = best is not None and is_encrypted(self.path, c, best)
             self._info,s = dict(encrypted=True) if locked else {},_track(c)

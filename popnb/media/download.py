@@ -15,6 +15,7 @@ import os
 import queue
 import re
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,8 +30,9 @@ from ..progress import progress
 from ..data.safe_csv import write_sheet
 from ..data.table import TEXT_DTYPE, as_table, conform, require
 from .integrity import _CHECK_CALL, _CheckPool
+from ..workers import Lost, WorkerPool
 from .safe_http import PICTURE_MEDIA, VIDEO_MEDIA, Fetcher, FetchError, Limits, Policy, system_addresses
-from .image import _open, read_image
+from .image import _open, picture_damage, read_image
 from .probe import decoding
 
 # %% ../../nbs/media/09_download.ipynb #72aa3af9
@@ -91,6 +93,26 @@ def judge_picture(
         raise FetchError(kind, e.detail) from e
     if is_placeholder(img): raise FetchError("placeholder", "grey, 120x90")
     return img.shape[1], img.shape[0]
+
+# %% ../../nbs/media/09_download.ipynb #295edb83
+_JUDGE_CALL = "popnb.media.download:_judge_job"
+
+def _judge_job(path):
+    "Job of a worker: width, height and damage of an image, or the reason why it is refused"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            w,h = judge_picture(path)
+    except FetchError as e: return dict(kind=e.kind, detail=e.detail)
+    return dict(kind="", detail=picture_damage(path), width=w, height=h)
+
+# %% ../../nbs/media/09_download.ipynb #03d1a49f
+def _judge(pool, path, seconds):
+    "Width, height and damage of an image that a worker decodes; raises `FetchError`, also if the worker crashes"
+    got = pool.ask(dict(path=path), seconds)
+    if isinstance(got, Lost): raise FetchError("broken", "the decoder took too long" if got.late else f"the decoder crashed ({got.how})")
+    if got[0]["kind"]: raise FetchError(got[0]["kind"], got[0]["detail"])
+    return got[0]["width"],got[0]["height"],got[0]["detail"]
 
 # %% ../../nbs/media/09_download.ipynb #11e86571
 DOWNLOAD_LOG = "downloads.jsonl"
@@ -351,13 +373,13 @@ def _known_rows(table, what, folder):
     return rows
 
 # %% ../../nbs/media/09_download.ipynb #c8419bea
-def _check_with(pool, what):
+def _check_with(pool, what, seconds):
     "The check of a downloaded file: `(width, height, detail)`, raises `FetchError`"
     def video(path):
         v = pool.check(path)
         if v.status == "broken": raise FetchError("broken", f"{v.kind}: {v.reason}")
         return v.width, v.height, v.reason if v.status == "partial" else ""
-    return video if what == "videos" else lambda path: (*judge_picture(path), "")
+    return video if what == "videos" else lambda path: _judge(pool, path, seconds)
 
 # %% ../../nbs/media/09_download.ipynb #ff412240
 def _run(table, folder, what, jobs, policy, concurrency, per_host, limits, retry, verify):
@@ -366,8 +388,9 @@ def _run(table, folder, what, jobs, policy, concurrency, per_host, limits, retry
     rows = {j.video_id: _settled(j, log.get((what, j.video_id)), folder, media, retry, verify) for j in jobs}
     rows |= _known_rows(table, what, folder)
     todo = [j for j in jobs if rows[j.video_id] is None]
-    pool = _CheckPool(_CHECK_CALL, 4., False, min(limits.seconds, 60.))
-    downloader = _Downloader(folder, _check_with(pool, what), processors())
+    seconds = min(limits.seconds, 60.)
+    pool = _CheckPool(_CHECK_CALL, 4., False, seconds) if what == "videos" else WorkerPool(_JUDGE_CALL)
+    downloader = _Downloader(folder, _check_with(pool, what, seconds), processors())
     per_host = per_host or (8 if what == "videos" else None)
     fetcher = Fetcher(policy, media, limits, concurrency, per_host, downloader.pool)
     found = _in_thread(lambda put: downloader._download_all(todo, fetcher, put)) if todo else ()

@@ -8,6 +8,7 @@ __all__ = ['MEDIA_SUFFIXES', 'Verdict', 'check_file', 'media_files', 'check_path
 # %% ../../nbs/media/07_integrity.ipynb #e27f9195
 import os
 import time
+import warnings
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import chain, count
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 from ..core import InputError, MEDIA_KINDS, MediaError, as_list, as_path, in_range, one_of, printable
 from ..progress import progress
 from .audio import Audio
-from .image import frame_count, read_image
+from .image import frame_count, picture_damage, read_image
 from .probe import _describe, decoder_log, open_clip
 from ..workers import Deadline, Lost, WorkerPool, answers, isolated
 
@@ -125,10 +126,13 @@ def _broken(path, kind, detail="", backend=""):
 
 # %% ../../nbs/media/07_integrity.ipynb #2ec661cc
 def _check_image(path, full, until):
-    h,w,_ = read_image(path).shape
-    n = frame_count(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")     # the damage is asked for below
+        h,w,_ = read_image(path).shape
+    n,damage = frame_count(path),picture_damage(path)
     note = f"the first of {n} pictures is used" if n > 1 else ""
-    return Verdict(path, "ok", reason=note, width=w, height=h, frames=n, backend="pillow")
+    status,kind = ("partial", "broken") if damage else ("ok", "")
+    return Verdict(path, status, kind, damage or note, width=w, height=h, frames=n, backend="pillow")
 
 # %% ../../nbs/media/07_integrity.ipynb #b4527ca9
 def _check_sound(path, full, until):

@@ -118,6 +118,7 @@ def _missing_part(path):
 # %% ../../nbs/media/01_probe.ipynb #9266e9da
 _DECODER_PACKAGES = ("av", "PIL", "decord", "torchcodec")
 
+# %% ../../nbs/media/01_probe.ipynb #ae4074c9
 def _packages(e):
     "Package of each frame of a traceback, the innermost last"
     names,tb = [],e.__traceback__
@@ -126,6 +127,7 @@ def _packages(e):
         names.append(re.split(r"[./\\]", frame.f_globals.get("__name__") or frame.f_code.co_filename)[0])
     return names
 
+# %% ../../nbs/media/01_probe.ipynb #0f71233e
 def _raised_by_decoder(e, path):
     "Whether a decoder or the system raised an exception, rather than the code that calls them"
     if isinstance(e, MemoryError) or isinstance(e, OSError) and str(e.filename or "") == str(path): return True
@@ -140,14 +142,15 @@ def _media_error(e, path, backend):
     late = isinstance(e, TimeoutError) or type(e).__name__ == "ExitError"     # of PyAV
     kind = "timeout" if late else "too-large" if isinstance(e, MemoryError) else "broken"
     if isinstance(e, FileNotFoundError): return MediaError("missing", path, backend)
-    look = backend != "pillow" and not isinstance(e, PermissionError)     # the bytes of the file tell more
-    if kind == "broken" and look and (k := _kind(path)) != "broken": kind = k
+    known = backend == "pillow" or isinstance(e, PermissionError)     # else the bytes of the file say more
+    if kind == "broken" and not known and (k := _kind(path)) != "broken": kind = k
     detail = getattr(e, "strerror", None) or str(e).strip().split("\n")[0][:200] or type(e).__name__
     if kind == "not-media" and (looks := _describe(path)): detail = f"it looks like {looks}"
     if kind == "too-large": detail = "it needs more memory than there is"
-    if kind == "broken" and look: detail = _missing_part(path) or detail
+    if kind == "broken" and not known: detail = _missing_part(path) or detail
     return MediaError(kind, path, backend, detail)
 
+# %% ../../nbs/media/01_probe.ipynb #416d7ceb
 @contextmanager
 def decoding(
     path:str|os.PathLike, # Media file
@@ -298,7 +301,8 @@ def stated_duration(
     "Duration of a stream from the header of the file"
     if stream.duration and _states_length(path, box.format.name.split(",")[0]):
         return float(stream.duration*stream.time_base)
-    tag = re.fullmatch(r"(\d{1,5}):(\d{1,2}):(\d{1,2}(?:\.\d{1,12})?)", stream.metadata.get("DURATION", ""))   # of Matroska
+    written = stream.metadata.get("DURATION", "")     # a tag of Matroska
+    tag = re.fullmatch(r"(\d{1,5}):(\d{1,2}):(\d{1,2}(?:\.\d{1,12})?)", written)
     return int(tag[1])*3600 + int(tag[2])*60 + float(tag[3]) if tag else None
 
 # %% ../../nbs/media/01_probe.ipynb #7b07c97d
@@ -472,6 +476,7 @@ def _compare_with_header(self:VideoIndex, found, end):
     if end and said > 1.02*end + .5:
         self.problems.append(f"the container announces {said:.1f} s, the file ends at {end:.1f} s")
 
+# %% ../../nbs/media/01_probe.ipynb #4180ad5b
 @patch
 def _note_early_end(self:VideoIndex):
     "Note a picture that ends before the header says, if nothing else is wrong"
@@ -583,10 +588,11 @@ def lines_about(
     lines.clear()
     return said
 
+# %% ../../nbs/media/01_probe.ipynb #b6af6996
 @patch
-def listen(self:VideoIndex,
+def take_lines(self:VideoIndex,
     lines:list, # Lines of `decoder_log`; they are removed
-    doubtful:int=0, # One past the last packet that was decoded if the decoder did not see all packets before, else 0
+    doubtful:int=0, # One past the last decoded packet if the decoder did not get all packets before, else 0
 ):
     "Take over what FFmpeg says about the picture"
     said = lines_about(lines, self.box, "video")
@@ -629,7 +635,7 @@ def open_clip(
             raise MediaError("too-large", path, "pyav", "a picture of {1}x{0}".format(*clip.size))
         clip._set_index(clip._read_packets())
         clip._note_early_end()
-        clip.listen(log)
+        clip.take_lines(log)
         try: yield clip
         finally: clip.packets = None
 
@@ -699,15 +705,16 @@ def decode(self:VideoIndex,
     decoder, # Decoder of `VideoIndex.decoder`
     packet, # Packet, `None` for the frames that the decoder still holds
     lines:list, # Lines of `decoder_log`; they are taken over and removed
-    doubtful:int=0, # As for `listen`
+    doubtful:int=0, # As for `take_lines`
 ) -> tuple: # Decoded frames; what the decoder raised, in words
     "Decode one packet and take over everything that shows damage"
     got,why = attempt(decoder.decode, packet)
     if why: lines.append((0, "", why))
     if any(f.is_corrupt for f in got): lines.append((0, "", "a frame is marked as damaged"))
-    if lines: self.listen(lines, doubtful)
+    if lines: self.take_lines(lines, doubtful)
     return got,why
 
+# %% ../../nbs/media/01_probe.ipynb #16003f22
 @patch
 def _confirm(self:VideoIndex):
     "Decode from the start to the last doubtful packet; whether there was time for it"
@@ -721,6 +728,7 @@ def _confirm(self:VideoIndex):
             self.decode(cc, p, lines)
     return True
 
+# %% ../../nbs/media/01_probe.ipynb #b190b21b
 @patch
 def conclude(self:VideoIndex):
     "Settle the doubts, and add what FFmpeg says to the problems if there are no others"

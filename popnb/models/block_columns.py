@@ -216,11 +216,7 @@ def _said(keys, there, here):
 @patch
 def restore(self:BlockColumns) -> dict: # Name -> block
     "Create the blocks of a loaded model; raises `InputError` if one is absent or computes something else"
-    used = dict.fromkeys(c.split(".")[0] for c in self.columns) | self.identities
-    for name in [n for n in used if n not in self.blocks]:
-        if name not in BLOCKS: raise InputError(f"The model was trained with encoder {name}, which is not known here.")
-        if name not in self.identities:
-            raise InputError(f"The model does not say with which encoder {name} it was trained: train it again.")
+    for name in [n for n in self.identities if n not in self.blocks]:
         block = BLOCKS[name].from_identity(self.identities[name])
         if why := block.absent(): raise InputError(f"The model was trained with encoder {name}. {why}")
         there,here = _flat(self.identities[name]),_flat(block.identity)

@@ -34,7 +34,8 @@ def file_sum(
     path:str|Path, # A file
 ) -> dict: # `size` in bytes and `sha256`
     "Measure a file"
-    with open(path, "rb") as f: return {"size": Path(path).stat().st_size, "sha256": hashlib.file_digest(f, "sha256").hexdigest()}
+    with open(path, "rb") as f: digest = hashlib.file_digest(f, "sha256").hexdigest()
+    return {"size": Path(path).stat().st_size, "sha256": digest}
 
 # %% ../../nbs/models/00_run_files.ipynb #73cbceeb
 def write_manifest(
@@ -51,7 +52,8 @@ def _altered(run, stated):
     if lost := [n for n in stated if n not in there]: return f"{lost[0]} is missing"
     if more := [n for n in there if n not in stated]: return f"{more[0]} does not belong to it"
     for name,entry in stated.items():
-        if (size := (run/name).stat().st_size) != entry["size"]: return f"{name} has {size:,} bytes, not {entry['size']:,}"
+        size = (run/name).stat().st_size
+        if size != entry["size"]: return f"{name} has {size:,} bytes, not {entry['size']:,}"
     return next((f"{n} has other contents" for n,e in stated.items() if file_sum(run/n)["sha256"] != e["sha256"]), "")
 
 # %% ../../nbs/models/00_run_files.ipynb #1f863f5d
@@ -60,14 +62,16 @@ def check_manifest(
 ) -> str: # A remark for a run without a manifest, else empty
     "Compare a run with its manifest; raises `InputError` that names the first file that differs"
     run = Path(run)
-    if not (run/MANIFEST).exists(): return "The run has no manifest (an earlier version made it): its files were not compared."
+    if not (run/MANIFEST).exists():
+        return "The run has no manifest (an earlier version made it): its files were not compared."
     about = read_fields(run/MANIFEST, {"files": {str: {"size": int, "sha256": str}}})
     if why := _altered(run, about["files"]):
-        raise InputError(f"{run} is damaged or was altered: {printable(why)} (as {MANIFEST} states). Copy the run again.")
+        raise InputError(f"{run} is damaged or was altered: {printable(why)} (as {MANIFEST} states). Copy the whole run.")
     return ""
 
 # %% ../../nbs/models/00_run_files.ipynb #0f1c51df
-_NAMES = {str: "a text", float: "a number", int: "an integer", bool: "true or false", list: "a list", dict: "an object", None: "null"}
+_NAMES = {str: "a text", float: "a number", int: "an integer", bool: "true or false", list: "a list", dict: "an object",
+    None: "null"}
 
 def _is(value, kind):
     if kind is object or kind is None: return kind is object or value is None
@@ -85,6 +89,11 @@ def _parts(found, want):
     names = {k.removesuffix("?"): k for k in want}
     return [(n, found.get(n, ...), want[k]) for n,k in names.items() if n in found or not k.endswith("?")]
 
+def _wrong(found, want, at):
+    got = "nothing" if found is ... else f"{found!r:.40}"
+    return f"{at or 'it'} must be {_expected(want)}, got {printable(got)}"
+
+# %% ../../nbs/models/00_run_files.ipynb #0ba40d7b
 def misfit_fields(
     found, # JSON values
     want, # Expected types
@@ -100,10 +109,6 @@ def misfit_fields(
     if isinstance(want, list): parts = [(i+1, v, want[0]) for i,v in enumerate(found)]
     else: parts = _parts(found, want)
     return next(filter(None, (misfit_fields(v, w, f"{at}.{k}" if at else str(k)) for k,v,w in parts)), "")
-
-def _wrong(found, want, at):
-    got = "nothing" if found is ... else f"{found!r:.40}"
-    return f"{at or 'it'} must be {_expected(want)}, got {printable(got)}"
 
 # %% ../../nbs/models/00_run_files.ipynb #a29f3e49
 def require_fields(
@@ -133,10 +138,12 @@ def require_sizes(
 ):
     "Check numbers of settings before something is built of them; raises `InputError` for one out of all bounds"
     if isinstance(settings, (dict, list)):
-        for k,v in settings.items() if isinstance(settings, dict) else ((name, v) for v in settings): require_sizes(v, where, k)
+        pairs = settings.items() if isinstance(settings, dict) else ((name, v) for v in settings)
+        for k,v in pairs: require_sizes(v, where, k)
     elif isinstance(settings, (int, float)) and "seed" not in name:
         most = _MOST.get(name.rpartition("_")[2], 1e9)
-        if not abs(settings) <= most: raise InputError(f"{where} is damaged or was altered: {name} is {settings:.6g}.")
+        if abs(settings) <= most: return
+        raise InputError(f"{where} is damaged or was altered: {name} is {settings:.6g}.")
 
 # %% ../../nbs/models/00_run_files.ipynb #bddfde79
 def _not_finite(v):
@@ -191,10 +198,11 @@ def require_indices(
     where:str|Path, # File or part of the model, for the error message
     rising:bool=False, # Whether each must exceed the one before it
 ) -> np.ndarray: # The same
-    "Check positions before they are used; raises `InputError` for one out of bounds, and for numbers that are no integers"
+    "Check positions before they are used; raises `InputError` for one out of bounds or no integer"
     v = np.asarray(v)
     if v.dtype.kind not in "iu": why = f"positions must be integers, not {v.dtype}"
-    elif v.size and (v.min() < 0 or v.max() >= below): why = f"a position is {v.max() if v.max() >= below else v.min()}, outside 0 to {below-1}"
+    elif v.size and (v.min() < 0 or v.max() >= below):
+        why = f"a position is {v.max() if v.max() >= below else v.min()}, outside 0 to {below-1}"
     elif rising and (np.diff(v.astype(np.int64)) <= 0).any(): why = "positions do not rise"
     else: return v
     raise InputError(f"{where} is damaged or was altered: {why}.")

@@ -80,10 +80,11 @@ class StoredTrees:
         return out
 
 # %% ../../nbs/models/05_stored_trees.ipynb #be082371
-_HEAD = {"version": r"v[34]", "num_class": "1", "num_tree_per_iteration": "1", "label_index": "0", "max_feature_idx": r"\d{1,7}",
+_HEAD = {"version": r"v[34]", "num_class": "1", "num_tree_per_iteration": "1", "label_index": "0",
+    "max_feature_idx": r"\d{1,7}", "monotone_constraints": r"(-?1|0)( (-?1|0))*", "feature_names": r"[^\x00-\x1f]*",
+    "feature_infos": r"[^\x00-\x1f]*", "tree_sizes": r"[\d ]*",
     "objective": r"(regression|regression_l1|huber|fair|poisson|quantile|mape|gamma|tweedie|binary|cross_entropy)"
-        r"( (sqrt|[a-z_]+:[0-9.e+-]+))*",
-    "feature_names": r"[^\x00-\x1f]*", "feature_infos": r"[^\x00-\x1f]*", "tree_sizes": r"[\d ]*"}
+        r"( (sqrt|[a-z_]+:[0-9.e+-]+))*"}
 _PER_NODE = ("split_feature", "threshold", "decision_type", "left_child", "right_child", "split_gain", "internal_value",
     "internal_weight", "internal_count")
 _INTEGERS = {"split_feature", "decision_type", "left_child", "right_child"}
@@ -91,6 +92,7 @@ _PER_LEAF = ("leaf_value", "leaf_weight", "leaf_count")
 _NO_LIST = re.compile(rb"[^\x20-\x7e\n]|  | \n|= ")   # readers differ on such lists of numbers
 _DEEPEST = 5_000   # levels of a tree at most: the library descends by recursion for attributions
 
+# %% ../../nbs/models/05_stored_trees.ipynb #53ceb829
 def _pairs(lines):
     "`name=value` lines as a dict; raises `ValueError` for another line and for a name that comes twice"
     pairs = [o.split("=", 1) for o in lines]
@@ -113,13 +115,14 @@ def _check_form(left, right):
     children = np.concatenate([left, right])
     if not np.array_equal(np.sort(children), np.r_[np.arange(-n-1, 0), np.arange(1, n)]):
         raise ValueError("its nodes are no tree")
-    level,seen,depth = np.zeros(1, int),1,1
+    level,count,depth = np.zeros(1, int),1,1
     while len(level := np.concatenate([left[level], right[level]])):
         level = level[level > 0]
-        seen,depth = seen+len(level),depth+1
+        count,depth = count+len(level),depth+1
         if depth > _DEEPEST: raise ValueError(f"it has more than {_DEEPEST} levels")
-    if seen != n: raise ValueError("its nodes are no tree")
+    if count != n: raise ValueError("its nodes are no tree")
 
+# %% ../../nbs/models/05_stored_trees.ipynb #86e5e9f0
 def _check_categories(f, kinds, thresholds):
     "Raise `ValueError` unless splits by category stay within their sets"
     n = int(_numbers(f, "num_cat", 1, np.int64)[0])
@@ -127,19 +130,23 @@ def _check_categories(f, kinds, thresholds):
     if not 0 < n <= len(kinds): raise ValueError(f"num_cat is {n}")
     ends = _numbers(f, "cat_boundaries", n+1, np.int64)
     words = f.get("cat_threshold", "").split()
-    if ends[0] != 0 or (np.diff(ends) <= 0).any() or ends[-1] != len(words) or not all(w.isdigit() and len(w) < 11 for w in words):
+    fit = ends[0] == 0 and (np.diff(ends) > 0).all() and ends[-1] == len(words)
+    if not fit or not all(w.isdigit() and len(w) < 11 for w in words):
         raise ValueError("its sets of categories do not fit together")
     at = thresholds[kinds]
     if (at != np.round(at)).any() or (at < 0).any() or (at >= n).any(): raise ValueError("a set of categories is missing")
 
+# %% ../../nbs/models/05_stored_trees.ipynb #1db49f77
 def _check_nodes(f, n, columns):
     "Raise `ValueError` unless the `n` nodes of a tree are in order"
     v = {k: _numbers(f, k, n, np.int64 if k in _INTEGERS else float) for k in _PER_NODE}
-    if v["split_feature"].min() < 0 or v["split_feature"].max() >= columns: raise ValueError("it splits a column that is not there")
+    if v["split_feature"].min() < 0 or v["split_feature"].max() >= columns:
+        raise ValueError("it splits a column that is not there")
     if v["decision_type"].min() < 0 or v["decision_type"].max() > 15: raise ValueError("a kind of split is unknown")
     _check_categories(f, v["decision_type"] % 2 == 1, v["threshold"])
     _check_form(v["left_child"], v["right_child"])
 
+# %% ../../nbs/models/05_stored_trees.ipynb #b6e73c8d
 def _check_tree(i, lines, columns):
     "Raise `ValueError` unless lines describe tree `i` over this number of columns"
     try:
@@ -157,11 +164,12 @@ def _columns(head):
     "Number of columns that the first part of a model states; raises `ValueError`"
     first,*lines = head.split("\n")
     if first != "tree": raise ValueError("it does not begin with `tree`")
-    about = _pairs(lines)
+    about = {"monotone_constraints": "0"} | _pairs(lines)
     wrong = (k for k in (*_HEAD, *about) if not re.fullmatch(_HEAD.get(k, "(?!)"), about.get(k, "\n")))
     if odd := next(wrong, None): raise ValueError(f"{odd} is {about.get(odd, 'missing')!r:.40}")
     return int(about["max_feature_idx"])+1, [int(n) for n in about["tree_sizes"].split()]
 
+# %% ../../nbs/models/05_stored_trees.ipynb #2c8d1019
 def _trees_of(text):
     "Number of columns of a model, and the lines of its trees; raises `ValueError`"
     head,_,rest = text.partition("\n\n")

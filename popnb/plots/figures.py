@@ -34,6 +34,12 @@ def png(
     Image.open(raw).convert("RGB").quantize(colours, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
     return small.getvalue()
 
+# %% ../../nbs/plots/01_figures.ipynb #c819bac3
+def _ignore_local_settings():
+    "Undo the `matplotlibrc` of the current folder where Python does not import from there"
+    import matplotlib
+    if os.environ.get("PYTHONSAFEPATH") and os.path.isfile("matplotlibrc"): matplotlib.rcdefaults()
+
 # %% ../../nbs/plots/01_figures.ipynb #af579b84
 def _with_unit(text, unit): return f"{text} ({unit})" if unit else text
 
@@ -47,6 +53,7 @@ def canvas(
 ): # A figure and its axes (a list if the x labels are a list)
     "Make an empty figure without pyplot; it displays itself in a notebook"
     from matplotlib.figure import Figure
+    _ignore_local_settings()
     fig = Figure(figsize=size, dpi=dpi, layout="constrained")
     fig._repr_png_ = lambda: png(fig)
     many = isinstance(xlabel, list)

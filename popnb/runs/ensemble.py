@@ -192,7 +192,8 @@ def _write(model, table, split, work, ceiling, n_boot):
     scores.save(work)
     _members_section(model, scores, work)
     valid = _validation_frame(model, rows_of(table, split, "valid"))
-    write_predictions(pd.concat([valid, frame], ignore_index=True), work/"predictions.csv")
+    both = pd.concat([valid, frame], ignore_index=True)
+    write_predictions(both.assign(caution=model.caution) if model.caution else both, work/"predictions.csv")
     return scores
 
 # %% ../../nbs/runs/04_ensemble.ipynb #810d4e89

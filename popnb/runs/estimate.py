@@ -145,7 +145,7 @@ def training_sentence(
     many = f"the {rows:,} videos" if rows else "the videos"
     time = _duration(estimated_seconds(system, preset, device, rows, store, files, blocks) if rows else None)
     weights = weights_text(cls, preset, model_id, [b.name for b in blocks])
-    more = "; --encoders none is faster" if blocks else ""
+    more = ", less what is cached; --encoders none is faster" if blocks else ""
     return f"Training {system} on {many} of {data}, label {label}: {weights}, on {device}, {time}{more}."
 
 # %% ../../nbs/runs/06_estimate.ipynb #448d7eba

@@ -17,7 +17,7 @@ from ..media.integrity import MEDIA_SUFFIXES, check_file, check_paths
 from ..features.store import Store
 from ..data.retransformation import expected_value, invertible
 from ..data.splits import split_from_dict
-from ..models.predictor import Predictor, _predicted_values, using, load, read_config, resolve_modalities
+from ..models.predictor import Predictor, _predicted_values, guarded, using, load, read_config, resolve_modalities
 from .train import open_store, say_caution
 
 # %% ../../nbs/runs/05_predict.ipynb #7b86a1fd
@@ -190,7 +190,8 @@ def predict_videos(
         preds,unusable = _predict_rows(model, good)
     errors,broken = errors | unusable,broken | set(unusable)
     errors = {i: printable(e) for i,e in errors.items()}
-    values,parts,nothing = _values(model, preds),_parts(model, table),dict.fromkeys(_value_names(model.label))
+    with guarded(model):
+        values,parts,nothing = _values(model, preds),_parts(model, table),dict.fromkeys(_value_names(model.label))
     return [_record(i, None if i in broken else preds.loc[i], errors.get(i), model.label,
         nothing if i in broken else values.get(i, nothing), parts.get(i)) | {"caution": model.caution or None}
         for i in table["video_id"]]

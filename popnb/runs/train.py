@@ -93,6 +93,7 @@ def _drop(part):
     "Remove a checkpoint folder; what a kill leaves of it has a temporary name"
     with work_folder(part) as aside, suppress(FileNotFoundError): os.rename(part, aside)
 
+# %% ../../nbs/runs/01_train.ipynb #583e3c94
 def _drop_published(out):
     "Remove the checkpoints of a complete run, which a process left that was killed after it had put the run in place"
     with suppress(PopnbError, OSError), only_one(out):
@@ -111,7 +112,7 @@ def _claim_folder(out, system, overwrite, table=None, resume=False):
         if resume: raise InputError(f"{out} holds a finished run: there is nothing to resume.")
         held = read_config(out)["system"]
         raise InputError(f"{out} holds a {held} run already; choose another folder" + ("" if held != system else ", or overwrite it (--overwrite)") + ".")
-    if out.is_dir() and not (out/"config.json").exists() and any(out.iterdir()): raise InputError(f"{out} is not empty and holds no run; choose another folder.")
+    if out.is_dir() and not (out/"config.json").exists() and before: raise InputError(f"{out} is not empty and holds no run; choose another folder.")
     return out,before
 
 # %% ../../nbs/runs/01_train.ipynb #67744dd7
@@ -233,6 +234,7 @@ def _link(a, b):
     try: os.link(a, b)
     except OSError: shutil.copy2(a, b)
 
+# %% ../../nbs/runs/01_train.ipynb #0efa6b5a
 def _add_training_files(engine, work):
     "Add TensorBoard logs and kept epochs of the checkpoint folder, which keeps them until the run is in place"
     found = [engine/"tensorboard"] if (engine/"tensorboard").is_dir() else []

@@ -18,9 +18,9 @@ import pandas as pd
 from fastcore.basics import patch
 
 from ..core import InputError, PopnbError, ROOM, as_path, in_range, one_of, only_one, path_state
-from ..core import output_path, processors, read_json, remove_strays, typed, write_json, writing
+from ..core import output_path, processors, read_json, remove_strays, safe_path, typed, write_json, writing
 from ..progress import progress
-from ..workers import end_with_parent, safe_path
+from ..workers import end_with_parent
 from ..data.table import COLUMNS, read_table, write_table
 from .clips import ClipSpec, make_files
 from .ground_truth import (
@@ -162,6 +162,7 @@ _FORMULA = {
 # %% ../../nbs/simulation/03_dataset.ipynb #2eaf6d3c
 def _standing(s): return [path_state(s.folder/p) for p in ("table.parquet", "signals.parquet", "sample.json")]
 
+# %% ../../nbs/simulation/03_dataset.ipynb #1e11cb3f
 def _finish(s, before):
     "Write table, ground truth and, last, the description, unless somebody wrote such files since the start"
     if _standing(s) != before:

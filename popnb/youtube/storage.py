@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 import pandas as pd
 from fastcore.basics import patch
-from ..core import PopnbError, atomic_path
+from ..core import PopnbError, atomic_path, only_one
 from .quota import open_database
 
 # %% ../../nbs/youtube/05_storage.ipynb #4f49e724
@@ -228,16 +228,6 @@ def collection_lock(
     folder:str|os.PathLike, # Folder of the collection; created if absent
 ):
     "Lock a folder against other collectors; raises `PopnbError` if another one holds the lock"
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        db = sqlite3.connect(folder/".lock", timeout=0, isolation_level=None)
-    except (OSError, sqlite3.Error) as e:
-        raise PopnbError(f"Cannot write to {folder}: {getattr(e, 'strerror', None) or e}.") from e
-    try:
-        try: db.execute("BEGIN EXCLUSIVE")
-        except sqlite3.Error as e:
-            raise PopnbError(f"Another collector is at work in {folder} ({e});"
-                " wait for it, or choose another folder.") from e
-        yield
-    finally: db.close()
+    try: Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise PopnbError(f"Cannot write to {folder}: {e.strerror or e}.") from e
+    with only_one(folder, "collects into"): yield
