@@ -14,6 +14,7 @@ __all__ = ['MEDIA_KINDS', 'BF16_FLAGS', 'ROOM', 'DISK_WORDS', 'MOST_JSON', 'DEEP
 # %% ../nbs/00_core.ipynb #92217ef5
 import errno
 import functools
+import gc
 import importlib
 import inspect
 import json
@@ -726,6 +727,16 @@ def _check_json(found):
         level = [v for o in level for v in (o.values() if isinstance(o, dict) else o)]
     raise ValueError(f"it has more than {DEEPEST_JSON} levels")
 
+# %% ../nbs/00_core.ipynb #1ddca26f
+@contextmanager
+def _no_collection():
+    "Pause garbage collection"
+    on = gc.isenabled()
+    gc.disable()
+    try: yield
+    finally:
+        if on: gc.enable()
+
 # %% ../nbs/00_core.ipynb #cf15e27d
 def parse_json(
     text:str|bytes, # JSON, UTF-8
@@ -735,7 +746,7 @@ def parse_json(
     if len(text) > MOST_JSON: raise InputError(f"{what} holds more than {MOST_JSON/1e6:.0f} MB of JSON.")
     def refuse(name): raise ValueError(f"it holds {name}")
     try:
-        found = json.loads(text, parse_constant=refuse)
+        with _no_collection(): found = json.loads(text, parse_constant=refuse)
         _check_json(found)
     except RecursionError: raise InputError(f"{what} is not valid JSON (it has too many levels).") from None
     except ValueError as e: raise InputError(f"{what} is not valid JSON ({e}).") from e

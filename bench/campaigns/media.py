@@ -7,9 +7,9 @@
 Four numbers must be 0: `hang` (no answer within the limit), `crash` (the process died), `other` (an exception that is no
 `MediaError`), and `silent` (the result differs from that of the intact file and is called ok, although the decoder
 complained about the same bytes). The complaints are counted here, from FFmpeg's own lines, flags and errors, by one
-decoder that reads every packet; the readers of popnb take no part in that. For a sample of frames and for a preview only
-complaints about the packets count that they depend on; for a track that is not found, those about the sound and the
-container. `unseen` counts the changes that no decoder noticed.
+decoder that reads every packet; the readers of popnb take no part in that. For frames and previews only
+complaints about the packets count that they depend on; for a track that is not found, those about opening the file.
+`unseen` counts the changes that no decoder noticed.
 """
 import argparse
 import io
@@ -172,7 +172,7 @@ def mutate(
 def complaints(path, kind, only=None):
     "Complaints of the decoder about every packet, or about `only` these of the video: `(picture, sound)`, lists of text"
     import av
-    said = {"video": [], "audio": []}
+    said,present = {"video": [], "audio": []},None
     if kind == "picture" and Path(path).suffix != ".jpg": return [],[]
     level,skip = av.logging.get_level(),av.logging.get_skip_repeated()
     av.logging.set_level(av.logging.ERROR)
@@ -197,6 +197,7 @@ def complaints(path, kind, only=None):
                         if kind_of.get(o[1], k) == k: said[k].append(o[2].strip())
                 log.clear()
             take(None)
+            present = {s.type for s in box.streams}
             number = Counter()
             for p in box.demux([s for s in box.streams if s.type in said and s.codec_context is not None]):
                 if p.stream.type not in said: continue      # a damaged track may change its type
@@ -210,7 +211,7 @@ def complaints(path, kind, only=None):
                 else: said[k] += ["corrupt frame"]*sum(getattr(f, "is_corrupt", False) for f in got)
                 take(k)
     except Exception as e:
-        for v in said.values(): v.append(str(e))
+        for k in said if present is None else present & {*said}: said[k].append(str(e))
     finally:
         av.logging.set_level(level)
         av.logging.set_skip_repeated(skip)
@@ -242,10 +243,10 @@ def _needed(path, n):
     from popnb.media.frame_sampling import pick_frames
     with open_clip(path, 20) as clip: i,fps = clip.index,clip.info().fps
     if n is None: return set(np.flatnonzero(~i.disposable).tolist())
-    need = set()
-    for p in i.order[pick_frames("endpoints", len(i), fps, n)]:
-        keys = [k for k in np.flatnonzero(i.keyframe) if k <= p]
-        need |= set(range(int(keys[-1]) if keys else 0, int(p) + 1))
+    need,wanted = set(),[int(p) for p in i.order[pick_frames("endpoints", len(i), fps, n)]]
+    for p in wanted:
+        keys = [int(k) for k in np.flatnonzero(i.keyframe) if k <= p]
+        need |= {q for q in range(keys[-1] if keys else 0, p + 1) if q in wanted or not i.disposable[q]}
     return need
 
 def _preview(path):
@@ -298,7 +299,7 @@ def job(path, source, kind):
         if k == "audio": got[k]["lost"] = status == "no-audio" and _INTACT[source][k][0] != "no-audio"
     picture,sound = complaints(path, kind)
     said = dict.fromkeys(READERS[kind], picture) | dict(audio=sound)
-    for k,n in dict(some=4, preview=None).items():
+    for k,n in dict(frames=N, some=4, preview=None).items():
         if picture and k in got and got[k]["status"] == "ok": said[k] = complaints(path, kind, _needed(path, n))[0]
     return dict(got=got, said={k: v[:3] for k,v in said.items()}, seconds=time.monotonic() - start)
 

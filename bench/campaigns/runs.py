@@ -1,6 +1,6 @@
 """Altered runs: does a run from somebody else, or from a failing disk, end in one sentence?
 
-    python bench/campaigns/runs.py [--rounds 1000] [--seconds S] [--seed 0] [--runs FOLDER] [--only SYSTEM …] [--out FILE]
+    python bench/campaigns/runs.py [--rounds 1000] [--seconds S] [--seed 0] [--start 0] [--runs FOLDER] [--only SYSTEM …] [--out FILE]
 
 Small runs of all systems are trained once (`--runs` keeps them). Each round copies one, alters it and loads and predicts it
 in a process of its own with a limit of time and memory. Alterations: bytes, truncated, emptied, removed and exchanged files;
@@ -22,7 +22,7 @@ CASES = {    # system -> (label, options of the training)
     "tabular": ("log-views", {}), "clip-lgbm": ("log-views", {}), "smtpd": ("views-per-day", {"epochs": 1}),
     "r2plus1d": ("log-views", {"epochs": 1}), "timesformer": ("extremes", {"epochs": 1}),
     "smolvlm2": ("ecr", {"epochs": 1}), "videollama2": ("ecr", {"epochs": 1}), "ensemble": None}
-SECONDS,MEMORY = 90,12 << 30      # limits of one round
+SECONDS,CPU,MEMORY = 300,60,12 << 30      # limits of one round: on the clock, of the processor, bytes
 VALUES = (None, True, -1, 0, 3, 10**9, 10**30, 2**63, 1e308, -1e308, 1e-320, .5, "", "x", "../../x", "é\n\x1b[2J", [], {}, [[]],
           [1e308], ["x"]*3, {"x": 1}, [None], -7.5)
 RAW = (b"NaN", b"Infinity", b"-Infinity", b"1e999", b"[" * 3000, b"{\"a\":" * 500, b"\xff\xfe", b"9" * 5000, b"\x00")
@@ -108,6 +108,7 @@ def answer(run, folder, log=os.devnull):
     fd = os.open(log, os.O_WRONLY | os.O_CREAT)
     os.dup2(fd, 1), os.dup2(fd, 2)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU, CPU))         # a loaded machine is slow on the clock
     np.seterr(all="ignore")
     return outcome(run, folder, folder/"store")
 
@@ -314,6 +315,7 @@ def main():
     ap.add_argument("--rounds", type=int, default=1000)
     ap.add_argument("--seconds", type=float, default=math.inf)
     ap.add_argument("--seed", type=int, default=0)
+    ap.add_argument("--start", type=int, default=0, help="number of the first round")
     ap.add_argument("--runs", type=Path)
     ap.add_argument("--only", nargs="*", default=list(CASES))
     ap.add_argument("--out", type=Path)
@@ -334,7 +336,7 @@ def main():
             before[s] = found["text"]
         print(f"{len(before)} runs predict; the first round begins after {time.time()-start:.0f} s", flush=True)
         while len(rounds) < a.rounds and time.time()-start < a.seconds:
-            o = one_round(a.seed*1_000_000+len(rounds), folder, before, a.only, Path(scratch))
+            o = one_round(a.seed*1_000_000+a.start+len(rounds), folder, before, a.only, Path(scratch))
             rounds.append(o)
             if a.show or not o["right"]: print(json.dumps(o), flush=True)
             if len(rounds) % 100 == 0: print(len(rounds), dict(Counter(o["end"] for o in rounds)), flush=True)

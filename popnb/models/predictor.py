@@ -22,7 +22,7 @@ from ..data.retransformation import invertible, residual_points
 from ..data.table import as_table, require
 from ..environment import version_notes, versions
 from ..features.store import processor_kind
-from .run_files import check_manifest, read_fields, require_sizes, using_run, write_manifest
+from .run_files import check_manifest, require_fields, require_sizes, using_run, write_manifest
 from ..registry import STAND_IN, SYSTEMS, preset_name
 
 # %% ../../nbs/models/01_predictor.ipynb #f7ba4969
@@ -339,7 +339,7 @@ def read_config(
     config = read_json(path)
     lost = [k for k in ("system", "label", "options", "reference") if not isinstance(config, dict) or k not in config]
     if lost: raise InputError(f"{path} does not describe a run of popnb: {', '.join(lost)} missing.")
-    return rename_preset(read_fields(path, _CONFIG))
+    return rename_preset(require_fields(config, _CONFIG, path))
 
 # %% ../../nbs/models/01_predictor.ipynb #18929a80
 def _restored(config, folder):

@@ -163,15 +163,20 @@ def _object_paint(clip, name, rng):
     def paint(pixels, index): pixels[:, at[0]:at[0]+side, at[1]:at[1]+side] = luma
     return paint
 
-# %% ../../nbs/simulation/06_worlds.ipynb #acdc300a
+# %% ../../nbs/simulation/06_worlds.ipynb #b2443108
+def _level(x):
+    "Mean level of the twentieths of a second of a sound, dB below full scale"
+    step = SOUND_RATE//20
+    power = np.square(x[:len(x) - len(x) % step]).reshape(-1, step).mean(1)
+    return float(10*np.log10(power.clip(1e-10)).mean())
+
 def _voice_sound(seconds, spans, seed):
     "A voice in some seconds, and noise like it in the rest"
     said = voice(seconds, seed)
-    louder = np.random.default_rng([seed, 22]).normal(0, 4)       # dB, so that the level of a part says nothing
-    out,t = voice_noise(said, seed)*np.float32(10**(louder/20)),np.arange(len(said))/SOUND_RATE
+    noise,t = voice_noise(said, seed),np.arange(len(said))/SOUND_RATE
+    noise = noise*np.float32(10**((_level(said) - _level(noise))/20))
     speaks = np.any([(t >= a) & (t < b) for a,b in spans] or [np.zeros(len(t), bool)], axis=0)
-    out[speaks] = said[speaks]
-    return out
+    return np.where(speaks, said, noise)
 
 # %% ../../nbs/simulation/06_worlds.ipynb #27d04800
 def _make(world, row, path, seed):
