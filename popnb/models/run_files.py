@@ -45,10 +45,17 @@ def write_manifest(
     run = Path(run)
     write_json(run/MANIFEST, {"format": 1, "files": {name: file_sum(run/name) for name in run_files(run)}})
 
+# %% ../../nbs/models/00_run_files.ipynb #aee81e2b
+def _without_gone(run, stated):
+    "The stated files, without those of an inner run whose folder is not there"
+    inner = [n.removesuffix("config.json") for n in stated if n.endswith("/config.json")]
+    gone = tuple(m for m in inner if not (run/m).exists())
+    return {n: e for n,e in stated.items() if not n.startswith(gone)} if gone else stated
+
 # %% ../../nbs/models/00_run_files.ipynb #a382fd5c
 def _altered(run, stated):
     "What differs between the files of a run and its manifest, in words; empty if nothing does"
-    there = run_files(run)
+    there,stated = run_files(run),_without_gone(run, stated)
     if lost := [n for n in stated if n not in there]: return f"{lost[0]} is missing"
     if more := [n for n in there if n not in stated]: return f"{more[0]} does not belong to it"
     for name,entry in stated.items():

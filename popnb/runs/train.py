@@ -348,6 +348,13 @@ def _weights_here(model, store):
         return False
     return True
 
+# %% ../../nbs/runs/01_train.ipynb #d78dda7f
+def _fitting_label(label, options, table):
+    "The label, not fitted; raises `InputError` if it does not fit the table"
+    if isinstance(label, str): label = make_label(label, **(options or {}))
+    make_label(label.name, **label.options).fit(table)          # a check; the run's label is fitted on training rows
+    return label
+
 # %% ../../nbs/runs/01_train.ipynb #55996499
 @typed
 def train(
@@ -379,10 +386,8 @@ def train(
     say_caution(model)
     here,table = _weights_here(model, store),as_table(table)
     model.store,model.workers = open_store(store),workers
-    label = make_label(label, **(label_options or {})) if isinstance(label, str) else label
-    make_label(label.name, **label.options).fit(table)          # a check; the run's label is fitted on training rows
-    protocol = system if protocol == "paper" else protocol
-    split = choose_split(table, split, protocol, seed, label, **(split_options or {}))
+    label = _fitting_label(label, label_options, table)
+    split = choose_split(table, split, system if protocol == "paper" else protocol, seed, label, **(split_options or {}))
     for p in () if here else split.ids: model.require_vectors(rows_of(table, split, p))
     if _is_helper(): return _train_as_helper(model, label, table, split, partial_folder(out), training, resume)
     with only_one(out, "trains into"):
