@@ -20,7 +20,7 @@ from fastcore.basics import patch
 
 from ..core import InputError, PopnbError, has_bf16, in_range, need, one_of, pick_device, processors
 from ..progress import progress
-from .store import WRITE_SECONDS, Store, computed_with, content_key
+from .store import WRITE_SECONDS, Store, computed_with, content_key, key_function
 from ..media.image import crop_letterbox, read_image
 from ..registry import ENCODERS, STAND_IN
 
@@ -449,7 +449,7 @@ def images(self:Encoder,
     self.require_part("image")
     torch = need("torch", "torch", "encoders")
     what,dtype = self._key_from("image", store),getattr(torch, self.dtype)
-    def key(path): return content_key(path, part="image", **what)
+    key = key_function(part="image", **what)
     def read(path):
         before,picture = key(path),self.view(path)
         if key(path) != before: raise PopnbError(f"{path} changed while it was read.")
@@ -479,7 +479,8 @@ def texts(self:Encoder,
         with Store(store) as own: return self.texts(texts, own, batch_size)
     self.require_part("text")
     what = self._key_from("text", store)
-    def key(t): return content_key(t.encode(), part="text", **what)
+    of_bytes = key_function(part="text", **what)
+    def key(t): return of_bytes(t.encode())
     def network(ids): return self._forward(self.forward_texts, ids)
     out = embed([_text(t) for t in texts], key, self.tokenize, network, self.text_dim, store,
         batch_size or 4*self._batch(), 1, "no text", self.dtype == "bfloat16", len,
