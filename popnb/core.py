@@ -9,12 +9,13 @@ __all__ = ['MEDIA_KINDS', 'BF16_FLAGS', 'ROOM', 'DISK_WORDS', 'MOST_JSON', 'DEEP
            'printable', 'visible', 'say', 'free_bytes', 'require_room', 'remove_strays', 'path_state', 'claims',
            'replace_file', 'output_path', 'output_files', 'writing', 'atomic_path', 'write_text', 'work_folder',
            'only_one', 'check_unchanged', 'publish_folder', 'new_folder', 'json_text', 'write_json', 'parse_json',
-           'read_json', 'import_folders', 'child_environment', 'safe_path', 'as_is', 'real_data']
+           'read_json', 'file_sha256', 'import_folders', 'child_environment', 'safe_path', 'as_is', 'real_data']
 
 # %% ../nbs/00_core.ipynb #92217ef5
 import errno
 import functools
 import gc
+import hashlib
 import importlib
 import inspect
 import json
@@ -762,6 +763,13 @@ def read_json(
     except FileNotFoundError as e: raise InputError(f"No file {path}.") from e
     except OSError as e: raise InputError(f"Cannot read {path}: {_reason(e)}.") from e
     return parse_json(text, path)
+
+# %% ../nbs/00_core.ipynb #cc490227
+def file_sha256(
+    path:str|os.PathLike, # File to read
+) -> str: # 64 hexadecimal digits
+    "Hash the bytes of a file"
+    with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
 
 # %% ../nbs/00_core.ipynb #c67f803f
 def _folder():

@@ -18,7 +18,7 @@ import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
-from .core import child_environment, need
+from .core import child_environment, file_sha256, need
 
 # %% ../nbs/03_environment.ipynb #6ad85ec5
 PACKAGES = (
@@ -160,9 +160,6 @@ def git_state(
     return {"folder": top, "commit": commit, "branch": branch, "changed": len(status.splitlines())}
 
 # %% ../nbs/03_environment.ipynb #2d6b6486
-def _file_hash(path):
-    with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
-
 def _frame_hash(df):
     "Hash of the cells and names of a frame"
     from pandas.util import hash_pandas_object
@@ -177,9 +174,9 @@ def table_identity(
     table, # Path of a table file, or a frame
 ) -> dict: # `source` and `sha256`; for a frame also `rows`, and `file_sha256` if it was read from a file
     "Identify a table by a hash of its bytes, a frame by one of its cells and by the file that it was read from"
-    if isinstance(table, (str, os.PathLike)): return {"source": str(Path(table).absolute()), "sha256": _file_hash(table)}
+    if isinstance(table, (str, os.PathLike)): return {"source": str(Path(table).absolute()), "sha256": file_sha256(table)}
     source = str(table.attrs.get("source", "frame"))
-    file = {"file_sha256": _file_hash(source)} if Path(source).is_file() else {}
+    file = {"file_sha256": file_sha256(source)} if Path(source).is_file() else {}
     return {"source": source, "rows": len(table), "sha256": _frame_hash(table), **file}
 
 # %% ../nbs/03_environment.ipynb #bd042ff2

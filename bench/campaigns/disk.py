@@ -11,7 +11,6 @@ import argparse, contextlib, json, os, random, shutil, subprocess, sys, tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-import kill
 from kill import commands, compared, content, start, strays, wait
 
 CASES = ("train tabular", "train smtpd", "features", "simulate")

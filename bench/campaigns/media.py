@@ -12,7 +12,6 @@ complaints about the packets count that they depend on; for a track that is not 
 `unseen` counts the changes that no decoder noticed.
 """
 import argparse
-import io
 import json
 import sys
 import tempfile
@@ -316,8 +315,8 @@ def _wrong(answer, kind):
         if said: yield "silent",k,said[0]
         else: yield "unseen",k,""
     if kind == "picture":
-        if got["image"]["status"] == "ok" != got["judge"]["status"]: yield "silent","image",f"the judge of downloads refuses it"
-        if got["judge"]["status"] == "ok" != got["image"]["status"]: yield "silent","judge",f"read_image refuses it"
+        if got["image"]["status"] == "ok" != got["judge"]["status"]: yield "silent","image","the judge of downloads refuses it"
+        if got["judge"]["status"] == "ok" != got["image"]["status"]: yield "silent","judge","read_image refuses it"
 
 def run(
     rounds:int=20000, # Mutations

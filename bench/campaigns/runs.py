@@ -10,9 +10,11 @@ The manifest is kept as it was, made again, or removed.
 
 Right are: one sentence (a `PopnbError` of one line), or finite predictions; with the manifest kept, the same predictions as
 before. Wrong are: a traceback, a signal, no end, a number that is not finite, other predictions under a kept manifest."""
-import argparse, json, math, multiprocessing, os, random, re, resource, shutil, signal, sys, tempfile, time, traceback
+import argparse, json, math, os, random, re, resource, shutil, sys, tempfile, time
 from collections import Counter
 from pathlib import Path
+
+from forked import in_child
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ |= {"POPNB_PROGRESS": "0", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
@@ -27,35 +29,6 @@ VALUES = (None, True, -1, 0, 3, 10**9, 10**30, 2**63, 1e308, -1e308, 1e-320, .5,
           [1e308], ["x"]*3, {"x": 1}, [None], -7.5)
 RAW = (b"NaN", b"Infinity", b"-Infinity", b"1e999", b"[" * 3000, b"{\"a\":" * 500, b"\xff\xfe", b"9" * 5000, b"\x00")
 TOKENS = ("0", "1", "-1", "-2", "999999999", "4294967296", "nan", "inf", "-inf", "1e308", "-1e308", "x", "", "0 0", "1e-320", "15", "255")
-
-
-def in_child(work, seconds=None):
-    "`(result, '')` of a function in a process of its own, or `(None, what happened)`"
-    read,write = os.pipe()
-    pid = os.fork()
-    if not pid:
-        os.close(read)
-        signal.alarm(0)
-        with open(write, "w", encoding="utf-8") as f:
-            try: f.write(json.dumps(work()))
-            except BaseException: f.write(json.dumps({"kind": "traceback", "text": traceback.format_exc()[-1500:]}))
-        os._exit(0)
-    os.close(write)
-    end,said = time.monotonic()+(seconds or 3600),b""
-    os.set_blocking(read, False)
-    while time.monotonic() < end:
-        try: part = os.read(read, 1 << 16)
-        except BlockingIOError:
-            time.sleep(.01)
-            continue
-        if not part: break
-        said += part
-    else: os.kill(pid, signal.SIGKILL)
-    os.close(read)
-    late,status = time.monotonic() >= end,os.waitpid(pid, 0)[1]
-    if late: return None, "no end"
-    if os.WIFSIGNALED(status): return None, f"signal {os.WTERMSIG(status)}"
-    return (json.loads(said), "") if said else (None, "no answer")
 
 
 def make(folder):

@@ -20,7 +20,7 @@ from popnb.features.store import Store
 from popnb.models.predictor import load
 from popnb.runs.train import train
 from popnb.simulation.dataset import simulate
-from popnb.youtube.quota import BUCKETS, Ledger, QuotaExhausted
+from popnb.youtube.quota import Ledger, QuotaExhausted
 
 
 def together(n, work, *args):

@@ -7,10 +7,11 @@ file is cut, bits are flipped anywhere, in the page headers, in the meta pages o
 exchanged or overwritten with another page, the lock file is replaced by other bytes. A child process then opens the store,
 reads, replaces, deletes and adds records, and closes it. What counts as a failure: a signal, an exception of another kind, a
 record with another content, a message of more than one sentence, more than 20 seconds."""
-import argparse, json, os, shutil, signal, sys, tempfile, time, traceback, warnings
+import argparse, json, shutil, sys, tempfile, time, traceback
 from collections import Counter
 from pathlib import Path
 import numpy as np
+from forked import in_child
 from popnb.core import PopnbError
 from popnb.features.store import Store
 
@@ -82,24 +83,6 @@ def use(folder):
     except BaseException as e: return "exception", right, "".join(traceback.format_exception_only(e))
 
 
-def in_child(folder, seconds=20):
-    "The result of `use` in a child process, or the signal that ended it"
-    r,w = os.pipe()
-    pid = os.fork()
-    if not pid:
-        os.close(r)
-        warnings.simplefilter("ignore")
-        signal.alarm(seconds)
-        out = use(folder)
-        os.write(w, json.dumps(out).encode()[:60_000])
-        os._exit(0)
-    os.close(w)
-    with os.fdopen(r, "rb") as f: text = f.read()
-    _,status = os.waitpid(pid, 0)
-    if os.WIFSIGNALED(status): return f"signal {signal.Signals(os.WTERMSIG(status)).name}", 0, ""
-    return tuple(json.loads(text))
-
-
 def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     p.add_argument("--rounds", type=int, default=500)
@@ -118,7 +101,8 @@ def main(argv=None):
         (work/"s"/"store.json").write_text('{"format": "popnb feature store", "version": 1}')
         (work/"s"/"data.mdb").write_bytes(data)
         (work/"s"/"lock.mdb").write_bytes(locked)
-        outcome,right,text = in_child(str(work/"s"))
+        found,why = in_child(lambda: use(str(work/"s")), 20)
+        outcome,right,text = found or (why, 0, "")
         counts[outcome] += 1
         kinds[f"{kind}: {outcome}"] += 1
         all_right += outcome == "read" and right == len(whole_keys())

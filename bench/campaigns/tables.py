@@ -7,12 +7,13 @@ removed or repeated, a quote, a delimiter, a NUL or a carriage return put in, li
 gzip and damaged then. CSV and Parquet are read by `read_table`, the others by `read_rows`, in a child process. What counts as
 a failure: a signal, an exception of another kind, a message of more than one sentence, a row beyond the touched bytes that is
 absent or different. (Text has no checksum: a changed letter within the touched row cannot be noticed.)"""
-import argparse, gzip, json, os, shutil, signal, sys, tempfile, time, traceback, warnings, zipfile
+import argparse, gzip, json, shutil, sys, tempfile, time, traceback, zipfile
 from collections import Counter
 from pathlib import Path
 from xml.sax.saxutils import escape
 import numpy as np
 import pandas as pd
+from forked import in_child
 from popnb.core import PopnbError
 from popnb.data.files import read_rows
 from popnb.data.table import read_table, write_table
@@ -119,21 +120,6 @@ def judge(path, whole, changed):
     return ("wrong",f"{bad[0]}: {rows.get(bad[0])} instead of {whole[bad[0]]}") if bad else ("read","")
 
 
-def in_child(*args):
-    r,w = os.pipe()
-    pid = os.fork()
-    if not pid:
-        warnings.simplefilter("ignore")
-        signal.alarm(30)
-        os.write(w, json.dumps(judge(*args)).encode()[:60_000])
-        os._exit(0)
-    os.close(w)
-    with os.fdopen(r, "rb") as f: text = f.read()
-    _,status = os.waitpid(pid, 0)
-    if os.WIFSIGNALED(status): return f"signal {signal.Signals(os.WTERMSIG(status)).name}",""
-    return tuple(json.loads(text))
-
-
 def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     p.add_argument("--rounds", type=int, default=500)
@@ -155,7 +141,9 @@ def main(argv=None):
         (work/"d").mkdir(exist_ok=True)
         path = work/"d"/f"t.{form}"
         path.write_bytes(new)
-        outcome,said = in_child(path, whole[form], touched(data, span, whole[form], text))
+        reached = touched(data, span, whole[form], text)
+        found,why = in_child(lambda: judge(path, whole[form], reached), 30)
+        outcome,said = found or (why, "")
         counts[outcome] += 1
         kinds[f"{form} {kind}: {outcome}"] += 1
         if outcome not in ("read", "refused"): bad.append(dict(round=i, format=form, kind=kind, outcome=outcome, text=said[-500:]))

@@ -20,7 +20,7 @@ from .encoder import Embedded, Encoder, embed, encoder_class
 from .frame_cache import FRAME_POLICIES, USABLE, VideoJob, failure_info, run_job
 from .hub_encoders import HubWeights
 from .pretrained import freeze, local
-from .store import MEDIA_PACKAGES, Store, content_key, decoded_with
+from .store import MEDIA_PACKAGES, Store, key_function, decoded_with
 from .weights import WeightPart, inspect_transformers, load_strict
 from ..media.audio import Audio
 from ..media.video import frames
@@ -212,7 +212,7 @@ def videos(self:VideoEmbedding,
         with Store(store) as own: return self.videos(paths, own, batch_size, workers)
     self.require_part("video")
     what = self._key_from("video", store)
-    def key(path): return content_key(path, part="video", **what)
+    key = key_function(part="video", **what)
     def network(clips):
         import torch
         return torch.nn.functional.normalize(self._forward(self._network.forward, clips).float(), dim=-1)

@@ -9,7 +9,6 @@ __all__ = ['HUB_FILES', 'LOCK_FILE', 'WeightPart', 'pinned_revision', 'repo_revi
 # %% ../../nbs/features/00_weights.ipynb #86773ecf
 import errno
 import fnmatch
-import hashlib
 import json
 import logging
 import os
@@ -22,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastcore.basics import patch
-from ..core import InputError, PopnbError, ROOM, free_bytes, need, read_json, write_json
+from ..core import InputError, PopnbError, ROOM, file_sha256, free_bytes, need, read_json, write_json
 from ..progress import progress
 
 # %% ../../nbs/features/00_weights.ipynb #333e3a88
@@ -308,14 +307,11 @@ def _check_room(folder, wanted, source):
         "give another folder with --to.")
 
 # %% ../../nbs/features/00_weights.ipynb #746fccb0
-def _sha256(path):
-    with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
-
 def _verify(folder, files, source):
     "Compare files with `name -> (size, hash)`; deletes one that differs and raises `PopnbError`"
     for name,(size,digest) in progress(files.items(), "verifying"):
         path = folder/name
-        if path.is_file() and path.stat().st_size == size and (not digest or _sha256(path) == digest): continue
+        if path.is_file() and path.stat().st_size == size and (not digest or file_sha256(path) == digest): continue
         arrived = path.stat().st_size if path.is_file() else 0
         have = "other content" if arrived == size else f"{arrived:,} of {size:,} bytes"
         if path.is_file(): path.resolve().unlink()
@@ -341,7 +337,7 @@ def _fetch_file(part, target):
                 f.write(block)
     if begun.stat().st_size < size: raise OSError(f"{begun.stat().st_size:,} of {size:,} bytes arrived")
     digest = re.search(r"-([0-9a-f]{8,})\.", target.name)
-    if digest and not _sha256(begun).startswith(digest[1]):
+    if digest and not file_sha256(begun).startswith(digest[1]):
         begun.unlink()
         raise PopnbError(f"{target.name} arrived damaged (other content) and was deleted: repeat the command.")
     begun.replace(target)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..core import InputError, MEDIA_KINDS, MediaError, as_list, as_path, in_range, one_of, printable
 from ..progress import progress
-from .audio import Audio
+from .audio import Audio, _MAX_SPREAD
 from .image import frame_count, picture_damage, read_image
 from .probe import _describe, decoder_log, open_clip
 from ..workers import Deadline, Lost, WorkerPool, answers, isolated
@@ -96,14 +96,18 @@ def _check_audio(path, seconds, full, until):
     try:
         sound = Audio(path, until.left())
         if not sound.has_audio: return "none",[]
-        wrong,length = [],max(sound.duration or 0, seconds or 0)
+        wrong,length,silent = [],max(sound.duration or 0, seconds or 0),0
         for t in count(0, 300) if full else [0]:
             sound.deadline,x = until.left(),()
             try: x = sound.samples(8000, (t, t+300 if full else 10))
             except MediaError as e:
                 if e.kind != "no-audio" or t == 0: raise
             if sound.status != "ok": wrong += sound.problems
+            silent = 0 if len(x) else silent+300
             if len(x) < 8000*300 and t + 300 >= length: break
+            if silent > _MAX_SPREAD:     # a header may promise years
+                wrong.append(f"no sound for an hour up to {t+300} s: the rest, to {length:.0f} s, was not read")
+                break
     except MediaError as e:
         if e.kind == "timeout": raise
         return ("none", []) if e.kind == "no-audio" else ("broken", [e.detail or MEDIA_KINDS[e.kind]])

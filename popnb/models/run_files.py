@@ -8,7 +8,6 @@ __all__ = ['MANIFEST', 'run_files', 'file_sum', 'write_manifest', 'check_manifes
            'machine_memory', 'using_run']
 
 # %% ../../nbs/models/00_run_files.ipynb #ad26835e
-import hashlib
 import os
 import traceback
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core import InputError, PopnbError, printable, read_json, write_json
+from ..core import InputError, PopnbError, file_sha256, printable, read_json, write_json
 
 # %% ../../nbs/models/00_run_files.ipynb #2b54e454
 MANIFEST = "manifest.json"
@@ -34,8 +33,7 @@ def file_sum(
     path:str|Path, # A file
 ) -> dict: # `size` in bytes and `sha256`
     "Measure a file"
-    with open(path, "rb") as f: digest = hashlib.file_digest(f, "sha256").hexdigest()
-    return {"size": Path(path).stat().st_size, "sha256": digest}
+    return {"size": Path(path).stat().st_size, "sha256": file_sha256(path)}
 
 # %% ../../nbs/models/00_run_files.ipynb #73cbceeb
 def write_manifest(
@@ -52,6 +50,12 @@ def _without_gone(run, stated):
     gone = tuple(m for m in inner if not (run/m).exists())
     return {n: e for n,e in stated.items() if not n.startswith(gone)} if gone else stated
 
+# %% ../../nbs/models/00_run_files.ipynb #4620abc3
+def _hashed_here(stated):
+    "Names of the stated files without those that an inner run compares with its own manifest when it is loaded"
+    inner = tuple(n.removesuffix(MANIFEST) for n in stated if n.endswith(f"/{MANIFEST}"))
+    return [n for n in stated if n.endswith(f"/{MANIFEST}") or not n.startswith(inner)]
+
 # %% ../../nbs/models/00_run_files.ipynb #a382fd5c
 def _altered(run, stated):
     "What differs between the files of a run and its manifest, in words; empty if nothing does"
@@ -61,7 +65,8 @@ def _altered(run, stated):
     for name,entry in stated.items():
         size = (run/name).stat().st_size
         if size != entry["size"]: return f"{name} has {size:,} bytes, not {entry['size']:,}"
-    return next((f"{n} has other contents" for n,e in stated.items() if file_sum(run/n)["sha256"] != e["sha256"]), "")
+    changed = (n for n in _hashed_here(stated) if file_sha256(run/n) != stated[n]["sha256"])
+    return next((f"{n} has other contents" for n in changed), "")
 
 # %% ../../nbs/models/00_run_files.ipynb #1f863f5d
 def check_manifest(

@@ -7,7 +7,6 @@ __all__ = ['in_part', 'trained', 'copy_weights', 'load_weights', 'rng_state', 's
            'numbered', 'write_checkpoint', 'read_checkpoint', 'dict_differences']
 
 # %% ../../nbs/training/02_checkpoints.ipynb #640fb182
-import hashlib
 import os
 import random
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core import InputError, PopnbError, new_folder, path_state, read_json, write_json
+from ..core import InputError, PopnbError, file_sha256, new_folder, path_state, read_json, write_json
 
 # %% ../../nbs/training/02_checkpoints.ipynb #159cfa9b
 def in_part(
@@ -98,10 +97,6 @@ def _flush(path):
     try: os.fsync(fd)
     finally: os.close(fd)
 
-# %% ../../nbs/training/02_checkpoints.ipynb #08a649b7
-def _sum(path):
-    with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
-
 # %% ../../nbs/training/02_checkpoints.ipynb #73c809f6
 @contextmanager
 def whole_folder(
@@ -113,7 +108,7 @@ def whole_folder(
         with new_folder(path, path_state(path)) as work:
             yield work
             files = sorted(p for p in work.rglob("*") if p.is_file())
-            write_json(work/"manifest.json", {p.relative_to(work).as_posix(): _sum(p) for p in files})
+            write_json(work/"manifest.json", {p.relative_to(work).as_posix(): file_sha256(p) for p in files})
             for p in (*files, work): _flush(p)
         _flush(path.parent)
     except OSError as e: raise PopnbError(f"Cannot write {path}: {e.strerror or e}.") from e
@@ -129,7 +124,7 @@ def damage(
     if not isinstance(files, dict): return "manifest.json holds no names"
     for name,digest in files.items():
         if not (path/name).is_file(): return f"{name} is missing"
-        if _sum(path/name) != digest: return f"{name} has changed"
+        if file_sha256(path/name) != digest: return f"{name} has changed"
     return ""
 
 # %% ../../nbs/training/02_checkpoints.ipynb #86193a95
