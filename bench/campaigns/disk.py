@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from kill import commands, compared, content, start, strays, wait
+from popnb.registry import STAND_IN
 
 CASES = ("train tabular", "train smtpd", "features", "simulate")
 DEFECT = ("Traceback", "defect of popnb")
@@ -57,7 +58,7 @@ def sentence(code, text):
     "What is wrong with the end of a command that met a full or read-only disk; empty if nothing is"
     if code < 0: return f"signal {-code}"
     if any(o in text for o in DEFECT): return text[-900:]
-    lines = [o for o in text.splitlines() if o.startswith("popnb: ") and not o.startswith("popnb: note")]
+    lines = [o for o in text.splitlines() if o.startswith("popnb: ") and not o.startswith("popnb: note") and STAND_IN not in o]
     return "" if code == 0 or len(lines) == 1 else f"exit {code}, {len(lines)} sentences: {text[-900:]}"
 
 
