@@ -13,6 +13,7 @@ NBS = Path(__file__).resolve().parent.parent/"nbs"
 LAYERS = {
     "docstrings": "Core",
     "progress": "Core",
+    "documentation": "Core",
     "core": "Core",
     "workers": "Core",
     "registry": "Core",
