@@ -1,8 +1,9 @@
-"""The order of the packages: one list for the sidebar of the site and for the layout check.
+"""The order of the packages: one list for the sidebar of the site, its index for language models and the layout check.
 
-    python .ci/layers.py            write nbs/sidebar.yml
-    python .ci/layers.py --check    exit 1 where it is out of date
+    python .ci/layers.py            write nbs/sidebar.yml and nbs/llms.txt
+    python .ci/layers.py --check    exit 1 where one is out of date
 """
+import json
 import re
 import sys
 from pathlib import Path
@@ -43,8 +44,11 @@ LAYERS = {
 }
 
 # Folders of prose, in the order in which a reader meets them
-PROSE = {"tutorials": "Tutorials", "howto": "How-to guides", "explanations": "Background"}
-FIRST = {"tutorials": ["01_quickstart", "02_youtube_shorts", "04_watch_the_video", "05_vision_language", "06_engagement_with_sound", "03_thirty_days"]}
+PROSE = {"tutorials": "Tutorials", "howto": "How-to guides", "explanations": "Background", "reference": "Reference"}
+SITE = "https://popnb.github.io/popnb"
+FIRST = {"reference": ["overview", "command_line", "columns", "labels", "splits", "metrics"],
+    "tutorials": ["01_quickstart", "07_your_own_csv", "02_youtube_shorts", "04_watch_the_video", "05_vision_language", "06_engagement_with_sound",
+        "03_thirty_days"]}
 
 def pages_of(folder):
     "Pages of a folder of nbs/ in order, as paths relative to nbs/"
@@ -77,12 +81,33 @@ def render():
         out.extend([f"{pad}- section: {heading!r}" if ":" in heading else f"{pad}- section: {heading}", f"{pad}  contents:"])
         out.extend(f"{pad}    - {p}" for p in pages)
     for folder,heading in PROSE.items(): section(heading, pages_of(folder), 6)
-    out.extend(["      - section: Reference", "        contents:"])
+    out.extend(["      - section: API by package", "        contents:"])
     for heading,pages in sections().items(): section(heading, pages, 10)
     section("Project", ["99_layout.ipynb"], 10)
     return "\n".join(out) + "\n"
 
+def heading(page):
+    "Title and summary of a page"
+    first = "".join(json.loads((NBS/page).read_text(encoding="utf-8"))["cells"][0]["source"])
+    title,_,quote = first.partition("\n\n> ")
+    return title.removeprefix("# ").strip(),quote.strip()
+
+def address(page):
+    "Address of a page on the site: nbdev drops the number before its name"
+    folder,_,name = page.rpartition("/")
+    return f"{SITE}/{folder}/".rstrip("/") + "/" + re.sub(r"^\d+[a-zA-Z0-9]*_", "", name).replace(".ipynb", ".html")
+
+def index():
+    "Text of llms.txt: all pages with address and summary"
+    title,quote = heading("index.ipynb")
+    out = [f"# {title}", "", f"> {quote}"]
+    for name,pages in {**{h: pages_of(f) for f,h in PROSE.items()}, **sections()}.items():
+        lines = [f"- [{t}]({address(p)}): {q}" for p in pages for t,q in [heading(p)]]
+        if lines: out += ["", f"## {name}", "", *lines]
+    return "\n".join(out) + "\n"
+
 if __name__ == "__main__":
-    target = NBS/"sidebar.yml"
-    if "--check" in sys.argv: sys.exit(0 if target.read_text(encoding="utf-8") == render() else "nbs/sidebar.yml is out of date; run: python .ci/layers.py")
-    target.write_text(render(), encoding="utf-8")
+    for name,text in {"sidebar.yml": render(), "llms.txt": index()}.items():
+        if "--check" not in sys.argv: (NBS/name).write_text(text, encoding="utf-8")
+        elif not (NBS/name).exists() or (NBS/name).read_text(encoding="utf-8") != text:
+            sys.exit(f"nbs/{name} is out of date; run: python .ci/layers.py")

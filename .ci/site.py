@@ -8,6 +8,7 @@ Exit code 1 where a fault is found.
 import argparse
 import ast
 import builtins
+import importlib
 import json
 import os
 import re
@@ -102,11 +103,10 @@ def no_reference(site):
             for name in re.findall(r'^@(?:app|\w+_app)\.command\("([\w-]+)"\)', source(c), re.M):
                 if name not in shown: yield "reference/command_line", f"popnb {name} is not there"
 
-def imported_names(text):
-    tree = parsed(text)
-    if tree is None: return set()
+def imported_names(tree):
     nodes = [n for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom))]
-    return {(a.asname or a.name).partition(".")[0] for n in nodes for a in n.names}
+    stars = {k for n in nodes for a in n.names if a.name == "*" for k in dir(importlib.import_module(n.module))}
+    return {(a.asname or a.name).partition(".")[0] for n in nodes for a in n.names} | stars
 
 def defined_names(tree):
     out = set()
@@ -121,13 +121,11 @@ def not_copyable(site):
     "5 Names of tutorials and how-to pages whose import is hidden, and module pages without their import line"
     for page,cells in site["pages"].items():
         if page.startswith(("tutorials/", "howto/")):
+            trees = [t for c in cells if c["cell_type"] == "code" and not hidden(c) and (t := parsed(source(c)))]
             known = set(dir(builtins)) | {"display", "get_ipython"}
-            for c in cells:
-                if c["cell_type"] != "code" or hidden(c) or exported(c): continue
-                tree = parsed(source(c))
-                if tree is None: continue
-                known |= imported_names(source(c)) | defined_names(tree)
-                used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+            for t in trees: known |= imported_names(t) | defined_names(t)
+            for t in trees:
+                used = {n.id for n in ast.walk(t) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
                 if used-known: yield page, f"{', '.join(sorted(used-known)[:4])}: the import is hidden or missing"
         elif module_of(cells) and not page.startswith("cli/") and not site["shows_imports"]:
             yield page, f"does not show from popnb.{module_of(cells)} import …"

@@ -84,7 +84,7 @@ SOURCES = Registry("source", {
     "daily": "popnb.data.daily_counts",
 }, "popnb.sources")
 SPLITS = Registry("split", dict.fromkeys(
-    ("random", "stratified", "group", "time", "kfold", "column"), "popnb.data.splits"), "popnb.splits")
+    ("random", "stratified", "group", "time", "creator-time", "kfold", "column"), "popnb.data.splits"), "popnb.splits")
 ENCODERS = Registry("encoder", {
     "clip": "popnb.features.clip",
     "resnet-mbert": "popnb.features.resnet_bert",

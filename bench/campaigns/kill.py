@@ -201,7 +201,7 @@ def main(argv=None):
     port = 20_000 + os.getpid() % 30_000
     server = os.fork()
     if not server:
-        with MockYouTube(60, 0, port): 
+        with MockYouTube(60, 0, port, limits=dict.fromkeys(("search", "general", "stats"), 10**6)):
             while True: time.sleep(60)
     try:
         time.sleep(2)

@@ -350,7 +350,7 @@ def _readable(out):
     "Predictions as a table to read, in which a curve is a few columns"
     import pandas as pd
     rows = [o | {"missing": ", ".join(o["missing"]), "error": o["error"] or ""} for o in out]
-    columns,constant = {},("label", "unit", "caution", *(() if any(o.get("part") for o in out) else ("part",)))
+    columns,constant = {},("label", "unit", "caution", "no_interval", "level", *(() if any(o.get("part") for o in out) else ("part",)))
     for k in (k for k in rows[0] if k not in constant):
         values = [o[k] for o in rows]
         columns |= _days_shown(k, values) if any(isinstance(v, dict) for v in values) else {k: values}
@@ -363,8 +363,16 @@ def _remarks(run, out, machine):
     first,known = out[0],sum(o["part"] == "train" for o in out)
     if not machine: note(f"\nprediction: {first['label']}, {first['unit']}; percentile: among the predictions for the run's validation videos"
         + ("; views: expected number, views_median: typical number" if "views" in first else "") + ".")
+    if first.get("no_interval"): note(first["no_interval"], machine=machine)
     if known: note(f"{known} of {len(out)} videos were training rows of the run (part train): new videos are predicted less well.", machine=machine)
     for n in run_notes(read_config(run)): note(n, machine=machine)
+
+# %% ../../nbs/cli/03_models.ipynb #b4432d7e
+def _log(ledger, run, out, machine):
+    "Append forecasts to a ledger, and say how many are new"
+    from popnb.runs.forecasts import log_forecasts
+    added = log_forecasts(ledger, run, out)
+    note(f"{added} forecasts added to {ledger}; when outcomes are known: popnb score-forecasts {ledger} --data TABLE", machine=machine)
 
 # %% ../../nbs/cli/03_models.ipynb #d7e63ea1
 @app.command("predict")
@@ -375,23 +383,27 @@ def predict_command(
     title:Annotated[str|None, Option(help="Title of the video")]=None,
     description:Annotated[str|None, Option(help="Description of the video")]=None,
     modalities:ModalitiesFlag=None,
+    level:Annotated[float|None, Option(help="Also give an interval that holds this share of truths, e.g. .8")]=None,
+    at_least:Annotated[float|None, Option(help="Also give the probability of at least this count, e.g. 10000")]=None,
     as_json:Annotated[bool, Option("--json", help="Print one JSON object a line")]=False,
     csv:Annotated[Path|None, Option(help="Also write them here, one row a video; for a curve one row a video"
         " and day, with its date if the time of publication is known")]=None,
     store:StoreFlag=None, workers:WorkersFlag=None,
     overwrite:Annotated[bool, Option("--overwrite", help="Replace the file of --csv")]=False,
+    ledger:Annotated[Path|None, Option(help="Ledger to append the forecasts to, for [bold]popnb score-forecasts[/bold]")]=None,
 ):
     "Predict scores of new videos."
     if csv: output_path(csv, "--csv", overwrite=overwrite, inputs=videos)
     from popnb.models.predictor import resolve_modalities
     from popnb.runs.predict import predict_videos, video_rows
     table = video_rows(videos, title, description, sound=resolve_modalities(run, modalities) == "a")
-    out = predict_videos(run, table, store=store, workers=workers, modalities=modalities)
+    out = predict_videos(run, table, store=store, workers=workers, modalities=modalities, level=level, at_least=at_least)
     if csv: _write_scores(out, table, csv)
     if as_json:
         for o in out: say(json_text(o))
     else: show(_readable(out))
     _remarks(run, out, as_json)
+    if ledger: _log(ledger, run, out, as_json)
     if any(o["error"] for o in out): raise typer.Exit(1)
 
 # %% ../../nbs/cli/03_models.ipynb #ddd15b0f

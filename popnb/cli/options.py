@@ -200,6 +200,8 @@ FIRST = {   # command -> its first line, from the values of its parameters
     "ablate": lambda v: f"Comparing {v['run']} with the same model without each {v['by']}: at once if the run holds the"
         " result, else about as long as its training.",
     "leaderboard": lambda v: f"Comparing the runs of {_listed(v['runs'])}: 1,000 resamples, about a second a run.",
+    "splits": lambda v: f"Training {v['system']} on {v['table']} under {len(v['split'] or range(5))} splits: as many times as long"
+        " as one training; runs of the same call in OUT are read.",
     "check": lambda v: f"Checking {_listed(v['paths'])}: about a tenth of a second a file.",
 }
 NEXT = {    # command -> the one that comes next

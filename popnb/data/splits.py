@@ -79,7 +79,7 @@ def positions(self:Split,
 # %% ../../nbs/data/07_splits.ipynb #96328bf6
 @patch
 def _title(self:Split):
-    options = {k: v for k,v in self.options.items() if k != "sizes" and v is not None}
+    options = {k: v for k,v in self.options.items() if k != "sizes" and v is not None and v is not False and v != ""}
     if self.seed is not None: options["seed"] = self.seed
     said = [f"{k} {' + '.join(v) if isinstance(v, list) else v}" for k,v in options.items()]
     return ", ".join([f"protocol {self.protocol}" if self.protocol else f"{self.how} split", *said])
@@ -279,9 +279,10 @@ def _group(df, order, sizes, rng, by="author"):
     return part[g],_uneven(part[g], sizes, size, note)
 
 # %% ../../nbs/data/07_splits.ipynb #290a322c
-def _times(df, column):
+def _times(df, column, what="split time"):
     "A column of timestamps without gaps; raises `InputError` for other columns"
-    v,source = require(df, [column], "split time")[column],df.attrs.get("source", "table")
+    v,source = require(df, [column], what)[column],df.attrs.get("source", "table")
+    if v.isna().all(): raise InputError(f"{source}: no row has {column}, which {what} needs; take another split.")
     if not pd.api.types.is_datetime64_any_dtype(v):
         raise InputError(f"{source}: column {column} must hold timestamps to split by time, found {v.dtype}; "
                          "popnb.data.table.conform makes it so.")
@@ -291,8 +292,59 @@ def _times(df, column):
     return v
 
 # %% ../../nbs/data/07_splits.ipynb #5f3c3746
+_HOURS = {"h": 1, "d": 24, "w": 168}   # of a unit of `embargo`
+
+# %% ../../nbs/data/07_splits.ipynb #2f2655a5
+def _span(embargo):
+    "An embargo as a duration; raises `InputError` for other text"
+    m = re.fullmatch(r"(\d{1,4}(?:\.\d{1,4})?) *([hdw])", str(embargo).strip().lower())
+    if m: return pd.Timedelta(hours=float(m[1])*_HOURS[m[2]])
+    raise InputError(f"embargo must be a number of hours, days or weeks, e.g. 12h, 7d or 2w; got {embargo!r}.")
+
+# %% ../../nbs/data/07_splits.ipynb #1e311eef
+def _collected(df, at):
+    "When the counts of the rows `at` were read; raises `InputError` if that is not known of all"
+    v,source = require(df, ["collected_at"], "purge")["collected_at"].iloc[at],df.attrs.get("source", "table")
+    if not pd.api.types.is_datetime64_any_dtype(v) and not v.isna().all():
+        raise InputError(f"{source}: column collected_at must hold timestamps for purge, found {v.dtype}; "
+                         "popnb.data.table.conform makes it so.")
+    if not (lost := int(v.isna().sum())): return pd.to_datetime(v, utc=True)
+    raise InputError(f"{source}: purge needs collected_at, the time at which the counts were read, and {lost} of "
+                     f"{len(v)} train and valid rows have none; leave purge out, or those rows.")
+
+# %% ../../nbs/data/07_splits.ipynb #9a04658e
+def _leave_out(code, drop, option, why):
+    "Codes without the rows `drop`, and a note with their number; raises `InputError` if a part is emptied"
+    for i in (0, 1):
+        if not drop[code == i].all(): continue
+        raise InputError(f"{option} leaves out all {(code == i).sum()} {PARTS[i]} rows: {why}.")
+    counts = " and ".join(f"{int(drop[code == i].sum())} {PARTS[i]}" for i in (0, 1))
+    return np.where(drop, -1, code),f"{option} left out {counts} rows"
+
+# %% ../../nbs/data/07_splits.ipynb #b771b033
+def _gaps(df, order, code, when, after, purge, embargo):
+    "Codes after purge and embargo, and a note; `after`: code of a part -> code of the part that it must not touch"
+    one_of("purge", purge, (True, False))
+    if not purge and embargo == "": return code,""
+    when,early = pd.to_datetime(when, utc=True).iloc[order].to_numpy(),np.isin(code, list(after))
+    start = {i: when[code == j].min() for i,j in after.items()}
+    start,notes = np.array([start[c] if c in after else when[0] for c in code.tolist()]),[]
+    if purge:
+        unknown = early.copy()
+        unknown[early] = _collected(df, order[early]).to_numpy() > start[early]
+        code,note = _leave_out(code, unknown, "purge", "their counts were read (collected_at) after the next part "
+            "starts, as in a table that was collected at once, so no label was known by then; leave purge out")
+        notes.append(note)
+    if embargo != "":
+        near = np.isin(code, list(after)) & (start-when < _span(embargo).to_numpy())
+        code,note = _leave_out(code, near, f"embargo {embargo}",
+            "they were published within that time before the next part; give a shorter one")
+        notes.append(note)
+    return code,"; ".join(notes)
+
+# %% ../../nbs/data/07_splits.ipynb #b6d27fd1
 @splitter("time")
-def _time(df, order, sizes, rng, column="published_at"):
+def _time(df, order, sizes, rng, column="published_at", purge=False, embargo=""):
     v = _times(df, column)
     _,at,count = np.unique(v.astype("int64").to_numpy()[order], return_inverse=True, return_counts=True)
     if len(count) < 3:
@@ -300,7 +352,59 @@ def _time(df, order, sizes, rng, column="published_at"):
     end,(valid,test) = count.cumsum(),_wanted(len(v), sizes)
     a = int(np.abs(end[:-2]-(len(v)-valid-test)).argmin())
     b = a+1+int(np.abs(end[a+1:-1]-(len(v)-test)).argmin())
-    return np.where(at <= a, 0, np.where(at <= b, 1, 2)),""
+    return _gaps(df, order, np.where(at <= a, 0, np.where(at <= b, 1, 2)), v, {0: 1, 1: 2}, purge, embargo)
+
+# %% ../../nbs/data/07_splits.ipynb #489b215a
+def _late(when, order, known, share):
+    "Whether each row in `order` is later than the boundary that leaves about `share` of the known rows after it"
+    each = when.astype("int64").to_numpy()[order]
+    times,count = np.unique(each[known], return_counts=True)
+    if len(times) < 2:
+        raise InputError(f"split creator-time needs at least 2 different times, got 1 in {known.sum()} rows.")
+    return each > times[np.abs(count.cumsum()[:-1]-(1-share)*known.sum()).argmin()]
+
+# %% ../../nbs/data/07_splits.ipynb #92fba274
+def _drawn(rows, g, share, keep, rng):
+    "Whether each row is of the drawn groups, which hold about `share` of `rows`; `keep` groups are not drawn"
+    size = np.bincount(g[rows], minlength=g.max()+1)
+    deck = [i for i in rng.permutation(len(size)).tolist() if size[i]]
+    want = max(1, round(share*int(rows.sum())))
+    return np.isin(g, _take(size.tolist(), deck, want, max(1, len(deck)-keep)))
+
+# %% ../../nbs/data/07_splits.ipynb #0de1a372
+def _creators(df, order, by):
+    "Group of each row in `order`, and whether its creator is known"
+    g = pd.factorize(groups_of(df, by)[order])[0]
+    known = df[by].notna().to_numpy()[order] if isinstance(by, str) and by in df else np.ones(len(g), dtype=bool)
+    if (n := len(np.unique(g[known]))) >= 3: return g,known
+    raise InputError(f"split creator-time needs at least 3 creators, one for each part, got {n} ({_by_text(by)}, "
+                     f"{len(df)} rows).")
+
+# %% ../../nbs/data/07_splits.ipynb #35dafbea
+def _apart_note(when, late, new, known, by):
+    "Note on the boundary and on the rows that fit no part"
+    lost = {"early of test creators": known & ~late & new, "late of other creators": known & late & ~new,
+            f"without {_by_text(by)}": ~known}
+    counts = ", ".join(f"{m.sum()} {k}" for k,m in lost.items() if m.any())
+    n = sum(int(m.sum()) for m in lost.values())
+    return f"test from {when[late].min():%Y-%m-%d}; {n} of {len(late)} rows are in no part: {counts}"
+
+# %% ../../nbs/data/07_splits.ipynb #26518e2e
+@splitter("creator-time")
+def _creator_time(df, order, sizes, rng, by="author", column="published_at", purge=False, embargo=""):
+    when,(g,known) = _times(df, column, "split creator-time"),_creators(df, order, by)
+    share = np.sqrt(sizes[2])/(np.sqrt(sizes[2])+np.sqrt(1-sizes[2]))
+    late = _late(when, order, known, share)
+    new = _drawn(known & late, g, share, 2, rng) & known
+    old = known & ~late & ~new
+    if (n := len(np.unique(g[old]))) < 2:
+        raise InputError(f"split creator-time needs 2 creators with early videos besides those of test, got {n}; "
+                         "take split time or group.")
+    held = _drawn(old, g, sizes[1]/(sizes[0]+sizes[1]), 1, rng)
+    code = np.select([known & late & new, old & held, old], [2, 1, 0], -1)
+    note = _apart_note(when.iloc[order].reset_index(drop=True), late, new, known, by)
+    code,more = _gaps(df, order, code, when, {0: 2, 1: 2}, purge, embargo)
+    return code,"; ".join(filter(None, [note, more]))
 
 # %% ../../nbs/data/07_splits.ipynb #d5ab96d3
 def _deal(size, deck, folds):

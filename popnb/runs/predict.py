@@ -17,6 +17,8 @@ from ..media.integrity import MEDIA_SUFFIXES, check_file, check_paths
 from ..features.store import Store
 from ..data.retransformation import expected_value, invertible
 from ..data.splits import split_from_dict
+from ..evaluation.distributions import check_level, fit_distribution
+from ..evaluation.prediction_files import arrays, read_predictions
 from ..models.predictor import Predictor, _predicted_values, guarded, using, load, read_config, resolve_modalities
 from .train import open_store, say_caution
 
@@ -166,6 +168,63 @@ def _record(video, row, error, label, values, part):
     percentile = round(float(row["percentile"]), 1)
     return out | {"prediction": curve or float(row["prediction"]), "percentile": percentile, "missing": missing}
 
+# %% ../../nbs/runs/05_predict.ipynb #e9093d31
+def _no_distribution(model):
+    "Why a run has no distribution, as a sentence; empty if it has one"
+    if model.label.task == "binary": return "No interval: the prediction is a probability already."
+    if not model.folder or not (Path(model.folder)/"predictions.csv").is_file():
+        return "No interval: the run holds no predictions.csv with validation rows."
+    split = read_config(model.folder).get("split") or {}
+    how,by = split.get("how"),(split.get("options") or {}).get("by") or "author"
+    if how == "creator-time" or how == "group" and "author" in as_list(by): return ""
+    return (f"No interval: the split is {how or 'unknown'}, so creators of validation rows may also be in training; "
+            "train with --split group.")
+
+def _distribution(model):
+    "Distribution of a run, or `None`, and the sentence that says why"
+    if why := _no_distribution(model): return None,why
+    rows = read_predictions(model.folder)
+    rows = rows[rows["part"] == "valid"].reset_index(drop=True) if "part" in rows else rows[:0]
+    if not len(rows) or not any(c.startswith("truth") for c in rows):
+        return None,"No interval: predictions.csv has no validation rows with a truth."
+    try: return fit_distribution(*arrays(rows)),""
+    except InputError as e: return None,f"No interval: {e}"
+
+# %% ../../nbs/runs/05_predict.ipynb #fe84374d
+def _interval_names(label, level, at_least):
+    "Keys of a record that `level` and `at_least` ask for"
+    ends = ("lower", "upper", *(f"{n}_{e}" for n in _value_names(label)[:1] for e in ("lower", "upper")), "level")
+    return (*(ends if level is not None else ()), *(("p_at_least",) if at_least is not None else ()))
+
+def _ends(label, found):
+    "Arrays of both ends in the unit of the label and of its values, by key"
+    out,names = dict(zip(("lower", "upper"), found)),_value_names(label)
+    return out | ({f"{names[0]}_{k}": label.inverse(v) for k,v in out.items()} if names else {})
+
+def _by_row(arrays, days):
+    "Values of each row from arrays by key, numbers or one a day"
+    cell = lambda v: float(v) if days is None else {d: float(o) for d,o in zip(days, v) if np.isfinite(o)}
+    n = len(next(iter(arrays.values()), ()))
+    return [{k: cell(v[i]) for k,v in arrays.items()} for i in range(n)]
+
+# %% ../../nbs/runs/05_predict.ipynb #e7310285
+def _intervals(model, preds, level, at_least):
+    "`video_id` -> interval and probability, and why there is none"
+    names = _interval_names(model.label, level, at_least)
+    if not names: return {},""
+    distribution,why = _distribution(model)
+    if preds is None or distribution is None: return {},why
+    y,found = _predicted_values(model.label, preds),{}
+    if level is not None:
+        why,ends = distribution.why(level),distribution.interval(y, level)
+        if ends: found |= _ends(model.label, ends)
+    if at_least is not None:
+        inverse = model.label.inverse if _value_names(model.label) else None
+        found["p_at_least"] = distribution.at_least(y, at_least, inverse=inverse)
+    rows = _by_row(found, model.label.options["days"] if y.ndim == 2 else None)
+    known = {"level": level} if "lower" in found else {}
+    return {i: dict.fromkeys(names) | r | known for i,r in zip(preds.index, rows)},why
+
 # %% ../../nbs/runs/05_predict.ipynb #2a80cf99
 @typed
 def predict_videos(
@@ -176,8 +235,12 @@ def predict_videos(
     store:Store|str|Path|None=None, # Feature cache or its folder; `None`: `default_store()`
     workers:int|None=None, # Processes for media; `None`: one a core
     modalities:str|None=None, # `av`, `a` or `v` for a system that has them; `None`: those of the training
+    level:float|None=None, # Share of truths that `lower` to `upper` is to hold, e.g. .8; `None`: no interval
+    at_least:float|None=None, # Count (or label without inverse) for `p_at_least`; `None`: no probability
 ) -> list[dict]: # `video, label, unit, prediction, views, views_median, percentile, missing, part, error, caution` a video
     "Score videos with a saved run; a broken file has `error` and no score; raises `InputError` for wrong modalities"
+    if level is not None: check_level(level)
+    if at_least is not None and not np.isfinite(at_least): raise InputError(f"at_least must be a finite number, not {at_least}.")
     if isinstance(videos, pd.DataFrame): _refuse_texts(title, description)
     audio_only = "v" not in (resolve_modalities(run, modalities) or "v")
     table = videos if isinstance(videos, pd.DataFrame) else video_rows(videos, title, description, audio_only)
@@ -192,6 +255,9 @@ def predict_videos(
     errors = {i: printable(e) for i,e in errors.items()}
     with guarded(model):
         values,parts,nothing = _values(model, preds),_parts(model, table),dict.fromkeys(_value_names(model.label))
+        spans,why = _intervals(model, preds, level, at_least)
+    none = dict.fromkeys(_interval_names(model.label, level, at_least))
+    more = {"caution": model.caution or None} | ({"no_interval": why or None} if none else {})
     return [_record(i, None if i in broken else preds.loc[i], errors.get(i), model.label,
-        nothing if i in broken else values.get(i, nothing), parts.get(i)) | {"caution": model.caution or None}
+        (nothing | none) if i in broken else values.get(i, nothing) | spans.get(i, none), parts.get(i)) | more
         for i in table["video_id"]]

@@ -49,7 +49,7 @@ def _default_split(table, seed, options, asked):
 @typed
 def choose_split(
     table:pd.DataFrame, # The videos
-    split:str|None=None, # `random stratified group time kfold`, `column=NAME`; `None`: related rows together
+    split:str|None=None, # `random stratified group time creator-time kfold`, `column=NAME`; `None`: related rows together
     protocol:str|None=None, # Published split instead, by study or system
     seed:int=42, # Of the split
     label:Label|None=None, # A stratified split uses its column if none is given
