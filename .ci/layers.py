@@ -26,7 +26,6 @@ LAYERS = {
     "media": "Video, audio, images",
     "environment": "Core",
     "features": "Features",
-    "audit": "Audit of tables",
     "youtube": "YouTube",
     "training": "Training",
     "models": "Models",

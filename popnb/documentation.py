@@ -113,7 +113,7 @@ def page_head(
     if not page.startswith("tutorials/"): return ""
     at = f"https://colab.research.google.com/github/{repository}/blob/main/nbs/{page}"
     badge = "https://colab.research.google.com/assets/colab-badge.svg"
-    return f"[![Open this page in Colab]({badge})]({at}) Install first: `pip install popnb`."
+    return f"[![Open this page in Colab]({badge})]({at}) Install first: `pip install git+https://github.com/{repository}`."
 
 # %% ../nbs/06_documentation.ipynb #7e544e26
 class PageHead:

@@ -394,6 +394,9 @@ def predict_command(
 ):
     "Predict scores of new videos."
     if csv: output_path(csv, "--csv", overwrite=overwrite, inputs=videos)
+    if ledger:
+        from popnb.runs.forecasts import check_ledger
+        check_ledger(ledger, run)
     from popnb.models.predictor import resolve_modalities
     from popnb.runs.predict import predict_videos, video_rows
     table = video_rows(videos, title, description, sound=resolve_modalities(run, modalities) == "a")

@@ -178,7 +178,7 @@ def _no_distribution(model):
     how,by = split.get("how"),(split.get("options") or {}).get("by") or "author"
     if how == "creator-time" or how == "group" and "author" in as_list(by): return ""
     return (f"No interval: the split is {how or 'unknown'}, so creators of validation rows may also be in training; "
-            "train with --split group.")
+            "train with --split group on a table that names its creators (author).")
 
 def _distribution(model):
     "Distribution of a run, or `None`, and the sentence that says why"

@@ -20,6 +20,7 @@ from ..environment import table_identity
 from ..evaluation.report import interval_text, md_cell, md_table
 from ..metrics.metrics import HEADLINE, METRICS
 from ..plots.figures import plot_forest, png
+from ..progress import progress
 from ..registry import SPLITS
 from .train import choose_split, train
 from ..training.batches import key_seed
@@ -173,7 +174,7 @@ def _split_all(table, splits, seed, label):
 def _report_of(system, table, out, done, skipped, label, seed, ceilings, overwrite, options):
     "Train or read the run of each split in `done`"
     rows = []
-    for how,split in done.items():
+    for how,split in progress(done.items(), "splits"):
         settings = _settings(system, table, label, how, split, seed, options)
         scores = _trained(system, table, out, how, label, seed, settings, overwrite, options)
         metric,row = _row(how, scores, split, table, (ceilings or {}).get(how), out/how)
