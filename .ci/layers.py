@@ -26,6 +26,7 @@ LAYERS = {
     "media": "Video, audio, images",
     "environment": "Core",
     "features": "Features",
+    "audit": "Audit of tables",
     "youtube": "YouTube",
     "training": "Training",
     "models": "Models",

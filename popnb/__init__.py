@@ -9,13 +9,14 @@ The workflow, from a file of videos to an answer; `help(popnb.train)` and the li
     popnb.leaderboard(["runs/first", "runs/second"])          # runs on the same test rows
     model = popnb.load("runs/first")                          # any system, from its folder
     popnb.predict(model, ["clip.mp4"], title="Rice in 1 min") # videos, thumbnails, folders or tables
-    popnb.explain_video("runs/first", "clip.mp4", "why")      # what moved the score
+    popnb.explain("runs/first", "clip.mp4", "why")            # what moved the score
 
 The same in a shell: `popnb --help`. What works on this machine: `popnb.doctor()`.
 """
 __version__ = "0.1.0"
 
 import sys
+import types
 import warnings
 from .docstrings import Documented
 
@@ -28,12 +29,26 @@ _VERBS = {
     "simulate": "popnb.simulation.dataset", "collect": "popnb.youtube.collector", "download": "popnb.media.download",
     "check": "popnb.media.integrity:check_paths", "clean": "popnb.data.cleaning",
     "handmade": "popnb.features.signal_table", "systems": "popnb.models.predictor:systems_table",
-    "train": "popnb.runs.train", "load": "popnb.models.predictor", "predict": "popnb.runs.predict:predict_videos",
+    "train": "popnb.runs.front", "load": "popnb.models.predictor", "predict": "popnb.runs.predict:predict_videos",
     "evaluate": "popnb.evaluation.report", "evaluate_run": "popnb.runs.train",
-    "leaderboard": "popnb.evaluation.leaderboard", "ablate": "popnb.runs.ablation:ablate_run", "explain_video": "popnb.explain.report:explain",
-    "doctor": "popnb.environment",
+    "leaderboard": "popnb.evaluation.leaderboard", "ablate": "popnb.runs.ablation:ablate_run",
+    "explain": "popnb.explain.report", "plan": "popnb.runs.plan:plan_training", "push": "popnb.runs.hub",
+    "doctor": "popnb.environment", **dict.fromkeys(("labels", "splits", "metrics", "encoders"), "popnb.runs.front"),
 }
 __all__ = [*_VERBS]
+
+def _verb(name):
+    from importlib import import_module
+    module,_,own = _VERBS[name].partition(":")
+    return getattr(import_module(module), own or name)
+
+class _Callable(types.ModuleType):
+    "A sub-package whose name is also a verb, e.g. `popnb.explain(run, item)` beside `popnb.explain.report`"
+    def __call__(self, *args, **options): return _verb(self.__name__.rpartition(".")[2])(*args, **options)
+
+def _call_package(name):
+    "Make a sub-package callable as the verb of the same name"
+    sys.modules[name].__class__ = _Callable
 
 def __getattr__(name):
     "Import a verb when it is first used, so that `import popnb` loads nothing heavy"
@@ -42,9 +57,7 @@ def __getattr__(name):
         close = get_close_matches(name, _VERBS, 1)
         hint = f". Did you mean {close[0]!r}?" if close else ""
         raise AttributeError(f"module 'popnb' has no attribute {name!r}{hint}")
-    from importlib import import_module
-    module,_,own = _VERBS[name].partition(":")
-    globals()[name] = verb = getattr(import_module(module), own or name)
-    return verb
+    verb = _verb(name)
+    return globals().setdefault(name, verb)         # a sub-package of this name has come into its place meanwhile
 
-def __dir__(): return sorted({*_VERBS, *(k for k in globals() if k[:1] != "_" or k[:2] == "__")} - {"sys", "warnings", "docstrings", "Documented"})
+def __dir__(): return sorted({*_VERBS, *(k for k in globals() if k[:1] != "_" or k[:2] == "__")} - {"sys", "types", "warnings", "docstrings", "Documented"})

@@ -77,7 +77,7 @@ SYSTEMS = Registry("system", {
 # %% ../nbs/02_registry.ipynb #ab59db80
 LABELS = Registry("label", dict.fromkeys(
     ("ecr", "log-views", "views-per-day", "virality", "rank", "extremes", "above", "column", "class"),
-    "popnb.data.labels"), "popnb.labels")
+    "popnb.data.labels") | {"outlier": "popnb.data.outlier"}, "popnb.labels")
 SOURCES = Registry("source", {
     **dict.fromkeys(("csv", "tiktok", "youtube"), "popnb.data.readers"),
     **dict.fromkeys(("snapugc", "shorts", "smtpd"), "popnb.data.published"),

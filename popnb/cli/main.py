@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['weights_app', 'SystemArgument', 'PlannedArgument', 'FrozenFlag', 'RateFlag', 'check_command', 'doctor_command',
-           'weights_list_command', 'weights_get_command', 'weights_check_command', 'plan_command', 'demo_command']
+           'weights_list_command', 'weights_get_command', 'weights_check_command', 'plan_command', 'demo_command',
+           'push_command']
 
 # %% ../../nbs/cli/09_main.ipynb #93243780
 import json
@@ -14,6 +15,7 @@ import typer
 from typer import Argument, Option
 import popnb.cli.data, popnb.cli.models, popnb.cli.splits, popnb.cli.claims, popnb.cli.forecasts, popnb.cli.tuning
 from .app import _Application, app, main, say, show, OutDirFlag, SeedFlag, WorkersFlag
+from .options import FIRST, NEXT
 from ..core import InputError, json_text, one_of, output_files
 
 # %% ../../nbs/cli/09_main.ipynb #e14f735a
@@ -250,6 +252,36 @@ def demo_command(
     say(run.scores._repr_markdown_())
     say(f"\nThe best any model could reach here is a Spearman of {best:.2f}.\nReport: {out/'run'/'report.md'}"
         f"\nNext:   popnb predict {out/'run'} {out/'sample'/'videos'} --json")
+
+# %% ../../nbs/cli/09_main.ipynb #3a755873
+def _first_of_push(v):
+    who = "everyone may read it" if v["public"] else "private"
+    return "" if v["to"] else f"Publishing {v['run']} as {v['repo']} ({who}): model, scores and card; no table, no names."
+
+FIRST["push"] = _first_of_push
+NEXT["push"] = lambda v: f"Next: popnb push {v['run']} {v['repo']}" if v["to"] else f"Next: popnb predict hf://{v['repo']} VIDEO"
+
+@app.command("push")
+def push_command(
+    run:Annotated[Path, Argument(help="Run folder")],
+    repo:Annotated[str, Argument(help="Repository on the hub: ORGANISATION/NAME; it is made if it is not there")],
+    public:Annotated[bool, Option("--public", help="Everyone may read it [dim](default: private)[/dim]")]=False,
+    licence:Annotated[str|None, Option("--licence", help="Licence of the model as the hub spells it, e.g. apache-2.0")]=None,
+    ids:Annotated[bool, Option("--ids", help="Publish the ids of the videos of the split, too")]=False,
+    to:Annotated[Path|None, Option("--to", help="Write what would be published into this folder, and publish nothing")]=None,
+    as_json:Annotated[bool, Option("--json", help="Print one JSON object")]=False,
+):
+    """Publish a run on the Hugging Face hub, with a card that says what it is worth.
+
+    [bold]popnb push runs/first org/name --to preview[/bold]: look at what would be published
+
+    [bold]popnb push runs/first org/name[/bold]: publish it; [bold]popnb predict hf://org/name VIDEO[/bold] uses it
+
+    The token is that of [bold]hf auth login[/bold], or HF_TOKEN.
+    """
+    from popnb.runs.hub import export_run, push
+    found = str(export_run(run, to, repo, licence, ids) if to else push(run, repo, public, licence, ids))
+    say(json_text({"repo": repo, "folder" if to else "url": found}) if as_json else found)
 
 # %% ../../nbs/cli/09_main.ipynb #8f9679e3
 #| eval: false

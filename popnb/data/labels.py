@@ -23,6 +23,7 @@ class Label:
     task = "regression"   # "regression" | "binary" | "sequence"
     unit = ""             # of the transformed value, for axes
     _columns = ()         # table columns that it reads; `()`: decided by `fit`
+    past = None           # table of a run, for a label that compares a row with earlier ones; not stored
     def __init__(self, **options): self.options,self.stats = options,{}
     @property
     def fitted(self) -> bool: return bool(self.stats)
@@ -33,6 +34,7 @@ class Label:
     def _learn(self, v): return {}
     def _apply(self, v): return v
     def _undo(self, y): return None
+    def _reasons(self, df, stats): return np.full(len(df), "", dtype=object)
 
 # %% ../../nbs/data/05_labels.ipynb #59f591fb
 def label_class(name:str): # Name of the label, e.g. `"log-views"`
@@ -109,6 +111,12 @@ def _has(self:Label, v):
     if v.ndim == 1: return ok
     return ok.any(1) if self.task == "sequence" else ok.all(1)
 
+# %% ../../nbs/data/05_labels.ipynb #0391c0cf
+def _counted(reasons):
+    "Reasons with their numbers of rows, the most frequent first, as text; `\"\"` without any"
+    count = pd.Series(reasons, dtype=object).loc[lambda s: s != ""].value_counts()
+    return ", ".join(f"{n:,} with {why}" for why,n in count.items())
+
 # %% ../../nbs/data/05_labels.ipynb #3947287d
 @patch
 @typed
@@ -121,12 +129,14 @@ def fit(self:Label,
     v,columns = self._values(df, start),_list(start["columns"])
     has = self._has(v)
     if not has.any():
-        raise InputError(f"{_source(df)}: none of {len(df)} rows has a label: {self.name} found {columns} empty.")
+        why = _counted(self._reasons(df, start)) or f"{self.name} found {columns} empty"
+        raise InputError(f"{_source(df)}: none of {len(df)} rows has a label: {why}.")
     v = v[has]
     if (np.fmax.reduce(v) == np.fmin.reduce(v)).all():
         raise InputError(f"{_source(df)}: label {self.name} is the same in all {len(v)} rows that have one "
                          f"({columns}); there is nothing to learn.")
-    self.stats = start | {"n": len(v), "missing": len(df)-len(v)} | self._learn(v)
+    missing = {"missing": len(df)-len(v), "reasons": _counted(self._reasons(df, start)) if len(v) < len(df) else ""}
+    self.stats = start | {"n": len(v)} | {k: o for k,o in missing.items() if o != ""} | self._learn(v)
     return self
 
 # %% ../../nbs/data/05_labels.ipynb #7d1c7fe7
@@ -156,6 +166,15 @@ def inverse(self:Label,
     raise InputError(f"Label {self.name} has no inverse: many videos share one value, "
                      f"so it leads back to none of {_list(self.columns)}.")
 
+# %% ../../nbs/data/05_labels.ipynb #c3072a44
+@patch
+def missing_text(self:Label,
+    df:pd.DataFrame, # Any rows
+) -> str: # E.g. `12 with no creator`; empty if all rows have a label, or if there is but one reason
+    "Count the rows without a label by reason; raises `InputError` before `fit`"
+    self._check_fitted()
+    return _counted(self._reasons(df, self.stats))
+
 # %% ../../nbs/data/05_labels.ipynb #d9956137
 @patch
 def to_dict(self:Label) -> dict: # `name`, `options`, `stats` as JSON values
@@ -182,7 +201,8 @@ def _says(self:Label): return self.unit
 def describe(self:Label) -> str: # One or two sentences
     "Describe the label and its training rows, for reports"
     if not self.fitted: return f"{self.name}, not fitted"
-    miss = f", {self.stats['missing']} more without a label" if self.stats["missing"] else ""
+    why = f" ({self.stats['reasons']})" if self.stats.get("reasons") else ""
+    miss = f", {self.stats['missing']} more without a label{why}" if self.stats["missing"] else ""
     return f"{self.name}: {self._says()}. Fitted on {self.stats['n']} rows{miss}."
 
 @patch

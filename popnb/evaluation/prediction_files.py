@@ -96,7 +96,7 @@ def write_predictions(
     "Write `predictions.csv` atomically, columns in a fixed order, text safe for spreadsheets"
     out = check_predictions(frame, "predictions to write")
     values = [*value_columns(out, "truth"), *value_columns(out, "prediction")]
-    order = ["video_id", "part", *values, "lower", "upper", "author", "missing", "related", "caution"]
+    order = ["video_id", "part", *values, "lower", "upper", "author", "followers", "missing", "related", "caution"]
     out = out[[c for c in order if c in out]].copy()
     write_sheet(out, path)
 
@@ -113,7 +113,7 @@ def read_predictions(
     for c in TEXT_COLUMNS:
         if c in frame: frame[c] = frame[c].astype(object).map(unguard)
     out = check_predictions(frame, str(path))
-    for c in ("lower", "upper"):
+    for c in ("lower", "upper", "followers"):
         if c in out: out[c] = _numbers(out, c, str(path), missing_ok=True)
     return out
 

@@ -16,7 +16,7 @@ import pandas as pd
 from fastcore.basics import patch
 
 from ..core import InputError, PopnbError, in_range, one_of
-from ..features.history import log_age
+from ..data.earlier import log_age
 from ..features.signal_table import SIGNALS
 from ..models.clip_lgbm.system import ClipLgbm, block_of, input_of
 from ..models.predictor import Predictor

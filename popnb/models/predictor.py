@@ -22,7 +22,7 @@ from ..data.retransformation import invertible, residual_points
 from ..data.table import as_table, require
 from ..environment import version_notes, versions
 from ..features.store import processor_kind
-from .run_files import check_manifest, require_fields, require_sizes, using_run, write_manifest
+from .run_files import check_manifest, hub_run, require_fields, require_sizes, using_run, write_manifest
 from ..registry import STAND_IN, SYSTEMS, preset_name
 
 # %% ../../nbs/models/01_predictor.ipynb #f7ba4969
@@ -37,6 +37,7 @@ class Predictor:
     explainers:tuple = ("occlusion", "words") # Names in `popnb.registry.EXPLAINERS`, in the order of the report
     protocol:str = ""                         # Published study whose split `--protocol paper` takes; empty: none
     training:dict|None = None                 # Its defaults for `TrainConfig`; `None`: it is not trained in steps
+    search_space:dict = {}                    # What `popnb tune` searches: option -> range or choices, as `popnb.runs.tune.resolve_space` reads it
     label:Label|None = None                   # Label that it predicts, fitted on the training rows
     reference:np.ndarray|None = None          # Sorted predictions on the validation rows, for percentiles
     residuals:np.ndarray|None = None          # Label minus prediction on the validation rows, as `residual_points`
@@ -56,6 +57,7 @@ class Predictor:
     extra_outputs:dict = {}                   # Further outputs of the network for the last rows, name -> array
     encoder:object = None                     # Frozen encoder of thumbnails and texts, where it has one
     blocks:object = None                      # `popnb.models.block_columns.BlockColumns`, where it uses feature blocks
+    memo:dict|None = None                     # What models that are fitted on the same rows share; `None`: nothing is kept
     own_caution:str = ""                      # What readers of its scores must know first, besides preset `tiny`
     own_remedy:str = ""                       # What to do about `own_caution`
     def __init__(self,
@@ -119,6 +121,15 @@ def require_vectors(self:Predictor,
     rows:pd.DataFrame, # Rows of a table
 ):
     "Check that all vectors of absent weights are cached; raises `InputError` if not"
+
+# %% ../../nbs/models/01_predictor.ipynb #7044a9de
+@patch
+def searched_value(self:Predictor,
+    name:str, # Option of the search space, or `training.NAME` for a setting of the training
+): # `None`: unknown
+    "Return the value of an option that a fitted model used"
+    if name.startswith("training."): return getattr(getattr(self.engine, "config", None), name[9:], None)
+    return self.options.get(name)
 
 # %% ../../nbs/models/01_predictor.ipynb #d3aabbe6
 @patch
@@ -215,7 +226,8 @@ def _labelled(model, part, df):
     if not has.any():
         columns = ", ".join(model.label.columns[:4])
         raise InputError(f"None of the {len(df)} {part} rows has a value for label {model.label.name} ({columns}).")
-    if not has.all(): model.notes.append(f"{(~has).sum()} of {len(df)} {part} rows have no label and were left out.")
+    why = model.label.missing_text(df)
+    if not has.all(): model.notes.append(f"{(~has).sum()} of {len(df)} {part} rows have no label and were left out{f' ({why})' if why else ''}.")
     return df[has].reset_index(drop=True),y[has]
 
 # %% ../../nbs/models/01_predictor.ipynb #42bb2d3a
@@ -331,10 +343,10 @@ _CONFIG = {"system": str, "preset?": (str, None), "caution?": (str, None), "seed
 
 # %% ../../nbs/models/01_predictor.ipynb #01cb99c9
 def read_config(
-    run:str|Path, # Run folder
+    run:str|Path, # Run folder, or `hf://organisation/name` for one on the hub
 ) -> dict: # Contents of its `config.json`
     "Read the configuration of a run; raises `InputError` for another folder"
-    path = as_path(run, "run")/"config.json"
+    path = hub_run(run)/"config.json"
     if not path.exists(): raise InputError(f"{run} is no run folder: it holds no config.json. Make one with: popnb train SYSTEM --data TABLE --out {run}")
     config = read_json(path)
     lost = [k for k in ("system", "label", "options", "reference") if not isinstance(config, dict) or k not in config]
@@ -368,16 +380,17 @@ def run_notes(
 # %% ../../nbs/models/01_predictor.ipynb #dbacf745
 @typed
 def load(
-    run:str|Path, # Run folder
+    run:str|Path, # Run folder, or `hf://organisation/name[@revision]` for one on the hub
     system:str|None=None, # Name of the system that the run must have; `None`: any
 ) -> Predictor: # Ready to predict
     "Load a system from its run folder alone; raises `InputError` for a folder of another system"
+    run = hub_run(run)
     config = read_config(run)
     name = config["system"]
     if system and name != system: raise InputError(f"{run} holds a {name} model, not {system}.")
     if name not in SYSTEMS: raise InputError(f"{run} was made by system {name!r}, which this version of popnb does not know (known: {', '.join(sorted(SYSTEMS))}).")
     remark = check_manifest(run)
-    with using_run(run, "be loaded"): model = _restored(config, as_path(run, "run"))
+    with using_run(run, "be loaded"): model = _restored(config, run)
     if remark:
         model.notes.append(remark)
         warnings.warn(f"{run}: {remark}", stacklevel=3)

@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['MANIFEST', 'run_files', 'file_sum', 'write_manifest', 'check_manifest', 'misfit_fields', 'require_fields',
            'read_fields', 'require_sizes', 'read_arrays', 'require_arrays', 'require_indices', 'sparse_rows',
-           'machine_memory', 'using_run']
+           'machine_memory', 'hub_run', 'using_run']
 
 # %% ../../nbs/models/00_run_files.ipynb #ad26835e
 import os
+import re
 import traceback
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from ..core import InputError, PopnbError, file_sha256, printable, read_json, write_json
+from ..core import InputError, PopnbError, as_path, file_sha256, need, printable, read_json, write_json
 
 # %% ../../nbs/models/00_run_files.ipynb #2b54e454
 MANIFEST = "manifest.json"
@@ -243,6 +244,26 @@ def machine_memory() -> int: # Bytes; 0 where the system does not say
     "Measure the memory of the machine"
     try: return os.sysconf("SC_PHYS_PAGES")*os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError): return 0
+
+# %% ../../nbs/models/00_run_files.ipynb #f54d5292
+_HUB_RUN = re.compile(r"hf:/{1,2}([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+_RUN_FILES = ("config.json", MANIFEST, "metrics.json", "predictions.csv", "README.md", "model/**")
+
+def hub_run(
+    run:str|Path, # Run folder, or `hf://organisation/name[@revision]`
+) -> Path: # Folder on this machine
+    "Find a run, downloaded from the hub where it is named there; raises `PopnbError` with one sentence"
+    match = _HUB_RUN.fullmatch(str(run))
+    if not match: return as_path(run, "run")
+    from popnb.features.weights import _hub, _one_sentence
+    repo,revision = match.groups()
+    hub = need("huggingface_hub", "torch", "loading a run from the hub")
+    offline,skip = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"),["*.bin", "*.pt", "*.pkl", "*.py"]
+    with _one_sentence(repo):
+        try: return Path(hub.snapshot_download(repo, revision=revision, allow_patterns=list(_RUN_FILES),
+            ignore_patterns=skip, endpoint=_hub().ENDPOINT, local_files_only=offline))
+        except need("huggingface_hub.errors", "torch", "a run").LocalEntryNotFoundError as e:
+            raise PopnbError(f"{repo} is not in the cache of this machine, and the hub cannot be reached.") from e
 
 # %% ../../nbs/models/00_run_files.ipynb #d3a9a69f
 @contextmanager

@@ -64,16 +64,18 @@ def _table_key(table):
     "A number that changes with the table"
     return key_seed(list(table.columns), pd.util.hash_pandas_object(table.astype(str), index=False).to_numpy().tolist())
 
-def _claim(out, about, overwrite):
-    "Record the call in `cv.json`; raises `InputError` if the folder holds another one"
-    out,path = output_path(out, folder=True),as_path(out)/"cv.json"
+def _claim(out, about, overwrite, name="cv.json", what="cross-validation"):
+    "Record the call in a file; raises `InputError` if the folder holds another one"
+    out,path = output_path(out, folder=True),as_path(out)/name
     if not path.exists() or overwrite:
         if out.is_dir() and any(out.iterdir()) and not path.exists():
-            raise InputError(f"{out} is not empty and holds no cross-validation; choose another folder.")
+            raise InputError(f"{out} is not empty and holds no {what}; choose another folder.")
         out.mkdir(parents=True, exist_ok=True)
         write_json(path, about)
-    elif diff := dict_differences(read_json(path), about):
-        raise InputError(f"{out} holds another cross-validation: {'; '.join(o[:160] for o in diff[:3])}."
+        return out
+    stored = {k: v for k,v in read_json(path).items() if k != "result"}
+    if diff := dict_differences(stored, about):
+        raise InputError(f"{out} holds another {what}: {'; '.join(o[:160] for o in diff[:3])}."
             " Choose another folder, or replace it (--overwrite).")
     return out
 

@@ -29,7 +29,7 @@ from ..models.ensemble.system import Ensemble, nearly_equal, read_members
 from ..plots.figures import plot_forest, png
 from ..explain.shap import plot_waterfall
 from ..evaluation.prediction_files import arrays, read_predictions, write_predictions
-from .train import Run, _claim_folder, _evaluate_model, _predict_part
+from .train import Run, _claim_folder, _evaluate_model, _predict_part, creators_in_train, with_creators
 from .train import open_store, rows_of, say_caution
 
 # %% ../../nbs/runs/04_ensemble.ipynb #f79fa940
@@ -171,20 +171,21 @@ def _members_section(model, scores, work):
 
 # %% ../../nbs/runs/04_ensemble.ipynb #be34dcba
 def _validation_frame(model, valid):
-    "Out-of-fold predictions of the validation rows, with truth and creators"
+    "Out-of-fold predictions of the validation rows, with truth, creators and their sizes"
     frame = model.out_of_fold.drop(columns=[] if model.days is None else ["prediction"])
     rows = valid.set_index("video_id").loc[frame["video_id"]].reset_index()
     frame = add_truth(frame.assign(part="valid"), rows, model.label)
-    return frame.assign(author=rows["author"].to_numpy()) if "author" in rows else frame
+    return with_creators(frame, rows)
 
 # %% ../../nbs/runs/04_ensemble.ipynb #f428909f
-def _write(model, table, split, work, ceiling, n_boot):
+def _write(model, table, split, work, ceiling, n_boot, file=None):
     "Score the test rows and write the folder"
     groups = relations_of(table)
     test,frame = rows_of(table, split, "test"),_predict_part(model, table, split, "test", groups)
-    model.save(work, split=split.to_dict(), provenance=provenance(table))
+    creators = creators_in_train(table, split)
+    model.save(work, split=split.to_dict(), creators=creators, provenance=provenance(table))
     notes = [model.label.describe(), f"Split: {split!r}.", *model.notes, *_absent(model, test)]
-    scores = _evaluate_model(model, frame, test, ceiling=ceiling, n_boot=n_boot, notes=notes,
+    scores = _evaluate_model(model, frame, test, file=file, ceiling=ceiling, n_boot=n_boot, notes=notes,
         leaks=leaks(table, split, groups=groups))
     gain = gain_of(scores, model.best)
     scores.notes.insert(0, gain_text(gain))
@@ -232,15 +233,16 @@ def train_ensemble(
     if launched and model.options["refit"]: raise InputError("refit trains members one by one: start it without a launcher.")
     if launched and int(os.environ.get("RANK", 0)): return None
     out,before = _claim_folder(out, "ensemble", overwrite)
-    table = as_table(table)
+    file,table = table,as_table(table)
     _check_outside(found, out)
     model.store,model.workers = open_store(store),workers
     label,split = members_label(found, table)
+    label.past = table
     with only_one(out, "trains into"), new_folder(out, before) as work:
         _fit(model, table, label, split)
         say_caution(model)
         model.notes += _changed(model, found)
-        scores = _write(model, table, split, work, ceiling, n_boot)
+        scores = _write(model, table, split, work, ceiling, n_boot, file)
     return Run(out, model, split, scores)
 
 # %% ../../nbs/runs/04_ensemble.ipynb #8e40a9cb

@@ -200,6 +200,7 @@ def split_report(
     out,table = None if out is None else output_path(out, folder=True),as_table(table)
     label = make_label(label, **(label_options or {})) if isinstance(label, str) else label
     make_label(label.name, **label.options).fit(table)      # a check, before any split is tried
+    label.past = table
     done,skipped = _split_all(table, splits, seed, label)
     make = lambda folder: _report_of(system, table, folder, done, skipped, label, seed, ceilings, overwrite, options)
     if out is None:

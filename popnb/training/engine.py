@@ -61,6 +61,7 @@ class Engine:
         resume:bool=False, # Resume the training in `folder`; start where there is none
     ):
         self.main,self.resume,self.folder = main_process(),resume,folder and Path(folder)
+        self.report = None     # called after each validation: (its number, metric, whether a larger one is better)
         self.config = config if isinstance(config, TrainConfig) else make_config(config)
         if self.config.tensorboard and not folder: raise InputError("tensorboard needs a folder to write to: Engine(config, folder=…).")
         if resume and not folder: raise InputError("resume needs the folder of the interrupted training: Engine(config, folder=…, resume=True).")
@@ -154,7 +155,7 @@ def _setup(engine, module, stack):
     frozen = freeze_parts(module, c.groups)
     frozen_modules = [m for n,m in module.named_modules() if n and in_part(n, frozen)]
     return args,TrainingState(c, module, rank=rank, world=world, device=device, precision=precision, folder=folder,
-        gather=gather_object, frozen=frozen, frozen_modules=frozen_modules)
+        gather=gather_object, frozen=frozen, frozen_modules=frozen_modules, report=engine.report)
 
 # %% ../../nbs/training/05_engine.ipynb #8e7742dd
 def _check(engine, module, train, valid, evaluate):

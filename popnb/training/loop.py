@@ -108,8 +108,10 @@ class TrainingState:
     bar:object=iter(())         # Progress bar, advanced by a step
     board:object=None           # TensorBoard writer
     notes:list=field(default_factory=list)   # Remarks for the user
+    report:object=None          # Called after each validation with its number, the metric and its direction, or `None`
     began:float=0.              # Clock at the first step
     done:int=0                  # Steps done
+    validations:int=0           # Validations since the start or the checkpoint
     weight:object=0             # Weight of the current step
     why:str=""                  # Reason why a metric of the last validation is no finite number
     pending:list=field(default_factory=list) # `(step, rows, loss, weight)` that are not checked yet
@@ -239,7 +241,10 @@ def _log_step(self:Loop, validate, epoch_end, learning_rate):
     self._log(values, learning_rate)
     if ts.config.keep_epochs and epoch_end:
         self._write(f"epoch-{step:08d}", None, values=json.dumps({"step": step, "epoch": self.state.epoch} | values))
-    if validate: self._judge(values)
+    if not validate: return
+    self._judge(values)
+    ts.validations += 1
+    if ts.report and not ts.rank: ts.report(ts.validations, values[ts.config.metric], ts.config.maximize)
 
 # %% ../../nbs/training/04_loop.ipynb #776210e6
 @patch

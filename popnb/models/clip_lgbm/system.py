@@ -101,6 +101,8 @@ class CachedEncoder:
 class ClipLgbm(Predictor):
     "Embeddings of thumbnail and title, their cosine and text features in LightGBM, blended with a linear model"
     inputs,pretrained,protocol = ("thumbnail", "title"),True,"shorts"
+    search_space = {"wide": ["default", "fraction", "pca", "picked"], "together": [True, False],
+        "alignment": [True, False], "words": [True, False], "crop": ["published", "content"]}
     explainers = ("contributions", "encoders", "occlusion", "words", "rollout", "title_rollout")
     @classmethod
     def weight_parts(cls):

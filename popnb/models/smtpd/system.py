@@ -69,6 +69,8 @@ class Smtpd(Predictor):
     "Curves of daily popularity by a network on frozen features"
     inputs,tasks,pretrained,protocol = USE,("sequence",),True,"smtpd"
     explainers = ("curve", "occlusion", "words")
+    search_space = {"training.lr": (.1, 5., "times"), "training.weight_decay": (1e-4, .1, "log"), "drop": (0., .3),
+        "dropout": (0., .5), "temporal": ["lstm", "transformer", "mlp"], "beta": (.02, 1., "log")}
 
     @classmethod
     def weight_parts(cls): return RESNET_PARTS["resnet101"], BERT_PART

@@ -18,7 +18,8 @@ from fastcore.basics import patch
 
 from ...core import InputError, in_range, one_of, write_json
 from ...data.table import require
-from ...features.history import AGE_USES, Exposure, as_moments, creator_history, log_age
+from ...data.earlier import NEVER, Exposure, as_moments, log_age
+from ...features.history import AGE_USES, creator_history
 from ...progress import progress
 from ...registry import BLOCKS
 from ...features.signal_table import SIGNALS, handmade
@@ -119,7 +120,7 @@ def _fit_history(self:DesignMatrix, train, valid, y, weight):
     self.authors = (train["author"].to_numpy(dtype=object), (y-self.mean).astype(float), at, weight)
     if np.isnan(self._history(valid)).all(): self.authors = None
     if self.authors is None: return None
-    if at is not None: return np.where((at == as_moments([None])[0])[:, None], np.nan, self._history(train))
+    if at is not None: return np.where((at == NEVER)[:, None], np.nan, self._history(train))
     fold,out,known = np.random.default_rng(self.seed).integers(5, size=len(y)),np.full((len(y), 2), np.nan),self.authors
     for f in range(5):
         a,b = fold != f,fold == f
@@ -149,7 +150,7 @@ _COUNTED = {"views", "likes", "comments", "shares", "saves"}
 def _fit_age(self:DesignMatrix, train, y, label, weight):
     "Fit the use of age; returns the labels that are left to learn"
     x = log_age(train) if self.age or _ages(train) else np.full(len(train), np.nan)
-    counted = _COUNTED & set(label.columns)
+    counted = set() if label.stats.get("aged") else _COUNTED & set(label.columns)
     if not self.age:
         days = np.expm1(x[np.isfinite(x)])
         if counted and len(days) and np.ptp(days) > 1:
@@ -405,6 +406,8 @@ class Tabular(Predictor):
     inputs = TABULAR_INPUTS
     keep_rows = False                         # keep `fitted` without feature blocks too, for `popnb ablate`
     explainers = ("contributions", "encoders", "occlusion", "words")
+    search_space = {"learning_rate": (.01, .1, "log"), "num_leaves": (4, 64, "log"), "min_data_in_leaf": (3, 100, "log"),
+        "lambda_l2": (.1, 100., "log"), "feature_fraction": (.1, 1.), "bagging_fraction": (.4, 1.)}
     def __init__(self,
         preset:str|None=None, # No effect; the system has one size
         seed:int=42, # Seed of folds and trees
@@ -541,10 +544,9 @@ def _fit_blocks(self:Tabular, train, valid):
 
 # %% ../../../nbs/models/tabular/03_system.ipynb #ef76720b
 @patch
-def _fit(self:Tabular, train, valid, y, yv):
+def _fit_columns(self:Tabular, train, valid, y, yv, weight, weight_valid):
+    "Fit the columns without those of feature blocks"
     d = self.design
-    train,y,weight = self._weighted(train, y, "training")
-    valid,yv,weight_valid = self._weighted(valid, yv, "validation")
     y = d._fit_age(train, y, self.label, weight)
     yv = yv-d.offset(valid)
     d._choose(train, y, self.label, self.reserved)
@@ -553,6 +555,23 @@ def _fit(self:Tabular, train, valid, y, yv):
     X = d.fit(train, valid, y, yv, signals, weight)
     Xv = d.transform(valid, d.signals(valid, self.store, self.workers)[0])
     self.fitted = SimpleNamespace(X=X, y=y, V=Xv, yv=yv, weight=weight, weight_valid=weight_valid)
+
+@patch
+def _shared_columns(self:Tabular, *rows):
+    "The same, or take those that a model with the same inputs fitted on the same rows"
+    if self.memo is None: return self._fit_columns(*rows)
+    key = str({k: self.options.get(k) for k in ("inputs", "features", "age", "weight")})
+    if key not in self.memo:
+        self._fit_columns(*rows)
+        self.memo[key] = self.design,self.coverage,vars(self.fitted)
+    self.design,self.coverage,found = self.memo[key]
+    self.fitted = SimpleNamespace(**found)
+
+@patch
+def _fit(self:Tabular, train, valid, y, yv):
+    train,y,weight = self._weighted(train, y, "training")
+    valid,yv,weight_valid = self._weighted(valid, yv, "validation")
+    self._shared_columns(train, valid, y, yv, weight, weight_valid)
     self._fit_blocks(train, valid)
     self.line,grown,self.weight = self._fit_stage()
     self.trees,self.log = [t for t,_ in grown],grown[0][1]
@@ -567,6 +586,11 @@ def _note_coverage(self:Tabular, missing):
     self.coverage = {i: 1-n/len(missing) for i,n in gone.items()}
     shares = ", ".join(f"{k} {v:.0%}" for k,v in self.coverage.items())
     self.notes += [f"Training rows that had each input: {shares}.", *self.design.notes]
+
+@patch
+def searched_value(self:Tabular, name):
+    known = tree_params(self.rows["train"], self.label.task) | {"max_depth": -1, "lambda_l1": 0.} | self.options
+    return known.get(name)
 
 # %% ../../../nbs/models/tabular/03_system.ipynb #7cc3adb5
 @patch

@@ -54,6 +54,8 @@ class Videos:
 class FrameModel(NetworkPredictor):
     "Base class of systems on frames; `video_system` makes one of a family"
     inputs = ("video",)
+    search_space = {"training.lr": (.1, 10., "times"), "training.weight_decay": (1e-3, .3, "log"), "gradual": (0., .5),
+        "flip": [True, False]}
     video_family:VideoFamily = None      # Family of its network
     rule:FrameRule|None = None           # Frame rule of a fitted or loaded model
     def __init__(self,

@@ -61,6 +61,8 @@ class VideoLlama2Predictor(NetworkPredictor):
     modality_choices,tasks = ("av", "a", "v"),("regression",)
     explainers = ("words", "frames", "fields", "description_words", "sound")
     protocol = "snapugc"
+    search_space = {"training.lr": (.1, 10., "times"), "r": (8, 128, "log"), "dropout": (0., .3),
+        "loss": ["mse", "correlation"]}
     def __init__(self,
         preset:str|None="pretrained", # `pretrained`: published size and weights; `tiny`: small, untrained, for tests
         seed:int=42, # Seed of everything random

@@ -40,6 +40,8 @@ class VlmModel(NetworkPredictor):
     "Vision-language model that predicts the popularity of a video"
     inputs,family,families = ("video", "title", "description"),"",BUILT_IN_FAMILIES
     explainers = ("words", "frames", "fields", "description_words")
+    search_space = {"training.lr": (.1, 10., "times"), "training.weight_decay": (1e-3, .3, "log"), "r": (4, 64, "log"),
+        "dropout": (0., .3)}
     def __init__(self,
         preset:str|None="pretrained", # `pretrained`: published size and weights; `tiny`: small, untrained, for tests
         seed:int=42, # Seed of everything random
