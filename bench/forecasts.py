@@ -7,7 +7,7 @@ go on until so many kills fell between its first and its last batch. It announce
 returned. Then the same forecasts are written again by a process that nobody kills. A failure: a forecast that was
 announced and is lost, a part of a batch, a forecast that is there twice or out of order, a ledger that cannot be
 read. Afterwards several writers add to one ledger, with some forecasts in common. The alarm gets 200 normal errors
-(standard deviation 1) and then 200 with a change of the outcomes, 20 seeds a change (a shift of log 2: views that
+(standard deviation 1) and then 200 with a change of the outcomes, 400 series a change (a shift of log 2: views that
 double; a wider spread), and 2,000 series of 400 without a change."""
 import argparse, json, multiprocessing, os, random, tempfile, time
 from pathlib import Path
@@ -67,9 +67,9 @@ def alarms(seed, shift, series, spread=1., n=400, change=200):
 
 def delays(seed, shift, spread):
     "What the alarm does after a change"
-    at = alarms(seed, shift, 20, spread)
+    at = alarms(seed, shift, 400, spread)
     after = sorted(a-200 for a in at if a is not None and a >= 200)
-    return {"shift": round(shift, 3), "spread": spread, "series": 20, "found_within_200": len(after),
+    return {"shift": round(shift, 3), "spread": spread, "series": len(at), "found_within_200": len(after),
         "before_the_change": sum(a is not None and a < 200 for a in at),
         "delay_median": float(np.median(after)) if after else None, "delay_longest": after[-1] if after else None}
 

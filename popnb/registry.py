@@ -82,6 +82,7 @@ SOURCES = Registry("source", {
     **dict.fromkeys(("csv", "tiktok", "youtube"), "popnb.data.readers"),
     **dict.fromkeys(("snapugc", "shorts", "smtpd"), "popnb.data.published"),
     "daily": "popnb.data.daily_counts",
+    "videofolder": "popnb.data.videofolder",
 }, "popnb.sources")
 SPLITS = Registry("split", dict.fromkeys(
     ("random", "stratified", "group", "time", "creator-time", "kfold", "column"), "popnb.data.splits"), "popnb.splits")

@@ -75,7 +75,7 @@ def check_time_cells(
     for c in (c for c in _TIMES if c in t.values and t.bad[c].any()):
         said = parse_times(t.cells[c][t.cells[c].map(np.isscalar)])[2] or ""
         if "two readings" in said:
-            out.append(t.finding("ambiguous_dates", "blocker", t.bad[c], f"{{n}} values of {c} can be read as day-month "
+            out.append(t.finding("ambiguous_dates", "blocker", t.bad[c], f"{{n}} values of {c} can be day-month "
                 "and as month-day.", _SPLITS, "Say which: popnb import csv --option dates=dmy (or mdy).", [c]))
         else: out.append(t.finding(f"unreadable_{c}", "blocker", t.bad[c], f"{{n}} cells of {c} are no times.",
             "popnb refuses the table.", "Write times like 2024-05-01T12:00:00Z, or leave the cells empty.", [c]))
@@ -113,32 +113,41 @@ def swap_day_month(
     out = pd.to_datetime(pd.DataFrame(parts), errors="coerce", utc=True)
     return out+(small-small.dt.normalize())
 
-# %% ../../nbs/audit/04_dates.ipynb #b45d955d
+# %% ../../nbs/audit/04_dates.ipynb #658241ff
 def swapped_dates(
     times:pd.Series, # UTC times
     known:pd.Series|None=None, # UTC times that are known to be true within a day, NaT: unknown
+    other:pd.Series|None=None, # UTC times that follow or precede `times` by about the same span in all rows
 ) -> np.ndarray: # `(n,)` bool, rows whose day and month were swapped
     "Find dates that fit the others, or the known ones, after an exchange of day and month only"
     swapped = swap_day_month(times)
     if known is not None and known.notna().any():
         return (((times-known).abs() > _CLOCK) & ((swapped-known).abs() <= _CLOCK)).to_numpy(bool)
-    sure = times[times.dt.day > 12]
+    start = pd.Series(_utc("1970-01-01"), times.index) if other is None else other
+    at,back = ((o-start).dt.total_seconds()/86400 for o in (times, swapped))
+    sure = at[times.dt.day > 12].dropna()
     if len(sure) < 20: return np.zeros(len(times), bool)
-    low,high = sure.quantile(.005)-pd.Timedelta(days=13),sure.quantile(.995)+pd.Timedelta(days=13)
-    outside = ~times.between(low, high) & times.notna()
-    mended = outside & swapped.between(low, high)
-    clear = mended.sum() >= max(5, .01*len(times)) and mended.sum() >= .6*outside.sum()
+    low,high = sure.quantile(.005)-13,sure.quantile(.995)+13
+    outside = ~at.between(low, high) & at.notna()
+    mended = outside & back.between(low, high)
+    clear = mended.sum() >= max(5, .002*len(times)) and mended.sum() >= .6*outside.sum()
     return (mended if clear else mended & False).to_numpy(bool)
 
-# %% ../../nbs/audit/04_dates.ipynb #599787f0
+# %% ../../nbs/audit/04_dates.ipynb #f6aba0cc
+def _swapped(t, c):
+    "Rows of a time column whose day and month were swapped, by ids, by the other time or by the rest of the column"
+    known = id_times(t["video_id"]) if c == "published_at" and "video_id" in t else None
+    found = swapped_dates(t[c], known)
+    if found.any() or not all(o in t for o in _TIMES): return found
+    return swapped_dates(t[c], other=t[_TIMES[c == _TIMES[0]]])
+
 def check_swapped(
     t:RawTable, # Table
 ) -> list: # Findings
     "Find dates whose day and month were swapped"
     out = []
     for c in (c for c in _TIMES if c in t):
-        known = id_times(t["video_id"]) if c == "published_at" and "video_id" in t else None
-        swapped = swapped_dates(t[c], known)
+        swapped = _swapped(t, c)
         cure = "Read the source with popnb import csv … --option dates=dmy (or dates=mdy)."
         if swapped.any(): out.append(t.finding(f"swapped_{c}", grade(swapped.mean()), swapped,
             f"{{n}} values of {c} have day and month swapped.", _SPLITS, cure, [c]))
@@ -192,7 +201,7 @@ def check_ages(
     mixed = abs(rho) > max(.1, 3/np.sqrt(there.sum()))
     said = (f"{label} were read at ages from {_days(low)} to {_days(high)} (5 % and 95 % quantile); the rank "
             f"correlation of age with {label} is {rho:.2f}.")
-    effect = "Part of every score is the age of the videos." if mixed else "None on scores: age and counts are unrelated."
+    effect = "Part of every score is the age of the videos." if mixed else "None: age and counts are unrelated."
     cure = "Predict a count at one age, or keep rows of one age."
     return [t.finding("mixed_ages", "warning" if mixed else "note", None, said, effect, cure, [label, *_TIMES])]
 

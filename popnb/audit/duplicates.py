@@ -108,8 +108,8 @@ def check_titles(
     agree,expected,p = excess_pairs(group, t["duration"].round(1).to_numpy())
     if p >= 1e-4 or agree.sum() < expected+2: return out
     said = f"{{n}} rows have the title and the duration of another row; {expected:,.0f} would by chance."
-    return [t.finding("copied_titles", "warning", agree, said, _TWICE,
-                      f"{_KEEP} --drop near_title; the default split keeps them on one side.", ["title", "duration"]), *out]
+    cure = f"{_KEEP} --drop near_title; the default split keeps them on one side."
+    return [t.finding("copied_titles", "warning", agree, said, _TWICE, cure, ["title", "duration"]), *out]
 
 # %% ../../nbs/audit/02_duplicates.ipynb #45665c97
 def check_thumbnails(
@@ -188,6 +188,7 @@ def check_clips(
     group = same_clips(paths, t["duration"].to_numpy() if "duration" in t else None)
     same = pd.Series(group).duplicated(keep=False).to_numpy()
     if not same.any(): return []
-    return [t.finding("same_clips", "warning", same, "{n} clips have the frames of another clip.", _TWICE,
-                      "Keep one upload of a clip, in Python: from popnb.audit.duplicates import same_clips; "
-                      "table = table[~pd.Series(same_clips(table.video_path)).duplicated().to_numpy()].", ["video_path"])]
+    cure = ("Keep one upload of a clip, in Python: from popnb.audit.duplicates import same_clips; "
+            "table = table[~pd.Series(same_clips(table.video_path)).duplicated().to_numpy()].")
+    return [t.finding("same_clips", "warning", same, "{n} clips have the frames of another clip.", _TWICE, cure,
+                      ["video_path"])]

@@ -6,7 +6,9 @@
 __all__ = ['SEVERITIES', 'Finding', 'grade', 'Audit']
 
 # %% ../../nbs/audit/00_findings.ipynb #1ad53d53
+from base64 import b64encode
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
@@ -136,19 +138,49 @@ def plot(self:Audit): # matplotlib figure
     return fig
 
 # %% ../../nbs/audit/00_findings.ipynb #cfb19c55
+_STYLE = ("body{font:15px/1.5 system-ui,sans-serif;max-width:46em;margin:2em auto;padding:0 1em;color:#222}"
+    "h3{margin-bottom:.2em}img{max-width:100%}.blocker{color:#C8102E}.warning{color:#B36B00}.note{color:#0072B2}"
+    "code{background:#f3f3f3}"
+    "@media(prefers-color-scheme:dark){body{background:#181818;color:#ddd}code{background:#333}img{background:#fff}}")
+
+def _section(f):
+    "HTML of one finding"
+    size = f" ({f.count:,} rows, {f.share:.1%})" if f.count else ""
+    ids = f" E.g. {', '.join(f'<code>{escape(str(o))}</code>' for o in f.examples[:3])}." if f.examples else ""
+    return (f'<h3><span class="{f.severity}">{f.severity}</span>: {escape(f.name.replace("_", " "))}{size}</h3>'
+            f"<p>{escape(f.what)}{ids}</p><ul><li>Effect: {escape(f.effect)}</li><li>Cure: {escape(f.cure)}</li></ul>")
+
+# %% ../../nbs/audit/00_findings.ipynb #97a1fa5f
+@patch
+def html(self:Audit,
+    pictures:dict|None=None, # Name of a figure -> PNG bytes, embedded in the page
+) -> str: # A page of its own
+    "Write the audit as an HTML page without other files"
+    said = ", ".join(f"{n} {s}{'s'*(n != 1)}" for s,n in self.to_dict()["counts"].items())
+    title = f"Audit of {escape(Path(self.source).name)}"
+    shown = {k: f'<p><img alt="{escape(k.replace("_", " "))}" src="data:image/png;base64,{b64encode(v).decode()}"></p>'
+             for k,v in (pictures or {}).items()}
+    first = shown.pop("findings", "")
+    body = [_section(f)+shown.pop(f.name, "") for f in self.findings]
+    skipped = "".join(f"<li>{escape(k.replace('_', ' '))}: {escape(v)}</li>" for k,v in self.skipped.items())
+    return "\n".join(['<!doctype html><html lang="en"><meta charset="utf-8">', f"<title>{title}</title>",
+        f"<style>{_STYLE}</style>", f"<h1>{title}</h1>",
+        f"<p>{self.rows:,} rows, {len(self.checked)} checks, {said}.</p>", first, *body, *shown.values(),
+        f"<h3>Not checked</h3><ul>{skipped}</ul>" if skipped else ""])
+
+# %% ../../nbs/audit/00_findings.ipynb #ea46c7f8
 @patch
 def save(self:Audit,
     out:str|Path, # Folder to write
 ) -> list: # Files that were written
-    "Write audit.json, audit.md and the figures"
+    "Write audit.html with all figures, audit.json, audit.md and each figure as a PNG file"
     out = output_path(out, folder=True)
     out.mkdir(parents=True, exist_ok=True)
-    drawn = {"findings": self.plot} if self.findings else {}
-    files,links = [],[]
-    for name,draw in (drawn | self.figures).items():
-        files.append(out/f"{name}.png")
-        files[-1].write_bytes(png(draw()))
-        links.append(f"![{name.replace('_', ' ')}]({name}.png)\n")
+    drawn = ({"findings": self.plot} if self.findings else {}) | self.figures
+    pictures = {k: png(draw()) for k,draw in drawn.items()}
+    for k,data in pictures.items(): (out/f"{k}.png").write_bytes(data)
+    links = [f"![{k.replace('_', ' ')}]({k}.png)\n" for k in pictures]
     write_json(out/"audit.json", self.to_dict())
     write_text(out/"audit.md", "\n".join([self._repr_markdown_(), "", *links]))
-    return [out/"audit.json", out/"audit.md", *files]
+    write_text(out/"audit.html", self.html(pictures))
+    return [out/"audit.html", out/"audit.json", out/"audit.md", *(out/f"{k}.png" for k in pictures)]

@@ -153,7 +153,9 @@ def train_command(
     batch_size:Annotated[int|None, Option(help="Rows of a step [dim](networks)[/dim]")]=None,
     lr:Annotated[float|None, Option(help="Learning rate [dim](networks)[/dim]")]=None,
     training:Annotated[list[str]|None, Option(help="key=value for the training engine,"
-        " e.g. patience=3, keep_epochs=true, tensorboard=true; may be repeated")]=None,
+        " e.g. patience=3, keep_epochs=true; may be repeated")]=None,
+    track:Annotated[str|None, Option(help="Tracker that gets the log of the training, too: trackio (on this machine),"
+        " tensorboard, wandb or mlflow [dim](networks)[/dim]")]=None,
     resume:Annotated[bool, Option("--resume", help="Resume an interrupted training of the same call")]=False,
     seed:SeedFlag=42, store:StoreFlag=None, workers:WorkersFlag=None,
     overwrite:Annotated[bool, Option("--overwrite", help="Replace the run in OUT")]=False,
@@ -167,7 +169,7 @@ def train_command(
     options = {"encoders": None if encoders == "none" else encoders} | options
     options |= {k: v for k,v in given.items() if v is not None}
     rule = dict(label=label, label_options=pairs(label_option, "--label-option"), split=split, protocol=protocol)
-    engine = {k: v for k,v in dict(epochs=epochs, batch_size=batch_size, lr=lr).items() if v is not None}
+    engine = {k: v for k,v in dict(epochs=epochs, batch_size=batch_size, lr=lr, track=track).items() if v is not None}
     _train(ctx, system, data, out, **rule, split_options=pairs(split_option, "--split-option"), preset=preset, resume=resume,
         training=engine | pairs(training, "--training"), **settings, **options)
 
@@ -198,7 +200,7 @@ def _submit(run, data, out, modalities, store, workers):
     for n in write_submission(run, table, out/"submission.csv", model=model, preds=preds): say(n)
     say(f"Submission: {out/'submission.csv'}")
     labelled = all(c in table and table[c].notna().any() for c in model.label.columns)
-    return dict(table=table, model=model, preds=preds) if labelled else None
+    return dict(table=data, model=model, preds=preds) if labelled else None
 
 # %% ../../nbs/cli/03_models.ipynb #07714494
 @app.command("evaluate")
@@ -385,6 +387,8 @@ def predict_command(
     modalities:ModalitiesFlag=None,
     level:Annotated[float|None, Option(help="Also give an interval that holds this share of truths, e.g. .8")]=None,
     at_least:Annotated[float|None, Option(help="Also give the probability of at least this count, e.g. 10000")]=None,
+    history:Annotated[Path|None, Option(help="Table of the creator's earlier videos with their views: also give the"
+        " probability that a video beats their median")]=None,
     as_json:Annotated[bool, Option("--json", help="Print one JSON object a line")]=False,
     csv:Annotated[Path|None, Option(help="Also write them here, one row a video; for a curve one row a video"
         " and day, with its date if the time of publication is known")]=None,
@@ -400,7 +404,8 @@ def predict_command(
     from popnb.models.predictor import resolve_modalities
     from popnb.runs.predict import predict_videos, video_rows
     table = video_rows(videos, title, description, sound=resolve_modalities(run, modalities) == "a")
-    out = predict_videos(run, table, store=store, workers=workers, modalities=modalities, level=level, at_least=at_least)
+    out = predict_videos(run, table, store=store, workers=workers, modalities=modalities, level=level, at_least=at_least,
+        history=history)
     if csv: _write_scores(out, table, csv)
     if as_json:
         for o in out: say(json_text(o))

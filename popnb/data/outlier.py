@@ -13,7 +13,7 @@ from fastcore.basics import patch
 from ..core import InputError, in_range
 from .table import require
 from .labels import Label, label_class, _numbers
-from .earlier import NEVER, as_moments, earlier_values, log_age
+from .earlier import NEVER, age_growth, as_moments, earlier_values, log_age
 
 # %% ../../nbs/data/14_outlier.ipynb #d0af4ccb
 def _frame(df):
@@ -31,15 +31,6 @@ def _lacks(f, aged):
         "no time of publication": f["at"] == NEVER}
     if aged: found["no time of collection"] = f["read"] == NEVER
     return np.select(list(found.values()), list(found), "").astype(object)
-
-# %% ../../nbs/data/14_outlier.ipynb #9610d097
-def _growth(who, x, v):
-    "Slope of log views over log age within creators, at least 0, and the median log age"
-    size = np.bincount(who)
-    dx,dv = (o-(np.bincount(who, o)/size)[who] for o in (x, v))
-    square = (dx*dx).sum()
-    slope = max(float((dx*dv).sum()/square), 0.) if square > 1e-6*len(x) else 0.
-    return slope,float(np.median(x))
 
 # %% ../../nbs/data/14_outlier.ipynb #3d055522
 def _shrinkage(who, v):
@@ -84,7 +75,8 @@ def _start(self:Outlier, df):
     aged = bool((f["read"] != NEVER).any())
     f = f[_lacks(f, aged) == ""]
     who = pd.factorize(f["author"])[0]
-    slope,middle = _growth(who, f["age"].to_numpy(), f["views"].to_numpy()) if aged and len(f) else (0., 0.)
+    x = f["age"].to_numpy()
+    slope,middle = (age_growth(who, x, f["views"].to_numpy()), float(np.median(x))) if aged and len(f) else (0., 0.)
     columns = [*self._columns, *(["collected_at"] if aged else [])]
     stats = {"columns": columns, "aged": aged, "slope": slope, "middle": middle}
     f = _at_middle(f, stats)

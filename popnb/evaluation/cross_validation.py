@@ -34,7 +34,7 @@ def fold_of(
     return int(fold)
 
 # %% ../../nbs/evaluation/06_cross_validation.ipynb #094f2fc7
-_NO_EFFECT = ("keep", "keep_epochs", "save_every", "tensorboard", "workers")   # settings that leave the weights alone
+_NO_EFFECT = ("keep", "keep_epochs", "save_every", "track", "tensorboard", "workers")   # settings that leave the weights alone
 
 # %% ../../nbs/evaluation/06_cross_validation.ipynb #305a9f6a
 def _settings(config, kind):

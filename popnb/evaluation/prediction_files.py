@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['TEXT_COLUMNS', 'value_columns', 'days_of', 'check_predictions', 'write_predictions', 'read_predictions',
-           'rows_of_part', 'guess_task', 'arrays', 'align', 'compare']
+           'rows_of_part', 'guess_task', 'arrays', 'why_not_apart', 'row_conditions', 'distribution_of', 'align',
+           'compare']
 
 # %% ../../nbs/evaluation/01_prediction_files.ipynb #eb83b418
 import os
 import re
 import numpy as np
 import pandas as pd
-from ..core import InputError, as_path, one_of, typed
+from ..core import InputError, as_list, as_path, one_of, typed
 from ..data.safe_csv import unguard, write_sheet
 from ..metrics.metrics import HEADLINE, METRICS
 from ..metrics.bootstrap import paired
+from .distributions import Distribution, fit_distribution
 
 # %% ../../nbs/evaluation/01_prediction_files.ipynb #5bf12fe6
 def value_columns(
@@ -96,7 +98,7 @@ def write_predictions(
     "Write `predictions.csv` atomically, columns in a fixed order, text safe for spreadsheets"
     out = check_predictions(frame, "predictions to write")
     values = [*value_columns(out, "truth"), *value_columns(out, "prediction")]
-    order = ["video_id", "part", *values, "lower", "upper", "author", "followers", "missing", "related", "caution"]
+    order = ["video_id", "part", *values, "lower", "upper", "author", "followers", "difficulty", "missing", "related", "caution"]
     out = out[[c for c in order if c in out]].copy()
     write_sheet(out, path)
 
@@ -113,7 +115,7 @@ def read_predictions(
     for c in TEXT_COLUMNS:
         if c in frame: frame[c] = frame[c].astype(object).map(unguard)
     out = check_predictions(frame, str(path))
-    for c in ("lower", "upper", "followers"):
+    for c in ("lower", "upper", "followers", "difficulty"):
         if c in out: out[c] = _numbers(out, c, str(path), missing_ok=True)
     return out
 
@@ -149,6 +151,44 @@ def arrays(
     "Extract truth and prediction as arrays; of a sequence, the predicted days"
     if not (days := days_of(frame)): return frame["truth"].to_numpy(float),frame["prediction"].to_numpy(float)
     return tuple(frame.reindex(columns=[f"{k}_{d}" for d in days]).to_numpy(float) for k in ("truth", "prediction"))
+
+# %% ../../nbs/evaluation/01_prediction_files.ipynb #50bb4da0
+def why_not_apart(
+    split:dict|None, # `split` of the run's `config.json`
+    creators:dict|None=None, # `creators` of it: validation rows `of`, those with a creator `named`, with one in training `known`
+) -> str: # One sentence; empty if they are
+    "Say why validation rows are not like rows of new creators"
+    split,c = split or {},creators or {}
+    how,options = split.get("how"),split.get("options") or {}
+    by = as_list(options.get("by") or ("author" if how != "kfold" else []))
+    if c.get("known"): return (f"No interval: {c['known']} of {c['of']} validation rows are by creators who are also in training; "
+        "train with --split group.")
+    nameless = bool(c) and not c["named"]
+    if how == "creator-time" or how in ("group", "kfold") and by and ("author" in by or nameless): return ""
+    if c and c["named"] == c["of"] > 0: return ""
+    return (f"No interval: the split is {how or 'unknown'}, so creators of validation rows may also be in training; "
+            "train with --split group on a table that names its creators (author).")
+
+# %% ../../nbs/evaluation/01_prediction_files.ipynb #ce60270b
+def row_conditions(
+    frame:pd.DataFrame, # A prediction frame
+) -> dict: # `size` and `difficulty`, `(n,)`, those that the frame has
+    "Extract what the width of an interval depends on"
+    found = {k: pd.to_numeric(frame[c], errors="coerce").to_numpy(float) for k,c in (("size", "followers"), ("difficulty", "difficulty")) if c in frame}
+    return {k: v for k,v in found.items() if (~np.isnan(v).all() if k == "size" else np.isfinite(v).all()) and len(v)}
+
+# %% ../../nbs/evaluation/01_prediction_files.ipynb #cf510d91
+def distribution_of(
+    frame:pd.DataFrame, # Predictions with truth
+    task:str="regression", # Task of the label
+    part:str="valid", # Part to fit on
+) -> tuple[Distribution|None,str]: # The distribution; or `None` and why, as a sentence
+    "Fit a distribution on the rows of one part, in bins by followers and by difficulty as far as they are there"
+    if task == "binary": return None,"No interval: the prediction is a probability already."
+    rows = frame[frame["part"] == part].reset_index(drop=True) if "part" in frame else frame[:0]
+    if not len(rows) or not value_columns(rows, "truth"): return None,f"No interval: predictions.csv has no {part} rows with a truth."
+    try: return fit_distribution(*arrays(rows), **row_conditions(rows)),""
+    except InputError as e: return None,f"No interval: {e}"
 
 # %% ../../nbs/evaluation/01_prediction_files.ipynb #5e029cb0
 def align(

@@ -288,7 +288,8 @@ def _notes(s, table, label, small, g, t, p):
     "Everything to know about the numbers, one sentence each"
     out = [*_row_notes(s, table), *_interval_notes(s, g), *_metric_notes(s, g, t, p)]
     if label is None: out.append(f"No label was given; the task ({s.task}) was inferred from the values.")
-    elif s.about["unlabeled"] and s.rows is not None and (why := label.missing_text(s.rows)): out.append(f"Without a label: {why}.")
+    elif s.about["unlabeled"] and s.rows is not None and hasattr(label, "missing_text"):
+        if why := label.missing_text(s.rows): out.append(f"Without a label: {why}.")
     if small: out.append(f"{small} slices with fewer than 10 videos are not shown.")
     if len(s.slices) > 5: out.append("Slices: among many, a few score badly by chance, and a correlation is lower "
         "where the truth varies less.")

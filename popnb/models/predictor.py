@@ -10,6 +10,7 @@ __all__ = ['Predictor', 'caution_of', 'system', 'system_class', 'create', 'syste
 import inspect
 import warnings
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from fastcore.basics import patch
 
 from ..core import InputError, PopnbError, as_path, expand_home, is_a, one_of, read_json, typed, write_json
 from ..data.labels import Label, label_from_dict
+from ..data.own_median import fit_odds, own_medians
 from ..data.retransformation import invertible, residual_points
 from ..data.table import as_table, require
 from ..environment import version_notes, versions
@@ -40,6 +42,8 @@ class Predictor:
     search_space:dict = {}                    # What `popnb tune` searches: option -> range or choices, as `popnb.runs.tune.resolve_space` reads it
     label:Label|None = None                   # Label that it predicts, fitted on the training rows
     reference:np.ndarray|None = None          # Sorted predictions on the validation rows, for percentiles
+    odds:dict|None = None                     # Odds of beating the own median on the validation rows, from `fit_odds`
+    out_of_fold:pd.DataFrame|None = None      # Predictions of the validation rows, of a system that learns from these
     residuals:np.ndarray|None = None          # Label minus prediction on the validation rows, as `residual_points`
     rows:dict|None = None                     # Number of labelled rows: `train`, `valid`
     folder:Path|None = None                   # Run folder that it was saved to or loaded from
@@ -246,6 +250,20 @@ def remember_validation(self:Predictor,
     self.reference = np.sort(preds["prediction"].to_numpy())
     self.residuals = residual_points(y, _predicted_values(self.label, preds)) if invertible(self.label) else None
 
+# %% ../../nbs/models/01_predictor.ipynb #f8598123
+@patch
+def remember_odds(self:Predictor,
+    preds:pd.DataFrame, # Predictions of validation rows
+    valid:pd.DataFrame, # The validation rows
+    y:np.ndarray, # Their labels
+):
+    "Keep the odds of beating the own median, for log views of videos with creators and times"
+    known = valid if self.label.past is None else self.label.past
+    if self.label.name != "log-views" or not {"author", "published_at"} <= set(valid.columns) & set(known.columns): return
+    at = pd.Series(np.arange(len(valid)), index=valid["video_id"].to_numpy()).loc[preds["video_id"].to_numpy()].to_numpy()
+    medians = own_medians(valid.iloc[at], known)["median"].to_numpy()
+    self.odds = fit_odds(preds["prediction"].to_numpy(dtype=float), y[at], medians)
+
 # %% ../../nbs/models/01_predictor.ipynb #1700c054
 @patch
 def fit(self:Predictor,
@@ -263,7 +281,9 @@ def fit(self:Predictor,
     valid,y_valid = _labelled(self, "validation", valid)
     self._fit(train, valid, y_train, y_valid)
     self.rows = {"train": len(train), "valid": len(valid)}
-    self.remember_validation(self._predict(valid), y_valid)
+    preds = self._predict(valid)
+    self.remember_validation(preds, y_valid)
+    self.remember_odds(preds if self.out_of_fold is None else self.out_of_fold, valid, y_valid)
     return self
 
 # %% ../../nbs/models/01_predictor.ipynb #98bfaca4
@@ -288,7 +308,7 @@ def _require_finite(model, out):
 @patch
 def predict(self:Predictor,
     table:pd.DataFrame|str|Path, # Any rows with `video_id`, or their file
-) -> pd.DataFrame: # `video_id, prediction, percentile, missing`, in the order of `table`; `.attrs["caution"]`
+) -> pd.DataFrame: # `video_id, prediction, percentile, missing`, perhaps `difficulty`, in the order of `table`; `.attrs["caution"]`
     "Predict every row; rows whose inputs are all missing are predicted too and marked in `missing`"
     if self.label is None: raise InputError(f"This {self.system} model is not fitted: call fit or load first.")
     table = require(as_table(table), "video_id", "a prediction")
@@ -319,6 +339,7 @@ def save(self:Predictor,
         "inputs": list(self.inputs),
         "reference": self.reference,
         "residuals": self.residuals,
+        "odds": self.odds,
         "rows": self.rows,
         "notes": self.notes,
         "versions": {k: v for k,v in versions().items() if v}}
@@ -337,7 +358,7 @@ def rename_preset(
 # %% ../../nbs/models/01_predictor.ipynb #1d00f4b5
 _CONFIG = {"system": str, "preset?": (str, None), "caution?": (str, None), "seed?": int, "options": {str: object},
     "label": {"name": str, "options": {str: object}, "stats": {str: object}}, "inputs?": [str], "reference": [float],
-    "residuals?": (list, None), "rows?": ({"train": int, "valid": int}, None), "notes?": [str],
+    "residuals?": (list, None), "odds?": ({str: object}, None), "rows?": ({"train": int, "valid": int}, None), "notes?": [str],
     "versions?": {str: (str, None)},
     "split?": ({"how": str, "ids?": {str: [object]}}, None)}     # fields of `config.json`; others belong to the report
 
@@ -354,10 +375,13 @@ def read_config(
     return rename_preset(require_fields(config, _CONFIG, path))
 
 # %% ../../nbs/models/01_predictor.ipynb #18929a80
-def _restored(config, folder):
+def _restored(config, folder, cls=None):
     "Model of a run whose files were compared with its manifest"
     require_sizes(config["options"], folder/"config.json")
-    model = create(config["system"], config.get("preset"), config.get("seed", 42), **config["options"])
+    make = cls or partial(create, config["system"])
+    model = make(preset=config.get("preset"), seed=config.get("seed", 42), **config["options"])
+    if cls: model.system = config["system"]
+    model.odds = config.get("odds")
     model.label,model.rows,residuals = label_from_dict(config["label"]),config.get("rows"),config.get("residuals")
     model.reference = np.array(config["reference"], dtype=float)
     if not len(model.reference) or (np.diff(model.reference) < 0).any():
@@ -381,16 +405,17 @@ def run_notes(
 @typed
 def load(
     run:str|Path, # Run folder, or `hf://organisation/name[@revision]` for one on the hub
-    system:str|None=None, # Name of the system that the run must have; `None`: any
+    system:str|type|None=None, # Name of the system that the run must have, or its class if it is not registered; `None`: any
 ) -> Predictor: # Ready to predict
     "Load a system from its run folder alone; raises `InputError` for a folder of another system"
     run = hub_run(run)
     config = read_config(run)
-    name = config["system"]
-    if system and name != system: raise InputError(f"{run} holds a {name} model, not {system}.")
-    if name not in SYSTEMS: raise InputError(f"{run} was made by system {name!r}, which this version of popnb does not know (known: {', '.join(sorted(SYSTEMS))}).")
+    name,cls = config["system"],system if isinstance(system, type) else None
+    wanted = cls.system or cls.__name__ if cls else system
+    if wanted and name != wanted: raise InputError(f"{run} holds a {name} model, not {wanted}.")
+    if cls is None and name not in SYSTEMS: raise InputError(f"{run} was made by system {name!r}, which this version of popnb does not know (known: {', '.join(sorted(SYSTEMS))}). A class of your own that is not registered: load(run, ITS_CLASS).")
     remark = check_manifest(run)
-    with using_run(run, "be loaded"): model = _restored(config, run)
+    with using_run(run, "be loaded"): model = _restored(config, run, cls)
     if remark:
         model.notes.append(remark)
         warnings.warn(f"{run}: {remark}", stacklevel=3)

@@ -76,7 +76,7 @@ def retrainer(
         model.store,model.workers = store,workers
         if model.training is not None:
             from popnb.training.engine import Engine, make_config
-            training = make_config(config["training"], {"tensorboard": False, "keep_epochs": False})
+            training = make_config(config["training"] | {"track": None, "tensorboard": None, "keep_epochs": False})
             model.engine = Engine(training, Path(folder)/f"{next(count)}")
         return model.fit(train, valid, label)
     return retrain

@@ -112,7 +112,7 @@ def drift_alarm(
     check_level(level)
     errors = np.asarray(errors, dtype=float)
     both = [jumper_martingale(error_ranks(v, seed)) for v in (errors, np.abs(errors))]
-    capital = np.maximum(*both) - np.log10(2)
+    capital = np.maximum(both[0]+np.log10(.7), both[1]+np.log10(.3))
     above = np.flatnonzero(capital >= -np.log10(level))
     return {"level": level, "at": int(above[0]) if len(above) else None, "log10_capital": capital}
 

@@ -6,7 +6,7 @@
 __all__ = ['check_ledger', 'log_forecasts', 'read_ledger', 'jumper_martingale']
 
 # %% ../../nbs/runs/10_forecasts.ipynb #8fe30230
-import hashlib, json
+import hashlib, json, os
 from contextlib import closing, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -52,7 +52,8 @@ def _sentences(path):
 def _reading(path):
     "Read-only connection to a ledger, `None` for an empty file; raises `InputError` if it holds other tables"
     import sqlite3
-    uri = path.absolute().as_uri() + "?mode=ro"
+    rest = path.with_name(path.name+"-journal")      # of a writer that was killed: a reader takes it back
+    uri = path.absolute().as_uri() + ("?mode=rw" if rest.exists() and os.access(path, os.W_OK) else "?mode=ro")
     with _sentences(path),closing(sqlite3.connect(uri, uri=True, timeout=60, isolation_level=None)) as db:
         tables = {t for t, in db.execute("SELECT name FROM sqlite_master WHERE type='table'")}
         if tables not in (set(), {"about", "forecasts"}): raise InputError(
@@ -163,19 +164,32 @@ def read_ledger(
     return out
 
 # %% ../../nbs/runs/10_forecasts.ipynb #3aa31bb2
+def _linear_bets(p): return 1 + np.array([-1., 0, 1])*(p[:, None]-.5)
+
+def _normal_bets(p, shifts=np.array([-1., -.5, 0, .5, 1])):
+    "Likelihood ratios of shifted normal values; their mean over uniform `p` is 1"
+    from scipy.special import ndtri
+    return np.exp(shifts*ndtri(np.clip(p, 1e-9, 1-1e-9))[:, None] - shifts**2/2)
+
+def _jumper(gains, jump):
+    "Natural logarithm of the capital of one jumper after each value, from the gains `(n, k)` of its bets"
+    k = gains.shape[1]
+    share,grown = np.full(k, 1/k),np.empty(len(gains))
+    for i,gain in enumerate(gains):
+        share = ((1-jump)*share + jump/k)*gain
+        grown[i] = share.sum()
+        share /= grown[i]
+    return np.log(grown).cumsum()
+
+# %% ../../nbs/runs/10_forecasts.ipynb #c1cbaf7a
 @typed
 def jumper_martingale(
     pit, # `(n,)` PIT or conformal p-values in 0..1, in the order of time
     jump:float=.01, # Share of the capital that is spread over the bets at each step
 ) -> np.ndarray: # `(n,)` log10 of the capital after each value; it starts at 0
-    "Compute the simple jumper martingale; raises `InputError` for values outside 0..1"
+    "Compute the mean of two simple jumper martingales; raises `InputError` for values outside 0..1"
     pit = np.asarray(pit, dtype=float)
     if pit.ndim != 1 or not ((pit >= 0) & (pit <= 1)).all(): raise InputError("pit must be a list of values in 0..1.")
     in_range("jump", jump, 0, 1)
-    bets,share,total,out = np.array([-1., 0, 1]),np.full(3, 1/3),0.,[]
-    for p in pit:
-        share = ((1-jump)*share + jump/3)*(1 + bets*(p-.5))
-        total += np.log10(share.sum())
-        share /= share.sum()
-        out.append(total)
-    return np.array(out)
+    both = [_jumper(bets(pit), jump) for bets in (_linear_bets, _normal_bets)]
+    return (np.logaddexp(*both)-np.log(2))/np.log(10)

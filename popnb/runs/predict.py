@@ -12,13 +12,14 @@ import numpy as np
 import pandas as pd
 
 from ..core import InputError, as_list, as_path, printable, typed
-from ..data.table import conform, read_table
+from ..data.table import as_table, conform, read_table
 from ..media.integrity import MEDIA_SUFFIXES, check_file, check_paths
 from ..features.store import Store
 from ..data.retransformation import expected_value, invertible
 from ..data.splits import split_from_dict
-from ..evaluation.distributions import check_level, fit_distribution
-from ..evaluation.prediction_files import arrays, read_predictions
+from ..data.own_median import beats_median, own_medians
+from ..evaluation.distributions import check_level
+from ..evaluation.prediction_files import distribution_of, read_predictions, row_conditions, rows_of_part, why_not_apart
 from ..models.predictor import Predictor, _predicted_values, guarded, using, load, read_config, resolve_modalities
 from .train import open_store, say_caution
 
@@ -169,26 +170,35 @@ def _record(video, row, error, label, values, part):
     return out | {"prediction": curve or float(row["prediction"]), "percentile": percentile, "missing": missing}
 
 # %% ../../nbs/runs/05_predict.ipynb #e9093d31
-def _no_distribution(model):
-    "Why a run has no distribution, as a sentence; empty if it has one"
-    if model.label.task == "binary": return "No interval: the prediction is a probability already."
-    if not model.folder or not (Path(model.folder)/"predictions.csv").is_file():
-        return "No interval: the run holds no predictions.csv with validation rows."
-    split = read_config(model.folder).get("split") or {}
-    how,by = split.get("how"),(split.get("options") or {}).get("by") or "author"
-    if how == "creator-time" or how == "group" and "author" in as_list(by): return ""
-    return (f"No interval: the split is {how or 'unknown'}, so creators of validation rows may also be in training; "
-            "train with --split group on a table that names its creators (author).")
+def _checked_rows(run, part):
+    "Rows of one part of a run's predictions, and why they are not like rows of new creators"
+    config = read_config(run)
+    if why := why_not_apart(config.get("split"), config.get("creators")): return None,why
+    if not (Path(run)/"predictions.csv").is_file(): return None,"No interval: the run holds no predictions.csv with validation rows."
+    rows = read_predictions(run)
+    return rows_of_part(rows, part, run) if part == "test" else rows,""
 
-def _distribution(model):
+def _same_system(model, config):
+    "Whether a run has the system, label and options of a model"
+    own = read_config(model.folder)
+    return all(own[k] == config[k] for k in ("system", "options")) and own["label"]["name"] == config["label"]["name"]
+
+# %% ../../nbs/runs/05_predict.ipynb #5daadf9a
+def _fold_rows(model, folder):
+    "Test rows of the runs of a cross-validation, and why there are none; raises `InputError` for another system"
+    runs = sorted(Path(folder).glob("fold_*/config.json"))
+    if not runs: raise InputError(f"{folder} holds no cross-validation (fold_0, fold_1, …): make one with popnb cv.")
+    if not all(_same_system(model, read_config(r.parent)) for r in runs):
+        raise InputError(f"{folder} is a cross-validation of another system, label or options than those of {model.folder}.")
+    found = [_checked_rows(r.parent, "test") for r in runs]
+    why = next((w for _,w in found if w), "")
+    return (None if why else pd.concat([o for o,_ in found], ignore_index=True)),why
+
+def _distribution(model, calibration=None):
     "Distribution of a run, or `None`, and the sentence that says why"
-    if why := _no_distribution(model): return None,why
-    rows = read_predictions(model.folder)
-    rows = rows[rows["part"] == "valid"].reset_index(drop=True) if "part" in rows else rows[:0]
-    if not len(rows) or not any(c.startswith("truth") for c in rows):
-        return None,"No interval: predictions.csv has no validation rows with a truth."
-    try: return fit_distribution(*arrays(rows)),""
-    except InputError as e: return None,f"No interval: {e}"
+    if model.label.task == "binary" or not model.folder: return distribution_of(pd.DataFrame(), model.label.task)
+    rows,why = _checked_rows(model.folder, "valid") if calibration is None else _fold_rows(model, calibration)
+    return (None,why) if why else distribution_of(rows, model.label.task, "valid" if calibration is None else "test")
 
 # %% ../../nbs/runs/05_predict.ipynb #fe84374d
 def _interval_names(label, level, at_least):
@@ -208,22 +218,41 @@ def _by_row(arrays, days):
     return [{k: cell(v[i]) for k,v in arrays.items()} for i in range(n)]
 
 # %% ../../nbs/runs/05_predict.ipynb #e7310285
-def _intervals(model, preds, level, at_least):
+def _conditions(preds, table):
+    "Sizes and difficulties of the predicted rows, those that are known"
+    if "followers" in table: preds = preds.assign(followers=preds.index.map(dict(zip(table["video_id"], table["followers"]))))
+    return row_conditions(preds)
+
+def _intervals(model, preds, table, level, at_least, calibration):
     "`video_id` -> interval and probability, and why there is none"
     names = _interval_names(model.label, level, at_least)
     if not names: return {},""
-    distribution,why = _distribution(model)
+    distribution,why = _distribution(model, calibration)
     if preds is None or distribution is None: return {},why
-    y,found = _predicted_values(model.label, preds),{}
+    y,found,given = _predicted_values(model.label, preds),{},_conditions(preds, table)
     if level is not None:
-        why,ends = distribution.why(level),distribution.interval(y, level)
+        why,ends = distribution.why(level),distribution.interval(y, level, **given)
         if ends: found |= _ends(model.label, ends)
     if at_least is not None:
         inverse = model.label.inverse if _value_names(model.label) else None
-        found["p_at_least"] = distribution.at_least(y, at_least, inverse=inverse)
+        found["p_at_least"] = distribution.at_least(y, at_least, inverse=inverse, **given)
     rows = _by_row(found, model.label.options["days"] if y.ndim == 2 else None)
     known = {"level": level} if "lower" in found else {}
     return {i: dict.fromkeys(names) | r | known for i,r in zip(preds.index, rows)},why
+
+# %% ../../nbs/runs/05_predict.ipynb #1a151dd9
+_OWN = ("p_beats_median", "own_median", "earlier_videos", "no_median")
+
+def _own_medians(model, preds, rows, history):
+    "`video_id` -> probability of beating the creator's median, that median, number of earlier videos, why there is none"
+    if preds is None: return {}
+    found,odds = own_medians(rows, history),model.odds or {}
+    none = "the run was made without creators and times of publication, or by an earlier version"
+    if model.label.name != "log-views": none = f"the run predicts {model.label.name}, and only log-views is compared"
+    lack = "" if "slope" in odds else odds.get("why") or none
+    p = beats_median(odds, preds.loc[found["video_id"], "prediction"].to_numpy(dtype=float), found["median"].to_numpy())
+    cells = zip(found["video_id"], p, model.label.inverse(found["median"]) if not lack else p, found["earlier"], found["why"])
+    return {i: dict(zip(_OWN, (_rounded(p), _rounded(m), int(n), why or lack or None))) for i,p,m,n,why in cells}
 
 # %% ../../nbs/runs/05_predict.ipynb #2a80cf99
 @typed
@@ -237,6 +266,8 @@ def predict_videos(
     modalities:str|None=None, # `av`, `a` or `v` for a system that has them; `None`: those of the training
     level:float|None=None, # Share of truths that `lower` to `upper` is to hold, e.g. .8; `None`: no interval
     at_least:float|None=None, # Count (or label without inverse) for `p_at_least`; `None`: no probability
+    history:pd.DataFrame|str|Path|None=None, # Videos of the same creators with views, for `p_beats_median`; or their file
+    calibration:str|Path|None=None, # Folder of a cross-validation that replaces the validation rows; `None`: those of the run
 ) -> list[dict]: # `video, label, unit, prediction, views, views_median, percentile, missing, part, error, caution` a video
     "Score videos with a saved run; a broken file has `error` and no score; raises `InputError` for wrong modalities"
     if level is not None: check_level(level)
@@ -255,9 +286,11 @@ def predict_videos(
     errors = {i: printable(e) for i,e in errors.items()}
     with guarded(model):
         values,parts,nothing = _values(model, preds),_parts(model, table),dict.fromkeys(_value_names(model.label))
-        spans,why = _intervals(model, preds, level, at_least)
+        spans,why = _intervals(model, preds, good, level, at_least, calibration)
+        own = {} if history is None else _own_medians(model, preds, good, as_table(history, "history"))
     none = dict.fromkeys(_interval_names(model.label, level, at_least))
+    no_own = {} if history is None else dict.fromkeys(_OWN) | {"no_median": "no prediction"}
     more = {"caution": model.caution or None} | ({"no_interval": why or None} if none else {})
     return [_record(i, None if i in broken else preds.loc[i], errors.get(i), model.label,
-        (nothing | none) if i in broken else values.get(i, nothing) | spans.get(i, none), parts.get(i)) | more
+        (nothing | none | no_own) if i in broken else values.get(i, nothing) | spans.get(i, none) | own.get(i, no_own), parts.get(i)) | more
         for i in table["video_id"]]

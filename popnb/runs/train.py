@@ -21,6 +21,7 @@ from ..core import InputError, PopnbError, ROOM, _plain, as_path, check_unchange
 from ..data.safe_csv import write_sheet
 from ..core import path_state, publish_folder, read_json, typed, work_folder, write_json, writing
 from ..training.batches import key_seed
+from ..training.config import TRACKERS
 from ..data.labels import Label, label_from_dict, make_label
 from ..data.groups import relations_of
 from ..data.splits import Split, default_groups, leaks, make_split, protocol_split, related_to_train, split_from_dict
@@ -28,6 +29,7 @@ from ..data.table import as_table
 from ..environment import provenance
 from ..evaluation.ablation import ablate_model
 from ..evaluation.report import Scores, add_truth, evaluate
+from ..features.own_features import join_features
 from ..features.store import Cache, Store, TemporaryStore
 from ..models.block_columns import takes_encoders
 from ..models.predictor import (
@@ -35,6 +37,7 @@ from ..models.predictor import (
 from ..registry import preset_name
 from ..evaluation.prediction_files import days_of, write_predictions
 from ..evaluation.scorings import record_scoring
+from ..data.own_median import beats_median, median_reliability, median_text, own_medians
 from ..metrics.metrics import HEADLINE
 from ..evaluation.day_windows import window_of
 
@@ -238,8 +241,8 @@ def _link(a, b):
 
 # %% ../../nbs/runs/01_train.ipynb #0efa6b5a
 def _add_training_files(engine, work):
-    "Add TensorBoard logs and kept epochs of the checkpoint folder, which keeps them until the run is in place"
-    found = [engine/"tensorboard"] if (engine/"tensorboard").is_dir() else []
+    "Add the files of trackers and kept epochs of the checkpoint folder, which keeps them until the run is in place"
+    found = [engine/k for k in TRACKERS if (engine/k).is_dir()]
     for p in (*found, *(p for _,p in numbered(engine, "epoch"))):
         to = work/p.name if p in found else work/"epochs"/p.name
         shutil.copytree(p, to, copy_function=_link, dirs_exist_ok=True)
@@ -294,12 +297,24 @@ def _count_scoring(model, scores, file, test):
     ids = scores.predictions["video_id"] if test is None else test
     return record_scoring(file, list(ids), model.system, model.label.name, metric, e["value"], (e["high"]-e["low"])/3.92)
 
+def _median_note(model, scores):
+    "Sentences on P(beats own median) of the scored rows; empty if it is not known"
+    if not model.odds or scores.rows is None or model.label.past is None: return ""
+    if "slope" not in model.odds: return f"No P(beats own median): {model.odds['why']}."
+    rows = scores.rows.set_index("video_id").loc[scores.scored["video_id"]].reset_index()
+    median = own_medians(rows, model.label.past)["median"].to_numpy()
+    truth,pred = (scores.scored[c].to_numpy(float) for c in ("truth", "prediction"))
+    found = median_reliability(beats_median(model.odds, pred, median), (truth > median).astype(float))
+    scores.about["own_median"] = found
+    return median_text(found)
+
 def _evaluate_model(model, preds, rows, out=None, file=None, test=None, **options):
     "Scores of a model's predictions beside those of its baselines"
     title,frames = f"{model.system}: {model.label.name}",model.inputs == ("video",)
     if model.caution: title += f" ({model.caution})"
     scores = evaluate(preds, rows, model.label, baselines=model.baselines(rows), title=title, threshold=model.threshold,
         show_frames=frames, **options)
+    if note := _median_note(model, scores): scores.notes.append(note)
     if isinstance(file, (str, Path)): scores.notes.append(_count_scoring(model, scores, file, test))
     if out is not None: scores.save(out)
     return scores
@@ -370,6 +385,23 @@ def _encoders(system, encoders, faithful=False):
     if encoders in ("auto", None): return {}
     raise InputError(f"encoders={encoders!r}: system {system} takes none; tabular and clip-lgbm do.")
 
+# %% ../../nbs/runs/01_train.ipynb #bfb7c93f
+def _name(system): return system if isinstance(system, str) else system.system or type(system).__name__
+
+def _model_of(system, preset, seed, encoders, options):
+    "A model by name, or the given one; raises `InputError` for options beside a model and for a fitted model"
+    if isinstance(system, str): return create(system, preset, seed, **options | _encoders(system, encoders, options.get("faithful")))
+    if options: raise InputError(f"{next(iter(options))}: options of a model of your own are arguments of its class.")
+    if system.label is not None: raise InputError(f"This {_name(system)} model is fitted already: make a new one.")
+    system.system = _name(system)
+    return system
+
+def _with_features(table, options):
+    "The table with features that were given as frames or arrays, and the options with their names"
+    if not isinstance(options.get("features"), dict): return table, options
+    table,names = join_features(as_table(table), options["features"])
+    return table, options | {"features": names}
+
 # %% ../../nbs/runs/01_train.ipynb #d8fa2e38
 def _weights_here(model, store):
     "Whether published weights are at hand; raises `InputError` unless the cache has vectors of them"
@@ -392,7 +424,7 @@ def _fitting_label(label, options, table):
 # %% ../../nbs/runs/01_train.ipynb #55996499
 @typed
 def train(
-    system:str, # Name of the system, e.g. `tabular`
+    system:str|Predictor, # Name of the system, e.g. `tabular`, or a model of your own, not fitted
     table:pd.DataFrame|str|Path, # The videos, or a table file
     out:str|Path, # The run folder to make
     label:str|Label="log-views", # Label to predict, or its name
@@ -414,11 +446,11 @@ def train(
 ) -> Run|None: # `None` in helper processes of a launcher
     "Train a system: split, fit, score, write; raises `InputError` for a wrong call, and leaves no folder if it fails"
     preset = preset_name(preset)
-    out,before = _claim_folder(out, system, overwrite, table, resume)
-    options |= _encoders(system, encoders, options.get("faithful"))
-    model,training = create(system, preset, seed, **options),training or {}
+    out,before = _claim_folder(out, _name(system), overwrite, table, resume)
+    file,table,options = table,*_with_features(table, options)
+    model,training = _model_of(system, preset, seed, encoders, options),training or {}
     say_caution(model)
-    here,file,table = _weights_here(model, store),table,as_table(table)
+    here,table,system = _weights_here(model, store),as_table(table),model.system
     model.store,model.workers = open_store(store),workers
     label = _fitting_label(label, label_options, table)
     split = choose_split(table, split, system if protocol == "paper" else protocol, seed, label, **(split_options or {}))

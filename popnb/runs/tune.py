@@ -338,8 +338,10 @@ def plot_tuning(
     metric:str, # Name of the metric
 ): # matplotlib figure
     "Plot score and best score so far against time, and the importance of the options"
-    fig,(a,b) = canvas(["time, min", "share of the variance"], [f"{metric} on validation rows", ""], size=(8, 3))
-    minutes = frame["elapsed"]/60
+    fig,(a,b) = canvas(["time", "share of the variance"], [f"{metric} on validation rows", ""], size=(8, 3))
+    few = frame["elapsed"].max() < 300
+    minutes = frame["elapsed"]/(1 if few else 60)
+    a.set_xlabel("time, s" if few else "time, min", fontsize=9)
     a.plot(minutes, frame[metric], "o", color=GREY, ms=4, label="trial")
     a.step(minutes, frame["best"], where="post", color=BLUE, label="best so far")
     a.legend(fontsize=8, frameon=False)
@@ -358,7 +360,7 @@ class Tuning:
     best:dict # `trial`, `value` on validation rows, `options`, `default`: value of the default options
     importance:dict # Option -> share in the variance of the scores
     test:dict # Metrics of the best run on the test rows
-    folds:int = 0 # Inner folds; 0: the validation rows
+    folds:int = 0 # Inner folds that scored a trial; 0: the validation rows
 
     @property
     def run(self): return self.folder/"best"      # run folder
@@ -434,7 +436,7 @@ def tune(
     out:str|Path, # Folder of the search
     budget:str|float|None=None, # Time for all trials and the best run, e.g. `30m`, `2h`; `None`: `30m`, or no limit if `trials` is given
     trials:int|None=None, # Number of trials, the one of the default options included; `None`: as the budget allows
-    folds:int=0, # Inner folds that score a trial, >= 3; 0: the validation rows
+    folds:int|None=None, # Inner folds that score a trial, >= 3; 0: the validation rows; `None`: 3, and 0 for a network
     metric:str|None=None, # What is searched for; `None`: the headline metric of the label's task
     space:dict|None=None, # Search space beside that of the system, e.g. `{"members": [1, 3], "lambda_l1": (0., 5.)}`
     seed:int=42, # Of split, models and proposals
@@ -447,10 +449,11 @@ def tune(
     if _is_helper(): raise InputError("A search runs in one process: start it without a launcher.")
     budget = budget_seconds("30m" if budget is None and trials is None else budget)
     if trials is not None: in_range("trials", trials, 1)
-    if folds: in_range("folds", folds, 3)
+    if folds: in_range("folds", folds, 3)     # 0 and None are allowed
     need("optuna", "tune", "tuning")
     table = as_table(table)
     job,how,about = _prepare(system, table, as_path(out, "out"), folds, metric, space, seed, options)
+    folds = about["folds"]
     out = job.folder = _claim(out, about, overwrite, "tune.json", "search")
     with only_one(out, "searches in"), _quiet():
         if overwrite: _clear(out)
@@ -464,6 +467,7 @@ def _prepare(system, table, out, folds, metric, space, seed, options):
     how = {k: v for k,v in options.items() if k not in ("preset", "training", "store", "workers")}
     preset,training,own = options.get("preset"),options.get("training") or {},_system_options(system, options)
     model = create(system, preset, seed, **own)
+    if folds is None: folds = 3 if model.training is None else 0
     say_caution(model)
     label = _fitting_label(options.get("label", "log-views"), options.get("label_options"), table)
     metric = one_of("metric", metric or HEADLINE[label.task], REPORT_METRICS[label.task])

@@ -63,7 +63,7 @@ class Engine:
         self.main,self.resume,self.folder = main_process(),resume,folder and Path(folder)
         self.report = None     # called after each validation: (its number, metric, whether a larger one is better)
         self.config = config if isinstance(config, TrainConfig) else make_config(config)
-        if self.config.tensorboard and not folder: raise InputError("tensorboard needs a folder to write to: Engine(config, folder=…).")
+        if self.config.track and not folder: raise InputError("track needs a folder to write to: Engine(config, folder=…).")
         if resume and not folder: raise InputError("resume needs the folder of the interrupted training: Engine(config, folder=…, resume=True).")
 
     def stage(self,
@@ -74,7 +74,7 @@ class Engine:
         return Engine(make_config(asdict(self.config), options), self.folder and self.folder/name, self.resume)
 
 # %% ../../nbs/training/05_engine.ipynb #8b317a9a
-_CHANGEABLE = ("keep", "keep_epochs", "save_every", "tensorboard", "workers")
+_CHANGEABLE = ("keep", "keep_epochs", "save_every", "track", "workers")
 
 # %% ../../nbs/training/05_engine.ipynb #69c5af35
 def _describe_module(module):
@@ -182,12 +182,33 @@ def _checkpoint_activations(module, on=True):
     if on and not done: raise InputError(f"checkpoint_activations: {type(module).__name__} offers none (no part has activation_checkpointing_enable or gradient_checkpointing_enable).")
 
 # %% ../../nbs/training/05_engine.ipynb #53bb3792
-def _write_tensorboard(ts, stack):
-    "Open the TensorBoard writer"
-    need("tensorboard", "torch", "TensorBoard's files")
-    from torch.utils.tensorboard import SummaryWriter
-    ts.board = SummaryWriter(ts.folder/"tensorboard", purge_step=ts.done+1)
-    stack.callback(ts.board.close)
+def _make_tracker(ts, stack):
+    "Tracker of accelerate that writes into the folder of the training, unless its own variables say otherwise"
+    package = need(ts.config.track, "track", f"track={ts.config.track}")
+    from accelerate import tracking
+    kind,name = ts.config.track,ts.folder.parent.name.removesuffix(".partial") or "run"
+    if kind == "tensorboard": return tracking.TensorBoardTracker(kind, ts.folder, purge_step=ts.done+1)
+    if kind == "trackio": return tracking.TrackioTracker("popnb", name=name, auto_log_gpu=False)
+    if kind == "wandb": return tracking.WandBTracker("popnb", name=name, dir=ts.folder, mode=os.environ.get("WANDB_MODE", "offline"))
+    (ts.folder/kind).mkdir(exist_ok=True)
+    if "MLFLOW_TRACKING_URI" not in os.environ:
+        package.set_tracking_uri(f"sqlite:///{ts.folder.absolute()/kind}/mlflow.db")
+        stack.callback(os.environ.pop, "MLFLOW_TRACKING_URI", None)            # set by the line above, for this training
+    return tracking.MLflowTracker("popnb", run_name=name)
+
+# %% ../../nbs/training/05_engine.ipynb #916064dc
+def _start_tracker(ts, stack):
+    "Start the tracker of the training; raises `PopnbError` before any step if it does not start"
+    try:
+        tracker = _make_tracker(ts, stack)
+        tracker.start()
+        about = {k: v for k,v in asdict(ts.config).items() if isinstance(v, (bool, int, float, str))}
+        if ts.config.track != "tensorboard": tracker.store_init_configuration(about)    # its file has no place for them
+    except PopnbError: raise
+    except Exception as e:
+        raise PopnbError(f"{ts.config.track} could not be started ({type(e).__name__}). Train without track, or set it up.") from None
+    ts.tracker = tracker
+    stack.callback(tracker.finish)
 
 # %% ../../nbs/training/05_engine.ipynb #d06d7943
 @patch
@@ -200,7 +221,7 @@ def _run(self:Engine, args, ts, order, path, stack):
     ts.bar = progress(range(total), "training", total) if not ts.rank else iter(())
     stack.callback(getattr(ts.bar, "close", int))
     if not ts.rank: write_log(ts.folder/"log.csv", ts.saved["rows"])
-    if ts.config.tensorboard and not ts.rank: _write_tensorboard(ts, stack)
+    if ts.config.track and not ts.rank: _start_tracker(ts, stack)
     if ts.config.checkpoint_activations:
         _checkpoint_activations(ts.module)
         stack.callback(_checkpoint_activations, ts.module, False)

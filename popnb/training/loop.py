@@ -106,7 +106,7 @@ class TrainingState:
     frozen_modules:list=field(default_factory=list)   # Modules in these parts
     restored:list|None=None     # Weights and state of the checkpoint that it resumes from
     bar:object=iter(())         # Progress bar, advanced by a step
-    board:object=None           # TensorBoard writer
+    tracker:object=None         # Tracker of accelerate that gets the rows of the log
     notes:list=field(default_factory=list)   # Remarks for the user
     report:object=None          # Called after each validation with its number, the metric and its direction, or `None`
     began:float=0.              # Clock at the first step
@@ -264,9 +264,7 @@ def _log(self:Loop, values, lr):
     ts.saved["rows"].append(row)
     if ts.rank: return
     write_log(ts.folder/"log.csv", ts.saved["rows"])
-    if not ts.board: return
-    for k,v in row.items():
-        if isinstance(v, (int, float)) and k != "step": ts.board.add_scalar(k, v, row["step"])
+    if ts.tracker: ts.tracker.log({k: v for k,v in row.items() if isinstance(v, (int, float)) and k != "step"}, step=row["step"])
 
 # %% ../../nbs/training/04_loop.ipynb #2191f466
 def _to_array(t, n, wanted):

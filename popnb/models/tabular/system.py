@@ -27,7 +27,9 @@ from ...features.table_columns import Choice, TableColumn, as_numbers, choose_co
 from ..predictor import Predictor, system
 from ..run_files import read_arrays, read_fields, require_arrays
 from ..block_columns import BlockColumns, choose_blocks
+from ..sklearn_stage import SklearnStage, estimator_scores, pack_estimator, unpack_estimator
 from ..stored_trees import StoredTrees, read_trees
+from ..difficulty import LARGEST, Difficulty, fit_difficulty
 from .text import TextReader, one_thread, pack, unpack
 
 # %% ../../../nbs/models/tabular/03_system.ipynb #52de90b6
@@ -404,6 +406,7 @@ def _boosting(options):
 class Tabular(Predictor):
     "Hand-crafted signals, text, category and creator in LightGBM, blended with a linear model"
     inputs = TABULAR_INPUTS
+    hard = None                               # `Difficulty` of rows, where one was found
     keep_rows = False                         # keep `fitted` without feature blocks too, for `popnb ablate`
     explainers = ("contributions", "encoders", "occlusion", "words")
     search_space = {"learning_rate": (.01, .1, "log"), "num_leaves": (4, 64, "log"), "min_data_in_leaf": (3, 100, "log"),
@@ -417,6 +420,7 @@ class Tabular(Predictor):
         age:str|None=None, # Age at collection as a column (`input`), or as the exposure of log counts (`exposure`)
         weight:str|None=None, # Column of sample weights >= 0; `None`: all rows count the same
         encoders:str|list|None=None, # Feature blocks: `auto`, or names in `popnb.registry.BLOCKS`; `None`: none
+        sklearn_estimator=None, # Estimator of scikit-learn, or the name of its class, in place of trees and linear model
         rounds:int=3000, # Maximum number of trees of a model
         patience:int=100, # Rounds without a better validation loss before training stops
         learning_rate:float|None=None, # Shrinkage of each tree; `None`: .03
@@ -435,11 +439,20 @@ class Tabular(Predictor):
         self.blocks,self.fitted = BlockColumns(encoders, tuple(inputs), seed),None
         steps = {k: int(in_range(k, v, 1)) for k,v in dict(members=members, rounds=rounds, patience=patience).items()}
         used = {k: v for k,v in (own | {"encoders": self.blocks.names}).items() if v is not None}
+        self.stage = None
+        if sklearn_estimator is not None: steps = self._use_stage(sklearn_estimator, seed)
         super().__init__(preset, seed, inputs=list(inputs), **steps, **used, **self.boosting)
         self.inputs,self.design = tuple(inputs),DesignMatrix(inputs, seed, **own)
 
     @property
     def columns(self): return [*self.design.columns, *self.blocks.columns]   # names of all columns
+
+    def _use_stage(self, estimator, seed):
+        "Learn by an estimator of scikit-learn; returns the options that are stored"
+        if self.boosting: raise InputError(f"{next(iter(self.boosting))} is an option of the trees, which sklearn_estimator replaces.")
+        self.stage,self.search_space = SklearnStage(estimator, seed),{}
+        self.explainers = ("encoders", "occlusion", "words")
+        return {"sklearn_estimator": self.stage.description}
 
 # %% ../../../nbs/models/tabular/03_system.ipynb #15569d40
 @patch
@@ -492,6 +505,7 @@ def _fit_stage(self:Tabular, use=None, members=None, rows=None):
     f,names = self.fitted,self.columns if use is None else [self.columns[i] for i in use]
     X,V,y = _part(f.X, rows, use),_part(f.V, None, use),_part(f.y, rows, None)
     weight = None if f.weight is None else _part(f.weight, rows, None)
+    if self.stage: return self.stage.fit(X, y, weight), [(None, None)], 1.
     line = Linear().fit(X, y, V, f.yv, weight, f.weight_valid, 5, self.seed)
     A,V,grown = np.c_[X, line.out_of_fold],np.c_[V, line.predict(V)],[]
     members = range(members or self.options["members"])
@@ -506,6 +520,7 @@ def _fit_stage(self:Tabular, use=None, members=None, rows=None):
 @patch
 def _blend(self:Tabular, X, line, trees, weight):
     "Predictions of a last stage"
+    if self.stage: return estimator_scores(line, X, self.label.task)
     p = line.predict(X)
     return weight*self._mean_trees(np.c_[X, p], trees) + (1-weight)*self._clip_score(p)
 
@@ -569,13 +584,25 @@ def _shared_columns(self:Tabular, *rows):
 
 @patch
 def _fit(self:Tabular, train, valid, y, yv):
+    if self.stage: self.stage.check(self.label.task)
     train,y,weight = self._weighted(train, y, "training")
     valid,yv,weight_valid = self._weighted(valid, yv, "validation")
     self._shared_columns(train, valid, y, yv, weight, weight_valid)
     self._fit_blocks(train, valid)
     self.line,grown,self.weight = self._fit_stage()
     self.trees,self.log = [t for t,_ in grown],grown[0][1]
+    if self.stage: pack_estimator(self.line)         # raises for what cannot be saved
+    else: self._fit_difficulty()
     if not (self.blocks.columns or self.keep_rows): self.fitted = None
+
+@patch
+def _fit_difficulty(self:Tabular):
+    "Learn the size of errors from out-of-fold residuals of the linear model; nothing for two classes"
+    f,line,self.hard = self.fitted,self.line.out_of_fold,None
+    if self.label.task != "regression": return
+    rows = np.random.default_rng(self.seed).permutation(len(f.y))[:LARGEST]
+    self.hard = fit_difficulty(np.c_[f.X[rows], line[rows]], f.y[rows]-line[rows], self.seed)
+    if self.hard: self.notes.append(f"Intervals are wider where errors on training rows were larger ({self.hard!r}).")
 
 @patch
 def _note_coverage(self:Tabular, missing):
@@ -608,7 +635,8 @@ def _predict(self:Tabular, table):
     self._warn_absent(table)
     X,missing = self.matrix(table)
     p = self._blend(X, self.line, self.trees, self.weight) + self.design.offset(table)
-    return pd.DataFrame({"video_id": table["video_id"].to_numpy(), "prediction": p, "missing": missing})
+    out = pd.DataFrame({"video_id": table["video_id"].to_numpy(), "prediction": p, "missing": missing})
+    return out.assign(difficulty=self.hard(np.c_[X, self.line.predict(X)])) if self.hard else out
 
 @patch
 def _warn_absent(self:Tabular, table):
@@ -625,8 +653,9 @@ def baselines(self:Tabular,
     "Predict with the linear model alone and with the training mean"
     X,missing = self.matrix(table)
     def frame(p): return pd.DataFrame({"video_id": table["video_id"].to_numpy(), "prediction": p, "missing": missing})
-    linear,grown = self._clip_score(self.line.predict(X)),self.design.offset(table)
-    return {"trivial": frame(np.full(len(table), self.design.mean) + grown), "linear": frame(linear + grown)}
+    grown = self.design.offset(table)
+    trivial = {"trivial": frame(np.full(len(table), self.design.mean) + grown)}
+    return trivial if self.stage else trivial | {"linear": frame(self._clip_score(self.line.predict(X)) + grown)}
 
 # %% ../../../nbs/models/tabular/03_system.ipynb #313f500d
 def _column_input(c):
@@ -641,6 +670,7 @@ def _column_input(c):
 @patch
 def importance(self:Tabular) -> pd.DataFrame: # `column, input, gain`; gains sum to 1
     "Compute the share of each column in the trees' total gain"
+    if self.stage: raise InputError(f"The gain of a column is one of trees; this model is {self.stage.description}.")
     gain,names = np.mean([t.feature_importance("gain") for t in self.trees], 0),[*self.columns, "line"]
     inputs = [_column_input(c) for c in names]
     out = pd.DataFrame({"column": names, "input": inputs, "gain": gain/max(gain.sum(), 1e-12)})
@@ -681,7 +711,7 @@ def _save(self:Tabular, folder):
     from safetensors.numpy import save_file
     folder,d,text,arrays = Path(folder),self.design,{},{}
     if d.reader: text,arrays = pack(d.reader)
-    arrays |= {f"line.{k}": np.ascontiguousarray(v) for k,v in self.line.state.items()}
+    if not self.stage: arrays |= {f"line.{k}": np.ascontiguousarray(v) for k,v in self.line.state.items()}
     authors,(blocks,vectors) = None,self.blocks.pack()
     arrays |= {f"block.{k}": v for k,v in vectors.items()}
     if d.authors:
@@ -690,14 +720,24 @@ def _save(self:Tabular, folder):
     write_json(folder/"design.json", {"columns": d.columns, "categories": d.categories, "mean": d.mean,
         "weight": self.weight, "seen": self.coverage, "authors": authors, "text": text,
         "table_columns": [c.to_dict() for c in d.choice.columns], "middle_age": d.middle_age, "blocks": blocks,
-        "exposure": [d.exposure.slope, d.exposure.middle] if d.exposure else None})
+        "exposure": [d.exposure.slope, d.exposure.middle] if d.exposure else None,
+        "difficulty": [self.hard.slope, self.hard.middle] if self.hard else None})
     save_file({k: np.ascontiguousarray(v) for k,v in arrays.items()}, folder/"design.safetensors")
+    if self.stage: return (folder/"estimator.skops").write_bytes(pack_estimator(self.line))
     for i,t in enumerate(self.trees): t.save_model(str(folder/f"trees_{i}.txt"))
+    if self.hard: self.hard.trees.save_model(str(folder/"difficulty.txt"))
 
 # %% ../../../nbs/models/tabular/03_system.ipynb #15cfcbae
+@patch
+def _load_stage(self:Tabular, path):
+    "Read the fitted estimator"
+    try: data = path.read_bytes()
+    except OSError as e: raise InputError(f"Cannot read {path}: {e.strerror or e}.") from e
+    self.line,self.trees = unpack_estimator(data, len(self.columns), path),[None]
+
 _STORED = {"columns": [str], "categories": [(str, float)], "mean": float, "weight": float, "seen": {str: float},
     "authors": ([(str, float, None)], None), "text": dict, "table_columns?": [dict], "middle_age?": float, "blocks?": dict,
-    "exposure?": ([float], None)}    # fields of `design.json`
+    "exposure?": ([float], None), "difficulty?": ([float], None)}    # fields of `design.json`
 
 @patch
 def _load(self:Tabular, folder):
@@ -713,7 +753,9 @@ def _load(self:Tabular, folder):
     if cfg["text"]: d.reader = unpack(cfg["text"], arrays)
     vectors = {k.removeprefix("block."): v for k,v in arrays.items() if k.startswith("block.")}
     self.blocks.unpack(cfg.get("blocks", {}), vectors)
+    if self.stage: return self._load_stage(folder/"estimator.skops")
     self.line = Linear({k.removeprefix("line."): v for k,v in arrays.items() if k.startswith("line.")})
     require_arrays(self.line.state, dict.fromkeys(("low", "high", "mean", "scale", "gone", "some"), "d") | {"weights": "w"},
         folder/"design.safetensors", d=len(self.columns))
     self.trees = [read_trees(folder/f"trees_{i}.txt", len(self.columns)+1) for i in range(self.options["members"])]
+    if hard := cfg.get("difficulty"): self.hard = Difficulty(read_trees(folder/"difficulty.txt", len(self.columns)+1), *hard)
