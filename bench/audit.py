@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 from popnb.audit.audit import audit, quick_audit
-from popnb.audit.planted import FAULTS, MEDIA_FAULTS, plant
+from popnb.audit.planted import PLANTED_FAULTS, MEDIA_FAULTS, plant
 from popnb.core import write_json
 from popnb.simulation.dataset import SMALL, simulate
 
@@ -35,32 +35,32 @@ def main():
     found,beside,alarms,failed = Counter(),Counter(),[],[]
     for seed in range(a.seed, a.seed+a.rounds):
         clean = simulate(a.rows, media=False, seed=seed).table
-        clips = simulate(24, Path(tempfile.mkdtemp()), seed=seed, **SMALL).table
+        clips = simulate(24, Path(tempfile.mkdtemp()), seed=seed, **SMALL | {"size": (320, 180)}).table
         sound = audit(clean)
         alarms.append([f.name for f in sound.alarms])
         failed += failures(sound)
-        for name in FAULTS:
+        for name in PLANTED_FAULTS:
             media = name in MEDIA_FAULTS
             o = audit(plant(name, clips if media else clean, seed), media=media)
             found[name] += name in o
             beside.update(f"{name} > {f.name}" for f in o.alarms if f.name != name and f.name != "few_rows")
             failed += failures(o)
-        print(f"seed {seed}: found {sum(found.values())} of {len(FAULTS)*(seed-a.seed+1)}, false alarms {alarms[-1]}", flush=True)
+        print(f"seed {seed}: found {sum(found.values())} of {len(PLANTED_FAULTS)*(seed-a.seed+1)}, false alarms {alarms[-1]}", flush=True)
     large = simulate(a.large, media=False, seed=a.seed).table
     start = time.time()
     of = audit(large)
     seconds,start = time.time()-start,time.process_time()
     lines = quick_audit(large, "views")
     quick = time.process_time()-start
-    result = dict(rounds=a.rounds, rows=a.rows, seed=a.seed, faults=len(FAULTS),
-        found={k: found[k]/a.rounds for k in FAULTS}, other_alarms={k: n/a.rounds for k,n in beside.most_common()},
+    result = dict(rounds=a.rounds, rows=a.rows, seed=a.seed, faults=len(PLANTED_FAULTS),
+        found={k: found[k]/a.rounds for k in PLANTED_FAULTS}, other_alarms={k: n/a.rounds for k,n in beside.most_common()},
         false_alarms_per_sound_table=sum(map(len, alarms))/a.rounds, most_false_alarms=max(map(len, alarms)),
         false_alarms=dict(Counter(sum(alarms, []))), failed_checks=dict(Counter(failed)),
         large=dict(rows=a.large, seconds=round(seconds, 2), alarms=[f.name for f in of.alarms],
                    quick_processor_seconds=round(quick, 2), quick_lines=len(lines)))
     write_json(a.out, result)
     every = sum(n == a.rounds for n in found.values())
-    print(f"{every} of {len(FAULTS)} faults found in all {a.rounds} tables; {result['false_alarms_per_sound_table']:.2f} false"
+    print(f"{every} of {len(PLANTED_FAULTS)} faults found in all {a.rounds} tables; {result['false_alarms_per_sound_table']:.2f} false"
         f" alarms a sound table, at most {result['most_false_alarms']}; {a.large:,} rows in {seconds:.1f} s, quick checks"
         f" {quick:.2f} s of processor time; {len(failed)} checks failed; {a.out}")
 

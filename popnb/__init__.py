@@ -4,6 +4,7 @@ The workflow, from a file of videos to an answer; `help(popnb.train)` and the li
 
     import popnb
     table, report = popnb.read_source("csv", "videos.csv")    # or simulate, collect, read_table
+    popnb.audit(table)                                        # what is wrong with it, the worst first
     table = popnb.clean(table).table                          # drop and flag rows by named rules
     run = popnb.train("tabular", table, "runs/first")         # split, fit, score, write a run folder
     popnb.leaderboard(["runs/first", "runs/second"])          # runs on the same test rows
@@ -28,7 +29,7 @@ if not any(isinstance(f, Documented) for f in sys.meta_path): sys.meta_path.inse
 _VERBS = {
     "read_source": "popnb.data.sources", "read_table": "popnb.data.table", "write_table": "popnb.data.table",
     "simulate": "popnb.simulation.dataset", "collect": "popnb.youtube.collector", "download": "popnb.media.download",
-    "check": "popnb.media.integrity:check_paths", "clean": "popnb.data.cleaning",
+    "check": "popnb.media.integrity:check_paths", "audit": "popnb.audit.audit", "clean": "popnb.data.cleaning",
     "handmade": "popnb.features.signal_table", "systems": "popnb.models.predictor:systems_table",
     "train": "popnb.runs.front", "load": "popnb.models.predictor", "predict": "popnb.runs.predict:predict_videos",
     "evaluate": "popnb.evaluation.report", "evaluate_run": "popnb.runs.train",

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NEAR_LABEL', 'LABEL_COPY', 'OUTCOMES', 'label_column', 'label_values', 'orders_alone', 'column_agreement',
-           'check_columns', 'counts_in_texts', 'rows_with_their_count', 'check_texts', 'check_order',
-           'is_group_statistic', 'check_statistics', 'growth_with_label', 'check_future_counts']
+           'check_columns', 'counts_in_texts', 'rows_with_their_count', 'check_texts', 'word_orders', 'check_words',
+           'check_order', 'is_group_statistic', 'check_statistics', 'growth_with_label', 'check_future_counts']
 
 # %% ../../nbs/audit/05_leaks.ipynb #b07ea9a2
 import re
@@ -33,12 +33,14 @@ def label_column(
     given = t.names.get(label, label)
     own = next((k for k,v in t.names.items() if v == label), label)
     if own in t.cells: return own
-    raise InputError(f"{t.source} has no column {given!r} for the label; it has {', '.join(map(str, t.cells.columns[:20]))}.")
+    there = ", ".join(map(str, t.cells.columns[:20]))
+    raise InputError(f"{t.source} has no column {given!r} for the label; it has {there}.")
 
 # %% ../../nbs/audit/05_leaks.ipynb #c56038ea
 def _class_codes(cells):
     "Codes of the classes in a column, NaN for missing ones"
-    code = pd.factorize(cells.where(cells.map(np.isscalar, na_action="ignore").eq(True), None).map(str, na_action="ignore"), sort=True)[0]
+    plain = cells.where(cells.map(np.isscalar, na_action="ignore").eq(True), None)
+    code = pd.factorize(plain.map(str, na_action="ignore"), sort=True)[0]
     return np.where(code < 0, np.nan, code.astype(float))
 
 def label_values(
@@ -111,10 +113,10 @@ def _candidate(t, c):
     return _class_codes(cells), True
 
 def _agreement(v, y, category, classes):
-    "`orders_alone`, for more than two classes without an order that of the class which is told apart worst"
+    "`orders_alone`, for more than two classes without an order the lowest of one class against the others"
     if not classes: return orders_alone(v, y, category)
-    found = [orders_alone(v, np.where(np.isnan(y), np.nan, y == k), category) for k in range(int(np.nanmax(y))+1) if (y == k).sum() >= 10]
-    return min(found, default=0.)
+    known = [k for k in range(int(np.nanmax(y))+1) if (y == k).sum() >= 10]
+    return min((orders_alone(v, np.where(np.isnan(y), np.nan, y == k), category) for k in known), default=0.)
 
 # %% ../../nbs/audit/05_leaks.ipynb #d35e5e12
 def column_agreement(
@@ -133,19 +135,21 @@ def column_agreement(
 # %% ../../nbs/audit/05_leaks.ipynb #609e9376
 _NOT_KNOWN = "Whoever trains with it gets a score that new videos cannot have."
 
-OUTCOMES = [c for c,(kind,_) in COLUMNS.items() if kind in ("count", "unit", "float") and c not in ("followers", "author_posts")]
+_OF_CREATORS = ("followers", "author_posts")
+OUTCOMES = [c for c,(kind,_) in COLUMNS.items() if kind in ("count", "unit", "float") and c not in _OF_CREATORS]
 
 def _copy_finding(t, c, share):
     "Finding about one column that orders the rows as the label does"
     refused,copy = objection(c)[1],share >= LABEL_COPY
     theirs = t.names.get(c, c)
-    kind = ("label_copy" if copy else "nearly_the_label")
+    kind = "label_copy" if copy else "nearly_the_label"
     severity = "blocker" if copy and not refused else "warning"
     what = f"Column {theirs} alone orders the videos as the label does ({share:.2f} of 1)."
     effect = "popnb takes no column of this name as an input, other programs may. " if refused else ""
     return t.finding(kind, severity, None, what, effect + _NOT_KNOWN,
         f"Find out how {theirs} was made; leave it out unless it is known before publication.", [c])
 
+# %% ../../nbs/audit/05_leaks.ipynb #7fbb161e
 def check_columns(
     t:RawTable, # Table
     label:str|None=None, # Column of the label; `None`: as `label_column` finds it
@@ -157,13 +161,16 @@ def check_columns(
     out = [_copy_finding(t, c, found[c]) for c in found.index if c not in known]
     if not known: return out
     listed = ", ".join(known[:5]) + (f" and {len(known)-5} more" if len(known) > 5 else "")
-    return [*out, t.finding("outcomes_beside_the_label", "note", None, f"Outcomes order the videos as the label does: {listed}.",
+    return [*out, t.finding("outcomes_beside_the_label", "note", None,
+        f"Outcomes order the videos as the label does: {listed}.",
         "None: popnb never takes them as inputs.", "Leave them out of other programs.", known)]
 
 # %% ../../nbs/audit/05_leaks.ipynb #92f86cc5
-_UNITS = {"k": 1e3, "thousand": 1e3, "mille": 1e3, "mil": 1e3, "тыс": 1e3, "천": 1e3, "千": 1e3, "m": 1e6, "million": 1e6, "millions": 1e6,
-    "millones": 1e6, "mio": 1e6, "млн": 1e6, "b": 1e9, "billion": 1e9, "만": 1e4, "万": 1e4, "萬": 1e4, "w": 1e4, "억": 1e8, "億": 1e8, "亿": 1e8}
-_VIEWS = r"(?:views?|plays?|viewers|조회수?|뷰|回視聴|再生|播放|просмотр\w*|vistas|visualiza\w*|visitas|vues|aufrufe|reproduc\w*)"
+_UNITS = {"k thousand mille mil тыс 천 千": 1e3, "만 万 萬 w": 1e4, "m million millions millones mio млн": 1e6,
+    "억 億 亿": 1e8, "b billion": 1e9}
+_UNITS = {word: size for words,size in _UNITS.items() for word in words.split()}
+_VIEWS = (r"(?:views?|plays?|viewers|조회수?|뷰|回視聴|再生|播放|просмотр\w*|vistas|visualiza\w*|visitas|vues|aufrufe"
+    r"|reproduc\w*)")
 _DIGITS = r"(?<![\d.,])(?P<digits>\d{1,3}(?:[,.'’ ]\d{3})+(?!\d)|\d{1,15}(?:[.,]\d{1,2})?)(?!\d)"
 _UNIT = "(?:\\s?(?P<unit>" + "|".join(sorted(_UNITS, key=len, reverse=True)) + ")(?![a-z]))?"
 _NUMBER = re.compile(_DIGITS + _UNIT, re.I)
@@ -185,8 +192,8 @@ def _range(m):
 # %% ../../nbs/audit/05_leaks.ipynb #89052299
 def counts_in_texts(
     texts:pd.Series, # Texts, missing ones allowed
-) -> pd.DataFrame: # One row a number of at least 100: `row` (position), `low`, `high` (counts from low to below high agree)
-    "Find the numbers in texts, with their units"
+) -> pd.DataFrame: # One row a number of at least 100: `row` (position), `low`, `high`
+    "Find the numbers in texts, with the counts from low to below high that they can stand for"
     found,some = [],re.compile(r"\d{3}|\d\D{0,2}[^\W\d_]").search
     for i,text in enumerate(texts):
         if not isinstance(text, str) or not some(text): continue
@@ -218,6 +225,17 @@ def _texts_of(t, c):
     "Texts of a column; of a path the name of the file"
     return t[c].map(lambda p: re.split(r"[\\/]", str(p))[-1], na_action="ignore") if c.endswith("_path") else t[c]
 
+_NAMES_READ = "popnb reads no names; a program that does reads the label."
+
+def _count_finding(t, c, agree, what):
+    "Finding about texts or names with the count"
+    if c in _TEXTS:
+        return t.finding(f"count_in_{c}", grade(agree.mean()), agree, what, _NOT_KNOWN,
+            f"Remove the number from {c}, or take the text as it was at publication.", [c])
+    return t.finding("count_in_names", "warning", agree, what, _NAMES_READ,
+        "Rename the files, or number them at random.", [c])
+
+# %% ../../nbs/audit/05_leaks.ipynb #a9714358
 def check_texts(
     t:RawTable, # Table
     label:str|None=None, # Column of the label; `None`: as `label_column` finds it
@@ -229,11 +247,62 @@ def check_texts(
     for c in (c for c in (*_TEXTS, *_NAMES) if c in t):
         agree,expected,p = rows_with_their_count(_texts_of(t, c), y)
         if p > p_most or agree.sum() < 2*expected+3: continue
-        what = f"{{n}} rows have their {label_column(t, label)} written in {t.names.get(c, c)}; {expected:,.1f} would by chance."
-        if c in _TEXTS: out.append(t.finding(f"count_in_{c}", grade(agree.mean()), agree, what, _NOT_KNOWN,
-            f"Remove the number from {c}, or take the title as it was at publication.", [c]))
-        else: out.append(t.finding("count_in_names", "warning", agree, what, "popnb reads no names; a program that does reads the label.",
-            "Rename the files, or number them at random.", [c]))
+        out.append(_count_finding(t, c, agree, f"{{n}} rows have their {label_column(t, label)} written in "
+                                  f"{t.names.get(c, c)}; {expected:,.1f} would by chance."))
+    return out
+
+# %% ../../nbs/audit/05_leaks.ipynb #a2df5bcf
+def _words(texts, few):
+    "Words of texts and positions of the texts; only words that at least `few` texts have, and as many lack"
+    words = [set(re.findall(r"\w+", str(v)[:500].lower())) for v in texts]
+    d = pd.DataFrame([(w, i) for i,found in enumerate(words) for w in found], columns=["word", "at"])
+    size = d["word"].value_counts()
+    return d[d["word"].isin(size.index[(size >= few) & (size <= len(texts)-few)])]
+
+# %% ../../nbs/audit/05_leaks.ipynb #703363d0
+def word_orders(
+    texts:pd.Series, # Texts, missing ones allowed
+    y:np.ndarray, # Label `(n,)`, NaN for missing ones
+    least:float=.02, # Smallest share of the rows with, and without, a word; at least 20 rows
+) -> pd.DataFrame: # By word: `order` (1: all rows with it are above, or below, the others), `rows` (their positions)
+    "Measure how well each word of texts separates high from low labels"
+    has = np.flatnonzero(np.isfinite(y) & texts.notna().to_numpy())
+    n,few,out = len(has),max(20, round(least*len(has))),{}
+    d = _words(texts.iloc[has], few)
+    r = ranks(y[has])
+    low,middle = np.cumsum(np.sort(r)),r.mean() if n else 0.
+    if not n or np.unique(r, return_counts=True)[1].max() > n-10: d = d[:0]   # hardly two labels
+    for w,at in d.groupby("word")["at"]:
+        k,off = len(at),r[at].mean()-middle
+        most = (low[-1]-low[n-k-1])/k-middle if off > 0 else middle-low[k-1]/k
+        out[w] = (abs(off)/most if most > 0 else 0., has[at])
+    return pd.DataFrame.from_dict(out, orient="index", columns=["order", "rows"]).sort_values("order", ascending=False)
+
+# %% ../../nbs/audit/05_leaks.ipynb #dc0a9905
+def _of_one(t, c, rows):
+    "Whether most of the rows with a word, or of the fewer rows without it, are of one creator"
+    if "author" not in t: return False
+    with_it = np.isin(np.arange(len(t)), rows)
+    side = with_it if 2*len(rows) <= t[c].notna().sum() else ~with_it & t[c].notna().to_numpy()
+    return bool(t["author"][side].value_counts(normalize=True).max() > .5)
+
+# %% ../../nbs/audit/05_leaks.ipynb #b3445f4b
+def check_words(
+    t:RawTable, # Table
+    label:str|None=None, # Column of the label; `None`: as `label_column` finds it
+) -> list: # Findings
+    "Find words in titles, descriptions and tags that mark high or low labels"
+    y,out = label_values(t, label),[]
+    for c in (c for c in _TEXTS if c in t and np.isfinite(y).any()):
+        found = word_orders(t[c], y)
+        found = found[found["order"] >= LABEL_COPY]
+        found = found[[not _of_one(t, c, rows) for rows in found["rows"]]]
+        if not len(found): continue
+        rows = np.unique(np.concatenate(found["rows"].to_list()))
+        said = ", ".join(repr(w) for w in found.index[:3])
+        out.append(t.finding(f"label_words_in_{c}", "blocker", rows, f"{{n}} rows have a word in {t.names.get(c, c)} "
+            f"that marks a high or low {label_column(t, label)}: {said}.", _NOT_KNOWN,
+            "Remove what was written after the counts were known.", [c]))
     return out
 
 # %% ../../nbs/audit/05_leaks.ipynb #df3e6560
@@ -245,7 +314,7 @@ def _last_number(names):
 
 def _folders(paths):
     "Codes of the folders of paths, NaN for missing ones"
-    code = pd.factorize(paths.map(lambda p: re.split(r"[\\/]", str(p))[-2:-1][0] if re.search(r"[\\/]", str(p)) else "", na_action="ignore"))[0]
+    code = pd.factorize(paths.map(lambda p: re.split(r"[\\/]", "/"+str(p))[-2], na_action="ignore"))[0]
     return np.where(code < 0, np.nan, code.astype(float))
 
 def _name_orders(t):
@@ -264,12 +333,13 @@ def check_order(
     name = label_column(t, label)
     if name is None: return out
     if orders_alone(np.arange(len(t), dtype=float), y) >= NEAR_LABEL:
-        out.append(t.finding("sorted_rows", "note", None, f"The rows are sorted by {name}.", "A split by position is no random one; popnb's "
-            "splits do not depend on the order.", "Shuffle the rows before another program splits them.", [name]))
+        out.append(t.finding("sorted_rows", "note", None, f"The rows are sorted by {name}.",
+            "A split by position is no random one; popnb's splits do not depend on the order.",
+            "Shuffle the rows before another program splits them.", [name]))
     for c,what,v,category in _name_orders(t):
         if orders_alone(v, y, category) < NEAR_LABEL: continue
-        out.append(t.finding("names_follow_label", "warning", None, f"{what} {name}.", "popnb reads no names; a program that does reads "
-            "the label.", "Name the files at random.", [c]))
+        out.append(t.finding("names_follow_label", "warning", None, f"{what} {name}.", _NAMES_READ,
+            "Name the files at random.", [c]))
     return out
 
 # %% ../../nbs/audit/05_leaks.ipynb #2cea79a2
@@ -298,6 +368,23 @@ def _statistics(y, group, use):
     found = pd.Series(y[m]).groupby(group[m]).agg(["median", "min", "max"])
     return found.reindex(range(group.max(initial=-1)+1)).to_numpy().T
 
+# %% ../../nbs/audit/05_leaks.ipynb #a8954039
+def _folds(z, group):
+    "Number the rows of a group that have the same value; rows without a value or group have -1"
+    ok = np.isfinite(z) & (group >= 0)
+    out,digits = np.full(len(z), -1),np.round(z[ok]/max(np.abs(z[ok]).max(initial=0), 1e-300), 10)
+    out[ok] = pd.MultiIndex.from_arrays([group[ok], digits]).factorize()[0]
+    return out
+
+def _others(z, y, group, fold, use):
+    "Whether a column is a mean of the label over the rows of a group that are not of the row's own fold"
+    (n,total),(k,own) = _group_sizes(y, group, use),_group_sizes(y, fold, use)
+    at = np.flatnonzero(use & np.isfinite(y) & (fold >= 0))
+    at = at[n[group[at]] > k[fold[at]]]
+    if len(np.unique(group[at])) < 10: return False
+    per = 1/(n[group[at]]-k[fold[at]])
+    return _fits((total[group[at]]-own[fold[at]])*per, np.column_stack([z[at], z[at]*per, per]))
+
 # %% ../../nbs/audit/05_leaks.ipynb #fe801a1b
 def is_group_statistic(
     z:np.ndarray, # Column `(n,)`, NaN for missing ones
@@ -305,7 +392,7 @@ def is_group_statistic(
     group:np.ndarray, # `(n,)` numbers of groups from 0, -1: no group
     use:np.ndarray, # `(n,)` bool, rows whose label may have been used
 ) -> bool:
-    "Test whether a column is a mean, median or extreme of the label by groups, or a mean over the other rows of a group"
+    "Test whether a column is a mean, median or extreme of the label by groups, or a mean of other rows of a group"
     at = np.flatnonzero(np.isfinite(z) & (group >= 0))
     n,total = _group_sizes(y, group, use)
     at = at[n[group[at]] >= 2]
@@ -316,17 +403,17 @@ def is_group_statistic(
     if np.abs(z[at]-of[group[at]]).max() <= 1e-9*np.abs(z[at]).max():
         g,v = group[first],z[first]
         mean,per = total[g]/n[g],1/n[g]
-        return _fits(mean, np.column_stack([v, v*per, per])) or any(_fits(o[g], v[:, None]) for o in _statistics(y, group, use))
-    at = at[use[at] & np.isfinite(y[at])]
-    g,per = group[at],1/(n[group[at]]-1)
-    return _fits((total[g]-y[at])*per, np.column_stack([z[at], z[at]*per, per]))
+        if _fits(mean, np.column_stack([v, v*per, per])): return True
+        return any(_fits(o[g], v[:, None]) for o in _statistics(y, group, use))
+    one_by_one = np.where(np.isfinite(z) & (group >= 0), np.arange(len(z)), -1)
+    return _others(z, y, group, one_by_one, use) or _others(z, y, group, _folds(z, group), use)
 
 # %% ../../nbs/audit/05_leaks.ipynb #03b3ae8c
 def _keys(t, name):
     "Groupings of the rows by creator, category, hour and other columns of at least ten groups"
     out = {c: pd.factorize(t[c])[0] for c in ("author", "category") if c in t}
     if "published_at" in t: out["hour"] = pd.factorize(t["published_at"].dt.hour)[0]
-    for c in (c for c in t.unknown if c != name and c not in out):
+    for c in (c for c in t.cells if c not in t.values and c != name):
         if (o := _candidate(t, c)) is not None and o[1]: out[c] = pd.factorize(o[0])[0]
     return {k: g for k,g in out.items() if (np.bincount(g[g >= 0], minlength=1) >= 2).sum() >= 10}
 
@@ -351,19 +438,35 @@ def _inputs(t, name):
         o = _candidate(t, c)
         if o is not None and not o[1] and len(np.unique(o[0][np.isfinite(o[0])])) >= 10: yield c, o[0]
 
+# %% ../../nbs/audit/05_leaks.ipynb #9a45bb1e
 def _may_be(z, y, group):
-    "Whether a column is the same within each group, or ordered against the label, as a mean of the other rows is"
-    ok = np.isfinite(z) & np.isfinite(y) & (group >= 0)
-    order = np.flatnonzero(ok)[np.lexsort((y[ok], group[ok]))]
-    step = np.diff(z[order])[np.diff(group[order]) == 0]
-    up = (step > 1e-9*np.abs(z[order]).max(initial=0)).mean() if len(step) else 1.
-    return up <= .01
+    "Whether a column is the same within each group, or falls with the label, as a mean of the other rows does"
+    ok,fold = np.isfinite(z) & np.isfinite(y) & (group >= 0),_folds(z, group)
+    k,own = _group_sizes(y, fold, ok)
+    at = np.flatnonzero(ok)
+    at = at[np.lexsort(((own/np.maximum(k, 1))[fold[at]], group[at]))]
+    step = np.diff(z[at])[np.diff(group[at]) == 0]
+    up,down = (o > 1e-9*np.abs(z[at]).max(initial=0) for o in (step, -step))
+    return len(step) > 0 and up.sum() <= .35*(up.sum()+down.sum())
 
 def _statistic_of(z, y, keys, use):
     "Key whose groups give a column as a statistic of the label; `None`: of none"
     for k in (k for k,g in keys.items() if _may_be(z, y, g)):
         if any(is_group_statistic(v, s, keys[k], use) for s in _scales(y) for v in _undone(z)): return k
 
+# %% ../../nbs/audit/05_leaks.ipynb #18e7502b
+def _statistic_finding(t, c, name, by, of_all):
+    "Finding about a column that is a statistic of the label"
+    what = f"Column {t.names.get(c, c)} is a statistic of {name} by {by} over "
+    if of_all:
+        return t.finding("statistic_of_all_rows", "blocker", None, what + "all rows.",
+            "It was computed with the labels of the test part, which a model finds in it; the score is too high.",
+            "Compute it from training or earlier rows alone, as the history of popnb's systems does.", [c, name])
+    return t.finding("statistic_of_training_rows", "note", None, what + "the training rows.",
+        "Each training row has its own label among its inputs; the model trusts the column too much.",
+        "Compute it from the other or the earlier rows of a group.", [c, name])
+
+# %% ../../nbs/audit/05_leaks.ipynb #76e49d47
 def check_statistics(
     t:RawTable, # Table
     label:str|None=None, # Column of the label; `None`: as `label_column` finds it
@@ -371,18 +474,14 @@ def check_statistics(
 ) -> list: # Findings
     "Find columns that are statistics of the label by creator or another group"
     name,y,out = label_column(t, label),label_values(t, label),[]
-    if name is None: return out
-    keys,every = _keys(t, name),np.isfinite(y)
+    if name is None or not (keys := _keys(t, name)): return out
+    every = np.isfinite(y)
     train = every if split is None else split.rows(pd.DataFrame({"video_id": t.ids.astype(object)}), "train")
-    for c,z in _inputs(t, name) if keys else ():
-        if k := _statistic_of(z, y, keys, every):
-            out.append(t.finding("statistic_of_all_rows", "blocker", None, f"Column {c} is a statistic of {name} by {k} over all rows.",
-                "Each row, of the test part too, has its own label among its inputs.", "Compute it from training rows, or earlier ones, "
-                "alone; the history of popnb's systems does.", [c, name]))
-        elif split is not None and (k := _statistic_of(z, y, keys, train)):
-            out.append(t.finding("statistic_of_training_rows", "note", None, f"Column {c} is a statistic of {name} by {k} over the "
-                "training rows.", "Each training row has its own label among its inputs; the model trusts the column too much.",
-                "Compute it from the other or the earlier rows of a group.", [c, name]))
+    for c,z in _inputs(t, name):
+        by = _statistic_of(z, y, keys, every)
+        of_all = by is not None
+        if not of_all and split is not None: by = _statistic_of(z, y, keys, train)
+        if by: out.append(_statistic_finding(t, c, name, by, of_all))
     return out
 
 # %% ../../nbs/audit/05_leaks.ipynb #fd1b29fb
@@ -426,7 +525,7 @@ def growth_with_label(
 # %% ../../nbs/audit/05_leaks.ipynb #ed34ce31
 def _creator_counts(t):
     "Counts of the creator that may grow with the videos"
-    named = [c for c in t.unknown if objection(c)[0].startswith("counts of the creator")]
+    named = [c for c in t.cells if c not in t.values and objection(c)[0].startswith("counts of the creator")]
     for c in (["followers"] if "followers" in t else []) + named:
         o = _candidate(t, c)
         if o is not None and not o[1]: yield c, o[0]
@@ -436,25 +535,34 @@ def _date_note(t):
     if not all(c in t for c in ("followers", "published_at", "collected_at")): return []
     late = (t["collected_at"]-t["published_at"]).dt.total_seconds()/86400
     if not late.median() >= 1: return []
-    return [t.finding("followers_at_collection", "note", None, f"The followers were read with the counts, {late.median():,.0f} days after "
-        "publication at the median.", "They include what the video brought: little for large creators, much for small ones.",
-        "Take the followers from a snapshot before the publication, e.g. of an earlier video.", ["followers", "collected_at"])]
+    return [t.finding("followers_at_collection", "note", None,
+        f"The followers were read with the counts, {late.median():,.0f} days after publication at the median.",
+        "They include what the video brought: little for large creators, much for small ones.",
+        "Take the followers from a snapshot before the publication, e.g. of an earlier video.",
+        ["followers", "collected_at"])]
 
 # %% ../../nbs/audit/05_leaks.ipynb #ed6cbafa
+def _future_finding(t, c, name, p):
+    "Finding about a count that grows with the label of the same video"
+    theirs = t.names.get(c, c)
+    return t.finding("future_followers", "warning", None, f"{theirs} grows in step with the {name} of the same video "
+        f"(p = {p:.1g}), as a count does that was read after the video had brought followers.",
+        "The column holds a part of the label.",
+        f"Shift {theirs} by one video of the creator, or take it from a snapshot before the publication.", [c, name])
+
+# %% ../../nbs/audit/05_leaks.ipynb #f4304fa6
 def check_future_counts(
     t:RawTable, # Table
-    label:str|None=None, # Column of the label; `None`: as `label_column` finds it
+    label:str|None=None, # Column of the label, if a count, else views are taken; `None`: as `label_column` finds it
     level:float=.05, # Probability of any false finding about a table, corrected for the number of columns
 ) -> list: # Findings
     "Find counts of creators that include what the video itself brought"
     name = label_column(t, label)
-    name = name if name in t.values and COLUMNS[name][0] == "count" else label_column(t, "views") if "views" in t else None
+    if name not in OUTCOMES or COLUMNS[name][0] != "count": name = "views" if "views" in t else None
     if name is None or "author" not in t or "published_at" not in t: return _date_note(t)
-    who,at,y = groups_of(t.values, "author"),as_moments(t["published_at"]),np.log1p(np.maximum(label_values(t, name), 0))
+    who,at = groups_of(t.values, "author"),as_moments(t["published_at"])
+    y = np.log1p(np.maximum(label_values(t, name), 0))
     found = {c: growth_with_label(who, at, v, y) for c,v in _creator_counts(t)}
     found = {c: p for c,p in found.items() if np.isfinite(p)}
-    out = [t.finding("future_followers", "warning", None, f"{t.names.get(c, c)} grows in step with the {name} of the same video (p = "
-        f"{p*len(found):.1g}), as a count does that was read after the video had brought followers.", "The column holds a part of the label.",
-        f"Shift {t.names.get(c, c)} by one video of the creator, or take it from a snapshot before the publication.", [c, name])
-        for c,p in found.items() if p*len(found) < level]
-    return out or _date_note(t)
+    tests = len(found)
+    return [_future_finding(t, c, name, p*tests) for c,p in found.items() if p*tests < level] or _date_note(t)

@@ -26,6 +26,7 @@ def _clustered_error(y, missing, group, auc):
     k = len(total)
     return np.sqrt(np.square(total).sum()*k/(k-1)) if k > 1 else np.inf
 
+# %% ../../nbs/audit/06_missing.ipynb #7f513c72
 def compare_missing(
     missing:np.ndarray, # `(n,)` bool, rows without the value
     y:np.ndarray, # Label `(n,)`, NaN for missing ones
@@ -63,14 +64,16 @@ def _creators(t):
 def _missing_finding(t, c, missing, auc, name):
     "Finding about a column that is missing where the label is high or low"
     theirs,side = t.names.get(c, c),"higher" if auc > .5 else "lower"
-    what = (f"{{n}} rows lack {theirs}, and their label ({name}) is {side} (above that of a row with it with probability {auc:.2f}, "
-            ".50 would be no difference).")
+    what = (f"{{n}} rows lack {theirs}, and their label ({name}) is {side} (above that of a row with it with "
+            f"probability {auc:.2f}, .50 would be no difference).")
     if c in OUTCOMES or c not in COLUMNS and objection(c)[1]:
         return t.finding("missing_outcomes", "note", missing, what, "None on systems that predict another label.",
                          f"Keep such rows out of a label that needs {theirs}.", [c])
-    return t.finding("missing_with_label", "warning", missing, what, "The model learns that the value is missing; the score holds for new "
-        f"videos only if {theirs} was missing at publication, too.", f"Find out when {theirs} went missing; fetch it again, or train without it.", [c])
+    return t.finding("missing_with_label", "warning", missing, what, "The model learns that the value is missing; "
+        f"the score holds for new videos only if {theirs} was missing at publication, too.",
+        f"Find out when {theirs} went missing; fetch it once more, or train without it.", [c])
 
+# %% ../../nbs/audit/06_missing.ipynb #2967296d
 def check_missing(
     t:RawTable, # Table
     label:str|None=None, # Column of the label; `None`: as `label_column` finds it
@@ -93,6 +96,7 @@ def _plain_numbers(t, name):
         if COLUMNS[c][0] == "time": yield c, t[c].astype("int64").where(t[c].notna()).to_numpy(float)
         elif COLUMNS[c][0] not in ("id", "str", "path"): yield c, t[c].to_numpy(dtype=float, na_value=np.nan)
 
+# %% ../../nbs/audit/06_missing.ipynb #fb079c4d
 def check_missing_labels(
     t:RawTable, # Table
     label:str|None=None, # Column of the label; `None`: as `label_column` finds it
@@ -109,5 +113,5 @@ def check_missing_labels(
     if not far: return []
     said = ", ".join(f"{t.names.get(c, c)} {'higher' if auc > .5 else 'lower'} ({auc:.2f})" for c,auc in far.items())
     return [t.finding("label_missing_not_at_random", "warning", lost, f"{{n}} rows have no {name}; in them {said}.",
-        "The score is that of the videos whose label is known, not that of all.", "Find out why the label is missing, and say so "
-        "beside the score.", [name, *far])]
+        "The score is that of the videos whose label is known, not that of all.",
+        "Find out why the label is missing, and say so beside the score.", [name, *far])]

@@ -60,7 +60,7 @@ def _parse(s, kind):
     if s.dtype == object: s = s.where(s.map(np.isscalar) | s.isna(), None)
     if kind == "time": return parse_times(s)[:2]
     values,bad = parse_durations(s) if kind == "seconds" else parse_numbers(s)
-    return values, np.asarray(bad, dtype=bool)
+    return values.mask(bad), np.asarray(bad, dtype=bool)
 
 # %% ../../nbs/audit/01_raw_table.ipynb #f8a2c66b
 def parse_table(
@@ -68,6 +68,8 @@ def parse_table(
     source:str="table", # Its name for messages
 ) -> RawTable: # Cells and values
     "Parse every cell of the known columns without refusing any"
+    twice = df.columns[df.columns.duplicated()].unique()
+    df = df.loc[:, ~df.columns.duplicated()]
     names = understand(df)
     cells = df.rename(columns={v: k for k,v in names.items()}).reset_index(drop=True)
     cells = cells.loc[:, ~cells.columns.duplicated()]
@@ -75,7 +77,13 @@ def parse_table(
     for c in (c for c in cells if c in COLUMNS): values[c],bad[c] = _parse(cells[c], COLUMNS[c][0])
     known = {c: names.get(c, c) for c in cells if c in COLUMNS or c in names}
     unknown = {str(c): suggest_column(c, known) for c in cells if c not in known}
-    return RawTable(str(source), cells, pd.DataFrame(values, index=cells.index), bad, known, unknown)
+    t = RawTable(str(source), cells, pd.DataFrame(values, index=cells.index), bad, known, unknown)
+    if len(twice): t.said.append(_repeated_columns(t, twice))
+    return t
+
+def _repeated_columns(t, names):
+    return t.finding("repeated_columns", "blocker", None, f"Several columns have the name {_listed(names)}; the first is read.",
+        "Nobody knows which of them counts.", "Rename the others, or leave them out.", names)
 
 # %% ../../nbs/audit/01_raw_table.ipynb #286c15b4
 def accepted_table(
@@ -139,7 +147,7 @@ def raw_table(
     "Read a table for an audit; raises `InputError` for an absent file and for anything that is no table"
     if isinstance(table, pd.DataFrame):
         t = parse_table(table, table.attrs.get("source", "table"))
-        if refusals and len(t): t.said = _reader_says(t)
+        if refusals and len(t): t.said += _reader_says(t)
         return t
     if not isinstance(table, (str, os.PathLike)):
         raise InputError(f"table must be a table (a DataFrame) or the path of one, got {describe_value(table)}.")
@@ -153,5 +161,5 @@ def raw_table(
         return t
     t = parse_table(df, path)
     own = "video_id" in df.columns and path.suffix in (".csv", ".parquet")
-    if refusals and len(t): t.said = _reader_says(t, path) if own else _import_says(t, path)
+    if refusals and len(t): t.said += _reader_says(t, path) if own else _import_says(t, path)
     return t

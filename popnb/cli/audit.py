@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Annotated
 import typer
 from typer import Argument, Option
-from .app import app, say, OverwriteFlag
+from .app import app, pairs, say, OverwriteFlag
 from .options import note
-from ..core import json_text, output_files
-from ..registry import LABELS
+from ..core import InputError, json_text, output_files
+from ..registry import LABELS, SPLITS
 
 # %% ../../nbs/cli/04_audit.ipynb #9caf7f17
 @app.command("audit")
@@ -24,6 +24,9 @@ def audit_command(
     media:Annotated[bool, Option("--media", help="Also decode thumbnails and clips, to find copies")]=False,
     platform:Annotated[str|None, Option(help="youtube, tiktok, instagram or snapchat [dim](default: by the form of the"
         " ids)[/dim]")]=None,
+    split:Annotated[str|None, Option(help=f"Also check a split: {', '.join(SPLITS)}; copies, creators and clips on both"
+        " sides")]=None,
+    split_option:Annotated[list[str]|None, Option(help="key=value for the split, e.g. column=part; may be repeated")]=None,
     out:Annotated[Path|None, Option("--out", help="Folder for audit.html, audit.json, audit.md and figures")]=None,
     as_json:Annotated[bool, Option("--json", help="Print one JSON object")]=False,
     overwrite:OverwriteFlag=False,
@@ -35,8 +38,11 @@ def audit_command(
     [bold]popnb audit videos.csv --out audit[/bold]
     """
     from popnb.audit.audit import audit
+    from popnb.audit.split_leaks import with_split
+    if split_option and not split: raise InputError("--split-option needs --split.")
     if out: output_files(out, ["audit.html", "audit.json", "audit.md"], "--out", overwrite, (table,))
     found = audit(table, label, media, platform)
+    if split: found = with_split(found, table, split, media=media, **pairs(split_option, "--split-option"))
     say(json_text(found.to_dict()) if as_json else found._repr_markdown_())
     if out: note(f"Report: {found.save(out)[0]}", machine=as_json)
     if found.blockers: raise typer.Exit(1)

@@ -9,7 +9,7 @@ __all__ = ['ClaimFlag', 'test_claim_command']
 from pathlib import Path
 from typing import Annotated
 from typer import Argument, Option
-from .app import app, say, OverwriteFlag
+from .app import app, say, OverwriteFlag, StoreFlag, WorkersFlag
 from .options import note
 from ..core import InputError, json_text, output_files
 
@@ -29,7 +29,7 @@ def test_claim_command(
     timezone:Annotated[str, Option(help="Time zone of hours and weekdays, e.g. Europe/Paris")]="UTC",
     out:Annotated[Path|None, Option("--out", help="Also write claims.json, claims.md and claims.png here")]=None,
     as_json:Annotated[bool, Option("--json", help="Print one JSON object")]=False,
-    overwrite:OverwriteFlag=False,
+    store:StoreFlag=None, workers:WorkersFlag=None, overwrite:OverwriteFlag=False,
 ):
     """Test claims about what gets views: agrees, disagrees or cannot tell.
 
@@ -41,6 +41,7 @@ def test_claim_command(
     from popnb.evaluation.claims import CLAIMS, test_claims
     if not claim: raise InputError(f"Give --claim at least once; known are: {'; '.join(o.phrase for o in CLAIMS)}.")
     if out: output_files(out, ["claims.json", "claims.md", "claims.png"], "--out", overwrite, (table,))
-    found = test_claims(table, claim, count, level, smallest, timezone)
+    from popnb.runs.train import open_store
+    found = test_claims(table, claim, count, level, smallest, timezone, open_store(store), workers)
     say(json_text(found.to_dict()) if as_json else "\n".join([*found.sentences(), "", *found.notes]))
     if out: note(f"Table and plot: {found.save(out)}", machine=as_json)

@@ -387,6 +387,8 @@ def predict_command(
     modalities:ModalitiesFlag=None,
     level:Annotated[float|None, Option(help="Also give an interval that holds this share of truths, e.g. .8")]=None,
     at_least:Annotated[float|None, Option(help="Also give the probability of at least this count, e.g. 10000")]=None,
+    calibration:Annotated[Path|None, Option(help="Folder of [bold]popnb cv[/bold] of the same system and table: its test rows"
+        " calibrate intervals in place of the run's validation rows")]=None,
     history:Annotated[Path|None, Option(help="Table of the creator's earlier videos with their views: also give the"
         " probability that a video beats their median")]=None,
     as_json:Annotated[bool, Option("--json", help="Print one JSON object a line")]=False,
@@ -405,7 +407,7 @@ def predict_command(
     from popnb.runs.predict import predict_videos, video_rows
     table = video_rows(videos, title, description, sound=resolve_modalities(run, modalities) == "a")
     out = predict_videos(run, table, store=store, workers=workers, modalities=modalities, level=level, at_least=at_least,
-        history=history)
+        history=history, calibration=calibration)
     if csv: _write_scores(out, table, csv)
     if as_json:
         for o in out: say(json_text(o))

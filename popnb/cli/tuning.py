@@ -20,9 +20,12 @@ from ..registry import LABELS, SYSTEMS
 RESUMES.update(("cv", "tune"))
 FIRST["cv"] = lambda v: f"Training {v['system']} on {v['folds']} folds of {v['data']}; folds that are there are used."
 NEXT["cv"] = "popnb leaderboard {out}/fold_0 OTHER_RUN --out board"
-FIRST["tune"] = lambda v: (f"Searching the options of {v['system']} on {v['data']}: "
-    f"{v['trials'] or 'as many'} trials{'' if v['trials'] else ' as fit'} in {v['budget'] or ('any time' if v['trials'] else '30m')};"
-    " trials that are there are used.")
+def _first_of_tune(v):
+    number = f"{v['trials']} trials" if v["trials"] else "as many trials as fit"
+    time = f" in {v['budget'] or '30m'}" if v["budget"] or not v["trials"] else ""
+    return f"Searching the options of {v['system']} on {v['data']}: {number}{time}; trials that are there are used."
+
+FIRST["tune"] = _first_of_tune
 NEXT["tune"] = "popnb compare {out}/best OTHER_RUN"
 
 # %% ../../nbs/cli/08_tuning.ipynb #1c4c7442

@@ -22,6 +22,7 @@ class Label:
     name = ""             # name in the registry
     task = "regression"   # "regression" | "binary" | "sequence"
     unit = ""             # of the transformed value, for axes
+    value = ""            # name of what `inverse` gives; `""`: the only column
     _columns = ()         # table columns that it reads; `()`: decided by `fit`
     past = None           # table of a run, for a label that compares a row with earlier ones; not stored
     def __init__(self, **options): self.options,self.stats = options,{}

@@ -48,7 +48,7 @@ def _shrinkage(who, v):
 @label_class("outlier")
 class Outlier(Label):
     "Log ratio of the views of a video to the creator's usual at the same age"
-    unit = "ln(views / creator's usual)"
+    unit,value = "ln(views / creator's usual)","times_usual"
     _columns = ("views", "author", "published_at")
     def __init__(self,
         least:int=3, # Smallest number of earlier videos of the creator; with fewer a row has no label
@@ -106,7 +106,8 @@ def _reasons(self:Outlier, df, stats):
     "Why a row has no label, `\"\"` for a row that has one"
     f,earlier = self._earlier(df, stats)
     few = np.array([len(v) < self.options["least"] for v in earlier], dtype=bool)
-    why = f"fewer than {self.options['least']} earlier videos"
+    least = self.options["least"]
+    why = f"fewer than {least} earlier videos" if least > 1 else "no earlier video"
     return np.where((f["lacks"] == "") & few, why, f["lacks"]).astype(object)
 
 @patch

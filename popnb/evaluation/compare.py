@@ -29,7 +29,8 @@ def _why_apart(a, b):
     "Why two runs cannot be compared, as a sentence; empty if they can"
     both = f"{a['path']} and {b['path']}"
     labels = [_label_text(r["config"]) for r in (a, b)]
-    if a["task"] != b["task"] or labels[0] != labels[1]: return f"{both} predict different labels: {labels[0]} and {labels[1]}."
+    if a["task"] != b["task"] or labels[0] != labels[1]:
+        return (f"{both} predict different labels: {labels[0]} and {labels[1]}.")
     x,y = (set(r["frame"]["video_id"]) for r in (a, b))
     if x != y:
         return (f"{both} were scored on different videos: {len(x & y)} in both, {len(x-y)} only in the first, "
@@ -59,6 +60,7 @@ def _difference_row(name, metric, d):
     return dict(run=name, metric=metric, reference=d["a"], value=d["b"], difference=-d["difference"], low=-d["high"],
         high=-d["low"], p=d["p"], better=better)
 
+# %% ../../nbs/evaluation/08_compare.ipynb #cbefacdc
 @typed
 def compare_runs(
     runs:list, # Run folders, the reference first
@@ -77,7 +79,8 @@ def compare_runs(
     if why := next(filter(None, (_why_apart(found[0], r) for r in found[1:])), ""): raise InputError(why)
     _unique_names(found)
     task = found[0]["task"]
-    names = [one_of("metric", m, [k for k,v in METRICS.items() if v.task == task]) for m in as_list(metrics or REPORT_METRICS[task])]
+    known = [k for k,v in METRICS.items() if v.task == task]
+    names = [one_of("metric", m, known) for m in as_list(metrics or REPORT_METRICS[task])]
     groups = next((c for r in found if (c := _creators(r["frame"])) is not None), None)
     (t,p),others = arrays(found[0]["frame"]),[arrays(r["frame"])[1] for r in found[1:]]
     compared = paired_all(t, p, others, names, groups, n_boot, seed)
@@ -96,18 +99,21 @@ def sentences(self:RunComparison) -> list: # One per run
     for _,r in self.frame.groupby("run", sort=False):
         head = r[r["metric"].isin(HEADLINE.values())]
         e = (head if len(head) else r).iloc[0]
-        said = {"run": f"{e['run']} is better than {self.reference}", "reference": f"{e['run']} is worse than {self.reference}"}
-        text = said.get(e["better"], f"{e['run']} and {self.reference} cannot be told apart on these videos")
+        how = {"run": "is better than", "reference": "is worse than"}.get(e["better"], "does not differ clearly from")
+        text = f"{e['run']} {how} {self.reference}"
         out.append(f"{text}: {e['metric']} {e['difference']:+.4f} ({interval_text(e)}).")
     return out
 
+# %% ../../nbs/evaluation/08_compare.ipynb #92687afc
 @patch
 def _repr_markdown_(self:RunComparison):
     head = ["run", "metric", "reference", "run's value", "difference", "95 % interval", "better"]
-    rows = [[r["run"], r["metric"], r["reference"], r["value"], f"{r['difference']:+.4f}", interval_text(r), r["better"]]
+    columns = ("run", "metric", "reference", "value")
+    rows = [[*(r[c] for c in columns), f"{r['difference']:+.4f}", interval_text(r), r["better"]]
         for r in self.frame.to_dict("records")]
     who = f"{self.creators} creators" if self.creators else "videos"
-    about = f"Reference: {md_cell(self.reference)}. {self.n} videos; resampled are {who}. Difference: run minus reference."
+    about = (f"Reference: {md_cell(self.reference)}. {self.n} videos; resampled are {who}."
+        " Difference: run minus reference.")
     return "\n\n".join([*map(md_cell, self.sentences()), md_table(head, rows), about, *map(md_cell, self.notes)])
 
 @patch
@@ -137,6 +143,7 @@ def plot(self:RunComparison): # matplotlib figure
         ax.locator_params(axis="x", nbins=3)
     return fig
 
+# %% ../../nbs/evaluation/08_compare.ipynb #ef12bafc
 @patch
 def write(self:RunComparison,
     out:Path, # Folder

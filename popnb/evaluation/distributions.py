@@ -13,7 +13,7 @@ from ..metrics.bootstrap import cluster_codes
 from ..metrics.probabilistic import crps, pinball, pit
 
 # %% ../../nbs/evaluation/00_distributions.ipynb #7dd2e43b
-FEWEST = 40     # rows of a bin: enough for an interval of level .95
+FEWEST = 100    # rows of a bin: ends are rounded outwards, so coverage is up to 2/(rows+1) above the level
 BINS = 4        # largest number of bins of size
 
 # %% ../../nbs/evaluation/00_distributions.ipynb #5369c471
@@ -136,7 +136,7 @@ def fit_distribution(
     truth:np.ndarray, # `(n,)` true labels of validation rows, or `(n, days)`
     pred:np.ndarray, # Predictions for the same rows, same shape
     size:np.ndarray|None=None, # `(n,)` followers of the creators, NaN where unknown; `None`: no bins
-    difficulty:np.ndarray|None=None, # `(n,)` expected size of the errors, learned from other rows; `None`: the same for all
+    difficulty:np.ndarray|None=None, # `(n,)` expected size of the errors, learned from other rows; `None`: equal
 ) -> Distribution: # Around new predictions of the same system
     "Fit a distribution on validation rows; raises `InputError` for constant truths and other useless rows"
     t,p = _check_fit(truth, pred)
@@ -287,7 +287,8 @@ def to_dict(self:Distribution) -> dict: # JSON values
     listed = lambda v: [[None if np.isnan(o) else float(o) for o in np.atleast_1d(row)] for row in v]
     r = listed(self.residuals) if self.curve else self.residuals.tolist()
     size = None if self.size is None else sum(listed(self.size), [])
-    return {"residuals": r, "size": size} | ({} if self.difficulty is None else {"difficulty": self.difficulty.tolist()})
+    out = {"residuals": r, "size": size}
+    return out if self.difficulty is None else out | {"difficulty": self.difficulty.tolist()}
 
 def distribution_from_dict(
     d:dict, # From `Distribution.to_dict`, directly or through JSON

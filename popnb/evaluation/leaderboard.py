@@ -14,7 +14,7 @@ from ..core import InputError, PopnbError, as_list, as_path, atomic_path, in_ran
 from ..data.safe_csv import write_sheet
 from ..core import one_of, output_path, read_json, typed
 from .report import REPORT_METRICS, interval_text, md_cell, md_table
-from ..metrics.bootstrap import FEWEST_UNITS, bootstrap, paired_all
+from ..metrics.bootstrap import FEWEST_UNITS, best_of, bootstrap, paired_all
 from ..metrics.metrics import HEADLINE, METRICS
 from ..models.predictor import caution_of, rename_preset
 from ..plots.figures import plot_forest, png
@@ -237,15 +237,23 @@ def _gap_text(r):
     return f"{r['difference']:+.3f} ({interval_text(r, 'difference_low', 'difference_high')})"
 
 # %% ../../nbs/evaluation/05_leaderboard.ipynb #96fe3c71
+def _luck(rows):
+    "What the choice of the best of several equally good runs is worth; empty for fewer than three"
+    spread = (rows["difference_high"]-rows["difference_low"]).iloc[1:]/3.92
+    spread = spread[spread > 0].median()/np.sqrt(2)
+    if len(rows) < 3 or not np.isfinite(spread): return ""
+    return (f" Of {len(rows)} equally good runs the best would exceed its true {rows['sorted_by'].iloc[0]} by about "
+        f"{best_of(len(rows))*spread:.3f} by chance, since it was chosen on these videos.")
+
 def _verdict(rows):
-    "One sentence: which runs the best one beats beyond chance"
+    "One or two sentences: which runs the best one beats beyond chance, and what the choice of the best is worth"
     others = rows.iloc[1:]
     if not len(others): return "A single run: nothing to compare."
     if rows["n"].iloc[0] < FEWEST_UNITS: return f"Too few videos to tell the runs apart: {FEWEST_UNITS} are needed."
     clear = (others["difference_low"]*others["difference_high"] > 0)
-    if clear.all(): return "The best run's lead over every other is larger than chance explains."
+    if clear.all(): return "The best run's lead over every other is larger than chance explains." + _luck(rows)
     return (f"Not significantly worse than the best on these videos: "
-        f"{', '.join(md_cell(r) for r in others['run'][~clear])}.")
+        f"{', '.join(md_cell(r) for r in others['run'][~clear])}." + _luck(rows))
 
 # %% ../../nbs/evaluation/05_leaderboard.ipynb #4d533752
 def _block_table(rows):

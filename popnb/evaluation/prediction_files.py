@@ -98,7 +98,8 @@ def write_predictions(
     "Write `predictions.csv` atomically, columns in a fixed order, text safe for spreadsheets"
     out = check_predictions(frame, "predictions to write")
     values = [*value_columns(out, "truth"), *value_columns(out, "prediction")]
-    order = ["video_id", "part", *values, "lower", "upper", "author", "followers", "difficulty", "missing", "related", "caution"]
+    more = ["lower", "upper", "author", "followers", "difficulty", "missing", "related", "caution"]
+    order = ["video_id", "part", *values, *more]
     out = out[[c for c in order if c in out]].copy()
     write_sheet(out, path)
 
@@ -155,14 +156,15 @@ def arrays(
 # %% ../../nbs/evaluation/01_prediction_files.ipynb #50bb4da0
 def why_not_apart(
     split:dict|None, # `split` of the run's `config.json`
-    creators:dict|None=None, # `creators` of it: validation rows `of`, those with a creator `named`, with one in training `known`
+    creators:dict|None=None, # `creators` of it: validation rows `of`, with a creator `named`, in training `known`
 ) -> str: # One sentence; empty if they are
     "Say why validation rows are not like rows of new creators"
     split,c = split or {},creators or {}
     how,options = split.get("how"),split.get("options") or {}
     by = as_list(options.get("by") or ("author" if how != "kfold" else []))
-    if c.get("known"): return (f"No interval: {c['known']} of {c['of']} validation rows are by creators who are also in training; "
-        "train with --split group.")
+    if c.get("known"):
+        return (f"No interval: {c['known']} of {c['of']} validation rows are by creators who are also in training; "
+                "train with --split group.")
     nameless = bool(c) and not c["named"]
     if how == "creator-time" or how in ("group", "kfold") and by and ("author" in by or nameless): return ""
     if c and c["named"] == c["of"] > 0: return ""
@@ -174,10 +176,14 @@ def row_conditions(
     frame:pd.DataFrame, # A prediction frame
 ) -> dict: # `size` and `difficulty`, `(n,)`, those that the frame has
     "Extract what the width of an interval depends on"
-    found = {k: pd.to_numeric(frame[c], errors="coerce").to_numpy(float) for k,c in (("size", "followers"), ("difficulty", "difficulty")) if c in frame}
-    return {k: v for k,v in found.items() if (~np.isnan(v).all() if k == "size" else np.isfinite(v).all()) and len(v)}
+    found = {c: pd.to_numeric(frame[c], errors="coerce").to_numpy(float) for c in ("followers", "difficulty") if c in frame}
+    size,hard = found.get("followers", np.empty(0)),found.get("difficulty", np.empty(0))
+    out = {"size": size} if np.isfinite(size).any() else {}
+    return out | ({"difficulty": hard} if len(hard) and np.isfinite(hard).all() else {})
 
 # %% ../../nbs/evaluation/01_prediction_files.ipynb #cf510d91
+_PARTS = {"valid": "validation"}      # names of parts in sentences
+
 def distribution_of(
     frame:pd.DataFrame, # Predictions with truth
     task:str="regression", # Task of the label
@@ -186,7 +192,8 @@ def distribution_of(
     "Fit a distribution on the rows of one part, in bins by followers and by difficulty as far as they are there"
     if task == "binary": return None,"No interval: the prediction is a probability already."
     rows = frame[frame["part"] == part].reset_index(drop=True) if "part" in frame else frame[:0]
-    if not len(rows) or not value_columns(rows, "truth"): return None,f"No interval: predictions.csv has no {part} rows with a truth."
+    if not len(rows) or not value_columns(rows, "truth"):
+        return None,f"No interval: predictions.csv has no {_PARTS.get(part, part)} rows with a truth."
     try: return fit_distribution(*arrays(rows), **row_conditions(rows)),""
     except InputError as e: return None,f"No interval: {e}"
 

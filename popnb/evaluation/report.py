@@ -23,9 +23,10 @@ from ..media.preview import report_image
 from ..plots.figures import plot_calibration, plot_confusion, plot_curves, plot_days, plot_learning, plot_percentiles
 from ..plots.figures import plot_pr, plot_residual_trend, plot_residuals, plot_roc, plot_slices, plot_strip
 from ..plots.figures import plot_thresholds, plot_truth, png
-from .slices import SLICED, score_slices
+from ..plots.distributions import plot_coverage, plot_pit
+from .slices import SLICED, score_slices, slice_masks
 from .prediction_files import align, arrays, check_predictions, days_of, guess_task, read_predictions
-from .prediction_files import rows_of_part, value_columns, write_predictions
+from .prediction_files import row_conditions, rows_of_part, value_columns, write_predictions
 from .day_windows import select_days, dated
 
 # %% ../../nbs/evaluation/04_report.ipynb #1c1728c7
@@ -109,6 +110,8 @@ class Scores:
     title: str = "Evaluation" # Title of the report
     rows: pd.DataFrame|None = None # The table's rows of the predictions
     days: dict = field(default_factory=dict) # For a sequence: name of a model -> `per_day` frame
+    distribution: object = None # `Distribution` around the predictions, fitted on other rows
+    beaten: tuple|None = None # Whether videos beat their creator's median, and the probabilities of it
 
 # %% ../../nbs/evaluation/04_report.ipynb #4a3de6b8
 @patch
@@ -358,6 +361,44 @@ def _load_rows(preds, table, label, part, groups, days):
     if not _has_truth(frame).any(): raise InputError(f"None of the {len(frame)} predicted videos has a truth: there is nothing to score.")
     return frame,rows
 
+# %% ../../nbs/evaluation/04_report.ipynb #dd218f8b
+def _score_intervals(s, distribution, known, rows, g):
+    "Score the intervals of a distribution on the rows with truth; why there are none, as a sentence"
+    t,p = arrays(known)
+    if distribution.curve and distribution.residuals.shape[1] != t.shape[1]: return ""      # a window of days
+    if why := distribution.why(.5): return why
+    slices = list(slice_masks(known, rows))
+    s.about["intervals"] = distribution.score(t, p, g, slices, **row_conditions(known))
+    s.distribution = distribution
+    return ""
+
+def _interval_figures(s):
+    "Figures of coverage, PIT and probabilities"
+    found = s.about["intervals"]
+    out = {"coverage": plot_coverage(pd.DataFrame(found["slices"]), .8)} if found["slices"] else {}
+    if s.distribution.curve: return out
+    (t,p),given = arrays(s.scored),row_conditions(s.scored)
+    odds = s.distribution.at_least(p, np.median(t), **given)
+    pit = plot_pit(s.distribution.pit(t, p, **given))
+    return out | {"pit": pit, "reliability": plot_calibration(t >= np.median(t), odds)}
+
+# %% ../../nbs/evaluation/04_report.ipynb #bca692d2
+def _interval_section(s):
+    "Tables of coverage and width, and the scores of the distribution"
+    found = s.about["intervals"]
+    line = lambda o: [f"{o['coverage']:.1%}", f"{o['low']:.1%} to {o['high']:.1%}", o["width"]]
+    levels = md_table(["level", "truths inside", "95 % interval", "mean width"],
+        [[f"{o['level']:.0%}", *line(o)] for o in found["levels"]])
+    slices = md_table(["slice", "", "n", "inside 80 %", "95 % interval", "mean width"],
+        [[o["slice"], o["level"], o["n"], *line(o)] for o in found["slices"]])
+    whole = "A row is inside if the band holds all of its days. " if s.distribution.curve else ""
+    text = f"{whole}Fitted on {found['rows']} other rows (validation), scored on {s.about['n']}."
+    if "crps" in found:
+        losses = ", ".join(f"{md_cell(v)} at {k}" for k,v in found["pinball"].items())
+        text += (f" CRPS {md_cell(found['crps'])}, against a mean absolute error of "
+            f"{md_cell(s.metrics['mae']['value'])}; pinball loss {losses}.")
+    return [text, levels, slices]
+
 # %% ../../nbs/evaluation/04_report.ipynb #761cbe84
 def _describe(task, label, frame, g, ceiling, show_frames, **more):
     "Facts for `Scores.about`, as `metrics.json` stores them"
@@ -389,6 +430,8 @@ def evaluate(
     show_frames:bool=False, # Show the best and worst cases by frames of their videos, not by their thumbnails
     threshold:float|None=None, # Probability above which class 1 is predicted, from validation rows; noted beside .5
     leaks:pd.DataFrame|None=None, # From `popnb.data.splits.leaks`, for the report
+    distribution=None, # `Distribution` fitted on validation rows, whose intervals are scored; `None`: none
+    no_interval:str="", # Why there is no distribution, a sentence for the report
 ) -> Scores: # Also written to `out`
     "Score predictions; raises `InputError` for data that cannot be scored"
     in_range("n_boot", n_boot, 0)
@@ -412,7 +455,9 @@ def evaluate(
     about["verdict"] = _judge(known, about["related"], task, trivial, g, n_boot, seed)
     about["leaks"] = None if leaks is None else leaks.to_dict("records")
     scores = Scores(task, metrics, frame, base, slices, [], about, title or "Evaluation", rows)
+    if distribution is not None: no_interval = _score_intervals(scores, distribution, known, known_rows, g)
     scores.notes = [*_related_notes(scores), *notes, *_class_notes(scores, label, threshold, t, p)]
+    if no_interval: scores.notes.append(no_interval)
     scores.notes += _notes(scores, table, label, small, g, t, p)
     if task == "sequence": scores.days = {k: per_day(t, q, days_of(known)) for k,q in ({"model": p} | others).items()}
     if out is not None: scores.save(out)
@@ -536,6 +581,8 @@ def figures(self:Scores) -> dict: # File name -> figure
     slices = self.slices[self.slices[a].notna()]
     columns = {a: "value", f"{a}_low": "low", f"{a}_high": "high"}
     if len(slices): out["slices"] = plot_slices(slices.rename(columns=columns).head(30), a, self.metrics[a]["value"])
+    if self.distribution is not None: out |= _interval_figures(self)
+    if self.beaten is not None: out["own_median"] = plot_calibration(*self.beaten, title="P(beats own median)")
     return out | _strips(self)
 
 # %% ../../nbs/evaluation/04_report.ipynb #72fc9f51
@@ -544,7 +591,10 @@ _CAPTIONS = dict(   # file name of a figure -> caption
     percentiles="Percentiles", slices="Slices", roc="ROC curve", pr="Precision and recall", confusion="Confusion "
         "matrix",
     thresholds="F1 by threshold", calibration="Calibration", days="Error by day", curves="Curves",
-    day_calibration="Calibration over days", learning="Learning curve", cases_best="Best cases", cases_worst="Worst "
+    day_calibration="Calibration over days", pit="PIT histogram", coverage="Coverage by slice",
+    reliability="Probability of reaching the median, stated and observed",
+    own_median="Probability of beating the creator's own median, stated and observed",
+    learning="Learning curve", cases_best="Best cases", cases_worst="Worst "
         "cases")
 
 # %% ../../nbs/evaluation/04_report.ipynb #472f9aa5
@@ -583,7 +633,9 @@ def report(self:Scores,
     parts = [f"# {md_cell(self.title)}", _verdict_line(self), _subject(self), "" if few else _headline(self)]
     if self.baselines and not few: parts += ["## Against baselines", _against(self)]
     parts += ["## Notes", "\n".join(f"- {md_cell(n)}" for n in self.notes)]
-    parts += ["## Figures", show([k for k in _CAPTIONS if k not in ("slices", *cases)])]
+    spans = ["coverage", "pit", "reliability"]
+    parts += ["## Figures", show([k for k in _CAPTIONS if k not in ("slices", *spans, *cases)])]
+    if self.distribution is not None: parts += ["## Intervals", *_interval_section(self), show(spans)]
     if not few: parts += ["## Slices", _slice_table(self), show(["slices"])]
     if self.about.get("leaks"): parts += ["## Related videos in several parts", _leak_table(self)]
     parts += ["## Best and worst cases", show(cases)]

@@ -18,7 +18,9 @@ def _as_frame(values, name, ids):
     where = f"features[{name!r}]"
     if isinstance(values, pd.DataFrame):
         frame = values.set_index("video_id") if "video_id" in values else values.copy()
-        if frame.index.name != "video_id": raise InputError(f"{where} has no column or index video_id (columns: {', '.join(map(str, list(values)[:6]))}).")
+        if frame.index.name != "video_id":
+            raise InputError(f"{where} has no column or index video_id (columns: "
+                f"{', '.join(map(str, list(values)[:6]))}).")
         frame.index = frame.index.astype(str)
     else:
         array = np.asarray(values)
@@ -40,7 +42,8 @@ def join_features(
     ids,added = require(table, "video_id", "features")["video_id"].astype(str).to_numpy(),{}
     for name,values in features.items():
         frame = _as_frame(values, name, ids)
-        if not frame.index.isin(ids).any(): raise InputError(f"features[{name!r}] has no row for any video of the table (first: {frame.index[0]}).")
+        if not frame.index.isin(ids).any():
+            raise InputError(f"features[{name!r}] has no row for any video of the table (first: {frame.index[0]}).")
         found = frame.reindex(ids)
         added |= {f"{name}_{c}": found[c].to_numpy() for c in found}
     there = [c for c in added if c in table]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SLOW_METRICS', 'FEWEST_UNITS', 'FEWEST_OF_A_CLASS', 'cluster_codes', 'resampled', 'sample_size', 'resampled_units',
-           'too_few', 'bootstrap', 'paired_all', 'paired']
+           'too_few', 'bootstrap', 'paired_all', 'paired', 'best_of']
 
 # %% ../../nbs/metrics/03_bootstrap.ipynb #53220261
 import numpy as np
@@ -377,3 +377,12 @@ def paired(
     if isinstance(metric, str) and metric not in METRICS: metric_names([metric])
     truth,pred_a,groups,pred_b = _masked(mask, truth, pred_a, groups, pred_b)
     return paired_all(truth, pred_a, [pred_b], [metric], groups, n_boot, seed)[0][metric]
+
+# %% ../../nbs/metrics/03_bootstrap.ipynb #06259ecd
+def best_of(
+    k:int, # Number of different scores, >= 1
+) -> float: # In standard errors
+    "Compute the expected maximum of `k` independent standard normal values"
+    from scipy.stats import norm
+    x,k = np.linspace(-9, 9, 4001),int(in_range("k", k, 1))
+    return float((x*k*norm.pdf(x)*norm.cdf(x)**(k-1)).sum()*(x[1]-x[0]))

@@ -24,9 +24,9 @@ def _targets(residuals):
 def _grow(X, t, seed):
     "A small LightGBM model of the targets"
     import lightgbm as lgb
-    params = {"objective": "l2", "learning_rate": .05, "num_leaves": 7, "min_data_in_leaf": int(np.clip(len(t)//20, 10, 200)),
-        "lambda_l2": 5., "feature_fraction": .6, "bagging_fraction": .8, "bagging_freq": 1, "max_bin": 127, "seed": seed,
-        "num_threads": 1, "deterministic": True, "force_col_wise": True, "verbose": -1}
+    params = {"objective": "l2", "learning_rate": .05, "num_leaves": 7, "lambda_l2": 5., "feature_fraction": .6,
+        "min_data_in_leaf": int(np.clip(len(t)//20, 10, 200)), "bagging_fraction": .8, "bagging_freq": 1, "max_bin": 127,
+        "seed": seed, "num_threads": 1, "deterministic": True, "force_col_wise": True, "verbose": -1}
     return lgb.train(params, lgb.Dataset(X, t), _TREES)
 
 # %% ../../nbs/models/09_difficulty.ipynb #d00b71a6

@@ -30,7 +30,7 @@ from ..registry import STAND_IN, SYSTEMS, preset_name
 # %% ../../nbs/models/01_predictor.ipynb #f7ba4969
 class Predictor:
     "Base class of every system; a subclass implements `_fit`, `_predict`, `_save` and `_load`"
-    system:str = ""                           # Name in the registry, set by the decorator `system`
+    system:str = ""                           # Name in the registry, set by the decorator `system`; else that of the class
     tasks:tuple = ("regression", "binary")    # Tasks that it learns, out of `regression`, `binary` and `sequence`
     inputs:tuple = ()                         # Inputs that it uses, e.g. `title`, `thumbnail`, `video`, `sound`
     pretrained:bool = False                   # Whether preset `pretrained` starts from published weights
@@ -70,6 +70,7 @@ class Predictor:
         **options, # Options of the system, stored in `config.json`
     ):
         self.preset = preset_name(preset) if self.pretrained else preset
+        self.system = self.system or type(self).__name__       # a class that is not registered
         self.seed,self.options,self.notes = seed,options,[]
 
     @classmethod
@@ -380,7 +381,6 @@ def _restored(config, folder, cls=None):
     require_sizes(config["options"], folder/"config.json")
     make = cls or partial(create, config["system"])
     model = make(preset=config.get("preset"), seed=config.get("seed", 42), **config["options"])
-    if cls: model.system = config["system"]
     model.odds = config.get("odds")
     model.label,model.rows,residuals = label_from_dict(config["label"]),config.get("rows"),config.get("residuals")
     model.reference = np.array(config["reference"], dtype=float)

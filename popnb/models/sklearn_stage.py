@@ -25,8 +25,10 @@ def make_estimator(
     known = dict(all_estimators("regressor") + all_estimators("classifier"))
     if given in known:
         try: return known[given]()
-        except TypeError as e: raise InputError(f"sklearn_estimator: {given} needs arguments; give an object from Python.") from e
-    raise InputError(f"sklearn_estimator must be an estimator of scikit-learn, e.g. Ridge(), or the name of its class, got {given!r:.80}.")
+        except TypeError as e:
+            raise InputError(f"sklearn_estimator: {given} needs arguments; give an object from Python.") from e
+    raise InputError("sklearn_estimator must be an estimator of scikit-learn, e.g. Ridge(), or the name of its "
+        f"class, got {given!r:.80}.")
 
 # %% ../../nbs/models/10_sklearn_stage.ipynb #c8462d93
 def _prepared(estimator, seed):
@@ -38,40 +40,50 @@ def _prepared(estimator, seed):
     from sklearn.utils import get_tags
     out = clone(estimator)
     if not get_tags(out).input_tags.allow_nan:
-        out = make_pipeline(SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True), StandardScaler(), out)
+        filled = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
+        out = make_pipeline(filled, StandardScaler(), out)
     seeds = [k for k,v in out.get_params().items() if k.rpartition("__")[2] == "random_state" and v is None]
     return out.set_params(**dict.fromkeys(seeds, seed))
 
+# %% ../../nbs/models/10_sklearn_stage.ipynb #f278778c
 def _weight_name(estimator):
     "Name of the argument of `fit` for sample weights; `None`: it takes none"
     from sklearn.pipeline import Pipeline
     from sklearn.utils.validation import has_fit_parameter
-    if not isinstance(estimator, Pipeline): return "sample_weight" if has_fit_parameter(estimator, "sample_weight") else None
+    own = "sample_weight"
+    if not isinstance(estimator, Pipeline): return own if has_fit_parameter(estimator, own) else None
     name,last = estimator.steps[-1]
     inner = _weight_name(last)
     return inner and f"{name}__{inner}"
 
 # %% ../../nbs/models/10_sklearn_stage.ipynb #6d610562
 _TREES = ("sklearn.tree._tree.Tree", "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor")
+
 _HARMLESS = (
     "numpy.dtype",
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     "sklearn.neural_network._stochastic_optimizers.SGDOptimizer", "sklearn._loss.loss.HalfTweedieLossIdentity",
     "sklearn.calibration._CalibratedClassifier", "sklearn.calibration._SigmoidCalibration",
-    *(f"sklearn.gaussian_process.kernels.{k}" for k in ("ConstantKernel", "Product", "Sum", "RBF", "WhiteKernel", "Matern")),
+    *(f"sklearn.gaussian_process.kernels.{k}" for k in
+        ("ConstantKernel", "Product", "Sum", "RBF", "WhiteKernel", "Matern")),
     "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace")
 
 def _skops(): return need("skops.io", "sklearn", "saving an estimator of scikit-learn")
 
+# %% ../../nbs/models/10_sklearn_stage.ipynb #3b5522e7
 def pack_estimator(
     estimator, # Fitted or not
 ) -> bytes: # Contents of a `.skops` file
     "Serialise an estimator without pickle; raises `InputError` for one that holds unknown types"
     skops = _skops()
     try: data = skops.dumps(estimator)
-    except Exception as e: raise InputError(f"{type(estimator).__name__} cannot be saved without pickle ({e!s:.120}): choose another estimator.") from e
+    except Exception as e:
+        raise InputError(f"{type(estimator).__name__} cannot be saved without pickle ({e!s:.120}): choose another "
+            "estimator.") from e
     odd = [t for t in skops.get_untrusted_types(data=data) if t not in (*_TREES, *_HARMLESS)]
-    if odd: raise InputError(f"{type(estimator).__name__} cannot be saved without pickle: it holds {', '.join(odd[:3])}; choose another estimator.")
+    if odd:
+        raise InputError(f"{type(estimator).__name__} cannot be saved without pickle: it holds "
+            f"{', '.join(odd[:3])}; choose another estimator.")
     return data
 
 # %% ../../nbs/models/10_sklearn_stage.ipynb #f8a4f549
@@ -81,8 +93,9 @@ def _inside(o, columns, seen):
     seen.add(id(o))
     columns = getattr(o, "n_features_in_", columns)
     yield o, columns
-    parts = list(o.values()) if isinstance(o, dict) else o if isinstance(o, (list, tuple)) else list(getattr(o, "__dict__", {}).values())
     if isinstance(o, np.ndarray): parts = o.ravel().tolist() if o.dtype == object else []
+    elif isinstance(o, (list, tuple)): parts = o
+    else: parts = list((o if isinstance(o, dict) else getattr(o, "__dict__", {})).values())
     for p in parts: yield from _inside(p, columns, seen)
 
 def _check_nodes(left, right, leaf, column, columns, where):
@@ -90,13 +103,16 @@ def _check_nodes(left, right, leaf, column, columns, where):
     n,at = len(left),np.flatnonzero(~leaf)
     for child in (left, right):
         require_indices(child[at].astype(np.int64), n, where)
-        if (child[at] <= at).any(): raise InputError(f"{where} is damaged or was altered: a node of a tree points back.")
+        if (child[at] <= at).any():
+            raise InputError(f"{where} is damaged or was altered: a node of a tree points back.")
     require_indices(column[at].astype(np.int64), columns, where)
 
+# %% ../../nbs/models/10_sklearn_stage.ipynb #9afe907c
 def _check_tree(tree, columns, where):
     "Check the nodes of a tree of either kind"
     if type(tree).__name__ == "Tree":
-        if not 0 < tree.node_count <= tree.capacity: raise InputError(f"{where} is damaged or was altered: a tree lacks nodes.")
+        if not 0 < tree.node_count <= tree.capacity:
+            raise InputError(f"{where} is damaged or was altered: a tree lacks nodes.")
         left,right = tree.children_left,tree.children_right
         return _check_nodes(left, right, left == -1, tree.feature, columns, where)
     n = tree.nodes
@@ -120,7 +136,8 @@ def unpack_estimator(
     except Exception as e: raise InputError(f"{where} is damaged: no estimator ({e!s:.120}).") from e
     for o,width in _inside(out, columns, set()):
         if f"{type(o).__module__}.{type(o).__name__}" in _TREES: _check_tree(o, width, where)
-    if getattr(out, "n_features_in_", columns) != columns: raise InputError(f"{where} does not fit the model: it takes {out.n_features_in_} columns, not {columns}.")
+    if getattr(out, "n_features_in_", columns) != columns:
+        raise InputError(f"{where} does not fit the model: it takes {out.n_features_in_} columns, not {columns}.")
     return out
 
 # %% ../../nbs/models/10_sklearn_stage.ipynb #4ee1fb0c
@@ -131,7 +148,8 @@ class SklearnStage:
         seed:int=42, # For every `random_state` that is not set
     ):
         self.estimator,self.seed = make_estimator(estimator),seed
-        self.description = " ".join(repr(self.estimator if self.estimator is not None else estimator).split()).strip("'\"")
+        text = estimator if self.estimator is None else repr(self.estimator)
+        self.description = " ".join(text.split())
 
     def check(self,
         task:str, # Task of the label: `regression` or `binary`
@@ -139,7 +157,9 @@ class SklearnStage:
         "Raise `InputError` for an estimator that cannot learn the label or cannot be saved"
         from sklearn.base import is_classifier, is_regressor
         e = self.estimator
-        if e is None: raise InputError(f"sklearn_estimator {self.description} is a description: give the estimator itself to train it.")
+        if e is None:
+            raise InputError(f"sklearn_estimator {self.description} is a description: give the estimator itself to "
+                "train it.")
         fits = is_classifier(e) and hasattr(e, "predict_proba") if task == "binary" else is_regressor(e)
         kind = "a classifier with predict_proba" if task == "binary" else "a regressor"
         if not fits: raise InputError(f"sklearn_estimator: the label needs {kind}, and {type(e).__name__} is none.")
@@ -153,7 +173,8 @@ class SklearnStage:
         "Fit a copy of the estimator; raises `InputError` for weights that it cannot use"
         out = _prepared(self.estimator, self.seed)
         if weight is None: return out.fit(X, y)
-        if not (name := _weight_name(out)): raise InputError(f"sklearn_estimator: {type(self.estimator).__name__} takes no sample weights.")
+        if not (name := _weight_name(out)):
+            raise InputError(f"sklearn_estimator: {type(self.estimator).__name__} takes no sample weights.")
         return out.fit(X, y, **{name: weight})
 
 # %% ../../nbs/models/10_sklearn_stage.ipynb #6299e6ce

@@ -18,7 +18,8 @@ def plot_pit(
 ): # matplotlib figure
     "Plot a histogram of PIT values with the range that chance explains; raises `InputError` outside 0 to 1"
     p = np.asarray(pit, dtype=float)
-    if not len(p) or not ((p >= 0) & (p <= 1)).all(): raise InputError("PIT values lie between 0 and 1, and there must be some.")
+    if not len(p) or not ((p >= 0) & (p <= 1)).all():
+        raise InputError("PIT values lie between 0 and 1, and there must be some.")
     count,half = np.histogram(p, bins, (0, 1))[0],1.96*np.sqrt((1-1/bins)*bins/len(p))
     fig,ax = canvas("PIT: probability of a value below the truth", "density", title)
     ax.bar((np.arange(bins)+.5)/bins, count*bins/len(p), 1/bins, color=SKY, edgecolor="white", lw=.6)

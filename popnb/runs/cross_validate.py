@@ -21,7 +21,7 @@ from ..evaluation.cross_validation import fold_summary, folds_markdown
 from ..plots.figures import BLUE, canvas, png
 from ..progress import progress
 from ..models.predictor import create
-from .train import _encoders, _how_to_resume, partial_folder, train
+from .train import _encoders, _how_to_resume, _with_features, partial_folder, train
 from ..training.batches import key_seed
 from ..training.checkpoints import dict_differences
 
@@ -105,7 +105,7 @@ def cross_validate(
     "Train and score a system on every fold; folds that are there with the same settings are used"
     for k in ("split", "split_options", "protocol", "resume"):
         if k in options: raise InputError(f"{k} does not apply to a cross-validation: its split is kfold.")
-    table = as_table(table)
+    table,options = _with_features(as_table(table), options)
     own = {k: v for k,v in options.items() if k not in ("store", "workers")}
     by = _fold_groups(table, by)
     about = _plain(dict(system=system, folds=folds, by=by, seed=seed, table=_table_key(table), options=own))

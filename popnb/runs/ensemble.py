@@ -29,7 +29,7 @@ from ..models.ensemble.system import Ensemble, nearly_equal, read_members
 from ..plots.figures import plot_forest, png
 from ..explain.shap import plot_waterfall
 from ..evaluation.prediction_files import arrays, read_predictions, write_predictions
-from .train import Run, _claim_folder, _evaluate_model, _predict_part, creators_in_train, with_creators
+from .train import Run, _claim_folder, _evaluate_model, _predict_part, creators_in_train, fit_intervals, with_creators
 from .train import open_store, rows_of, say_caution
 
 # %% ../../nbs/runs/04_ensemble.ipynb #f79fa940
@@ -185,14 +185,15 @@ def _write(model, table, split, work, ceiling, n_boot, file=None):
     creators = creators_in_train(table, split)
     model.save(work, split=split.to_dict(), creators=creators, provenance=provenance(table))
     notes = [model.label.describe(), f"Split: {split!r}.", *model.notes, *_absent(model, test)]
+    valid = _validation_frame(model, rows_of(table, split, "valid"))
+    spans = fit_intervals(model, split, creators, {"valid": valid, "test": frame})
     scores = _evaluate_model(model, frame, test, file=file, ceiling=ceiling, n_boot=n_boot, notes=notes,
-        leaks=leaks(table, split, groups=groups))
+        leaks=leaks(table, split, groups=groups), **spans)
     gain = gain_of(scores, model.best)
     scores.notes.insert(0, gain_text(gain))
     scores.about["ensemble"] = gain
     scores.save(work)
     _members_section(model, scores, work)
-    valid = _validation_frame(model, rows_of(table, split, "valid"))
     both = pd.concat([valid, frame], ignore_index=True)
     write_predictions(both.assign(caution=model.caution) if model.caution else both, work/"predictions.csv")
     return scores

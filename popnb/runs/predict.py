@@ -19,9 +19,10 @@ from ..data.retransformation import expected_value, invertible
 from ..data.splits import split_from_dict
 from ..data.own_median import beats_median, own_medians
 from ..evaluation.distributions import check_level
-from ..evaluation.prediction_files import distribution_of, read_predictions, row_conditions, rows_of_part, why_not_apart
+from ..evaluation.prediction_files import distribution_of, read_predictions, row_conditions, rows_of_part
+from ..evaluation.prediction_files import why_not_apart
 from ..models.predictor import Predictor, _predicted_values, guarded, using, load, read_config, resolve_modalities
-from .train import open_store, say_caution
+from .train import open_store, run_intervals, say_caution
 
 # %% ../../nbs/runs/05_predict.ipynb #7b86a1fd
 TABLE_SUFFIXES = (".parquet", ".csv")
@@ -123,7 +124,7 @@ def _value_names(label):
     if not invertible(label): return ()
     probe = np.full((1, len(label.options["days"])) if label.task == "sequence" else 1, .5)
     if np.allclose(label.inverse(probe), probe): return ()
-    name = "views" if label.task == "sequence" else label.columns[0] if len(label.columns) == 1 else ""
+    name = "views" if label.task == "sequence" else label.columns[0] if len(label.columns) == 1 else label.value
     return (name, f"{name}_median") if name else ()
 
 def _values(model, preds):
@@ -170,14 +171,6 @@ def _record(video, row, error, label, values, part):
     return out | {"prediction": curve or float(row["prediction"]), "percentile": percentile, "missing": missing}
 
 # %% ../../nbs/runs/05_predict.ipynb #e9093d31
-def _checked_rows(run, part):
-    "Rows of one part of a run's predictions, and why they are not like rows of new creators"
-    config = read_config(run)
-    if why := why_not_apart(config.get("split"), config.get("creators")): return None,why
-    if not (Path(run)/"predictions.csv").is_file(): return None,"No interval: the run holds no predictions.csv with validation rows."
-    rows = read_predictions(run)
-    return rows_of_part(rows, part, run) if part == "test" else rows,""
-
 def _same_system(model, config):
     "Whether a run has the system, label and options of a model"
     own = read_config(model.folder)
@@ -190,15 +183,18 @@ def _fold_rows(model, folder):
     if not runs: raise InputError(f"{folder} holds no cross-validation (fold_0, fold_1, …): make one with popnb cv.")
     if not all(_same_system(model, read_config(r.parent)) for r in runs):
         raise InputError(f"{folder} is a cross-validation of another system, label or options than those of {model.folder}.")
-    found = [_checked_rows(r.parent, "test") for r in runs]
-    why = next((w for _,w in found if w), "")
-    return (None if why else pd.concat([o for o,_ in found], ignore_index=True)),why
+    configs = [read_config(r.parent) for r in runs]
+    why = next(filter(None, (why_not_apart(c.get("split"), c.get("creators")) for c in configs)), "")
+    if why: return None,why
+    return pd.concat([rows_of_part(read_predictions(r.parent), "test", r.parent) for r in runs], ignore_index=True),""
 
 def _distribution(model, calibration=None):
     "Distribution of a run, or `None`, and the sentence that says why"
-    if model.label.task == "binary" or not model.folder: return distribution_of(pd.DataFrame(), model.label.task)
-    rows,why = _checked_rows(model.folder, "valid") if calibration is None else _fold_rows(model, calibration)
-    return (None,why) if why else distribution_of(rows, model.label.task, "valid" if calibration is None else "test")
+    task = model.label.task
+    if task == "binary" or not model.folder: return distribution_of(pd.DataFrame(), task)
+    if calibration is None: return tuple(run_intervals(model.folder, task).values())
+    rows,why = _fold_rows(model, calibration)
+    return (None,why) if why else distribution_of(rows, task, "test")
 
 # %% ../../nbs/runs/05_predict.ipynb #fe84374d
 def _interval_names(label, level, at_least):
@@ -220,8 +216,9 @@ def _by_row(arrays, days):
 # %% ../../nbs/runs/05_predict.ipynb #e7310285
 def _conditions(preds, table):
     "Sizes and difficulties of the predicted rows, those that are known"
-    if "followers" in table: preds = preds.assign(followers=preds.index.map(dict(zip(table["video_id"], table["followers"]))))
-    return row_conditions(preds)
+    if "followers" not in table: return row_conditions(preds)
+    size = dict(zip(table["video_id"], table["followers"]))
+    return row_conditions(preds.assign(followers=preds.index.map(size)))
 
 def _intervals(model, preds, table, level, at_least, calibration):
     "`video_id` -> interval and probability, and why there is none"
@@ -267,10 +264,12 @@ def predict_videos(
     level:float|None=None, # Share of truths that `lower` to `upper` is to hold, e.g. .8; `None`: no interval
     at_least:float|None=None, # Count (or label without inverse) for `p_at_least`; `None`: no probability
     history:pd.DataFrame|str|Path|None=None, # Videos of the same creators with views, for `p_beats_median`; or their file
-    calibration:str|Path|None=None, # Folder of a cross-validation that replaces the validation rows; `None`: those of the run
+    calibration:str|Path|None=None, # Folder of a cross-validation whose test rows replace the validation rows
 ) -> list[dict]: # `video, label, unit, prediction, views, views_median, percentile, missing, part, error, caution` a video
     "Score videos with a saved run; a broken file has `error` and no score; raises `InputError` for wrong modalities"
     if level is not None: check_level(level)
+    if calibration is not None and level is None and at_least is None:
+        raise InputError("calibration is for intervals and probabilities: give level or at_least, too.")
     if at_least is not None and not np.isfinite(at_least): raise InputError(f"at_least must be a finite number, not {at_least}.")
     if isinstance(videos, pd.DataFrame): _refuse_texts(title, description)
     audio_only = "v" not in (resolve_modalities(run, modalities) or "v")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RUN_ROOM', 'choose_split', 'Run', 'partial_folder', 'default_store', 'open_store', 'rows_of', 'with_creators',
-           'creators_in_train', 'say_caution', 'train', 'run_window', 'evaluate_run']
+           'creators_in_train', 'fit_intervals', 'run_intervals', 'say_caution', 'train', 'run_window', 'evaluate_run']
 
 # %% ../../nbs/runs/01_train.ipynb #ee0d82d8
 import os
@@ -14,9 +14,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ..training.checkpoints import dict_differences, numbered
+from ..audit.audit import say_audit
 from ..core import InputError, PopnbError, ROOM, _plain, as_path, check_unchanged, only_one, output_path, say
 from ..data.safe_csv import write_sheet
 from ..core import path_state, publish_folder, read_json, typed, work_folder, write_json, writing
@@ -24,7 +26,7 @@ from ..training.batches import key_seed
 from ..training.config import TRACKERS
 from ..data.labels import Label, label_from_dict, make_label
 from ..data.groups import relations_of
-from ..data.splits import Split, default_groups, leaks, make_split, protocol_split, related_to_train, split_from_dict
+from ..data.splits import PARTS, Split, default_groups, leaks, make_split, protocol_split, related_to_train, split_from_dict
 from ..data.table import as_table
 from ..environment import provenance
 from ..evaluation.ablation import ablate_model
@@ -35,9 +37,10 @@ from ..models.block_columns import takes_encoders
 from ..models.predictor import (
     Predictor, using, create, load, read_config, rename_preset, resolve_modalities, run_notes, system_class)
 from ..registry import preset_name
-from ..evaluation.prediction_files import days_of, write_predictions
+from ..evaluation.prediction_files import days_of, distribution_of, read_predictions, why_not_apart, write_predictions
 from ..evaluation.scorings import record_scoring
 from ..data.own_median import beats_median, median_reliability, median_text, own_medians
+from ..metrics.bootstrap import FEWEST_UNITS
 from ..metrics.metrics import HEADLINE
 from ..evaluation.day_windows import window_of
 
@@ -50,11 +53,22 @@ def _default_split(table, seed, options, asked):
     out.note = "; ".join(filter(None, [out.note, note]))
     return out
 
+# %% ../../nbs/runs/01_train.ipynb #80d80e9d
+def _given_split(table, split, options):
+    "A split that was made by the caller, compared with the table; raises `InputError` for one of other videos"
+    if options: raise InputError(f"A split that is given is made already: leave out its options ({', '.join(options)}).")
+    ids = set(table["video_id"])
+    for p in PARTS:
+        if not split.ids[p]: raise InputError(f"The split has no {p} videos.")
+        if lost := [i for i in split.ids[p] if i not in ids]:
+            raise InputError(f"{len(lost)} of {len(split.ids[p])} {p} videos of the split are not in the table (first: {lost[0]!r}).")
+    return split_from_dict(split.to_dict())                 # refuses ids that are in training and in another part
+
 # %% ../../nbs/runs/01_train.ipynb #b82b9968
 @typed
 def choose_split(
     table:pd.DataFrame, # The videos
-    split:str|None=None, # `random stratified group time creator-time kfold`, `column=NAME`; `None`: related rows together
+    split:str|Split|None=None, # `random stratified group time creator-time kfold`, `column=NAME`, a `Split`; `None`: related rows together
     protocol:str|None=None, # Published split instead, by study or system
     seed:int=42, # Of the split
     label:Label|None=None, # A stratified split uses its column if none is given
@@ -63,6 +77,7 @@ def choose_split(
     "Split a table for a run; raises `InputError` for both a split and a protocol"
     if split and protocol: raise InputError(f"Give either a split ({split}) or a published protocol ({protocol}), not both.")
     if protocol: return protocol_split(protocol, table, label, **options)
+    if isinstance(split, Split): return _given_split(table, split, options)
     if split in (None, "group") and "by" not in options: return _default_split(table, seed, options, bool(split))
     kind,_,column = (split or "group").partition("=")
     if column: options["column"] = column
@@ -304,8 +319,9 @@ def _median_note(model, scores):
     rows = scores.rows.set_index("video_id").loc[scores.scored["video_id"]].reset_index()
     median = own_medians(rows, model.label.past)["median"].to_numpy()
     truth,pred = (scores.scored[c].to_numpy(float) for c in ("truth", "prediction"))
-    found = median_reliability(beats_median(model.odds, pred, median), (truth > median).astype(float))
-    scores.about["own_median"] = found
+    p,beaten,has = beats_median(model.odds, pred, median),(truth > median).astype(float),np.isfinite(median)
+    if has.sum() >= FEWEST_UNITS: scores.beaten = beaten[has],p[has]
+    scores.about["own_median"] = found = median_reliability(p, beaten)
     return median_text(found)
 
 def _evaluate_model(model, preds, rows, out=None, file=None, test=None, **options):
@@ -318,6 +334,33 @@ def _evaluate_model(model, preds, rows, out=None, file=None, test=None, **option
     if isinstance(file, (str, Path)): scores.notes.append(_count_scoring(model, scores, file, test))
     if out is not None: scores.save(out)
     return scores
+
+# %% ../../nbs/runs/01_train.ipynb #15abaa28
+def fit_intervals(
+    model:Predictor, # Fitted
+    split:Split, # Of its run
+    creators:dict, # From `creators_in_train`
+    preds:dict, # `valid` and `test` -> predictions with truth, `None` for a part without rows
+) -> dict: # `distribution` and `no_interval`, as `evaluate` takes them
+    "Fit a distribution on the validation rows of a run, or say why there is none"
+    why,valid = why_not_apart(split.to_dict(), creators),preds["valid"]
+    if valid is None: why = "No interval: there are no validation rows."
+    elif set(valid["video_id"]) & set(preds["test"]["video_id"]): why = "No interval: validation rows are test rows, too."
+    found,why = distribution_of(valid, model.label.task) if not why else (None, why)
+    return {"distribution": found, "no_interval": why}
+
+# %% ../../nbs/runs/01_train.ipynb #27655ce2
+def run_intervals(
+    run:str|Path, # Run folder
+    task:str, # Task of its label
+) -> dict: # `distribution` and `no_interval`, as `evaluate` takes them
+    "Fit a distribution on the stored validation rows of a run, or say why there is none"
+    config,stored = read_config(run),Path(run)/"predictions.csv"
+    why = why_not_apart(config.get("split"), config.get("creators")) if task != "binary" else ""
+    if not why and not stored.is_file(): why = "No interval: the run holds no predictions.csv with validation rows."
+    rows = read_predictions(run) if task != "binary" and not why else pd.DataFrame()
+    found,other = distribution_of(rows, task)
+    return {"distribution": found, "no_interval": why or other}
 
 # %% ../../nbs/runs/01_train.ipynb #2301df4c
 @contextmanager
@@ -337,7 +380,7 @@ def _trained(model, label, table, split, part, about, resume, work):
         return model, {"training": asdict(model.engine.config)} if model.engine else {}
     _check_same_training(part, about)
     kept,config = load(part),read_config(part)
-    kept.store,kept.workers = model.store,model.workers
+    kept.store,kept.workers,kept.label.past = model.store,model.workers,label.past
     if (part/"log.csv").is_file(): kept.log = pd.read_csv(part/"log.csv")
     return kept, {"training": config["training"]} if "training" in config else {}
 
@@ -365,7 +408,7 @@ def _write(model, table, split, work, ceiling, n_boot, training, about, file=Non
     test = rows_of(table, split, "test")
     notes += _ablation_notes(model, test, work, n_boot)
     scores = _evaluate_model(model, preds["test"], test, out=work, file=file, ceiling=ceiling, n_boot=n_boot, notes=notes,
-        leaks=leaks(table, split, groups=groups))
+        leaks=leaks(table, split, groups=groups), **fit_intervals(model, split, about_valid, preds))
     if preds["valid"] is not None and not (set(preds["valid"]["video_id"]) & set(preds["test"]["video_id"])):
         write_predictions(pd.concat([preds["valid"], preds["test"]], ignore_index=True), work/"predictions.csv")
     (work/"run.json").unlink()
@@ -386,14 +429,13 @@ def _encoders(system, encoders, faithful=False):
     raise InputError(f"encoders={encoders!r}: system {system} takes none; tabular and clip-lgbm do.")
 
 # %% ../../nbs/runs/01_train.ipynb #bfb7c93f
-def _name(system): return system if isinstance(system, str) else system.system or type(system).__name__
+def _name(system): return system if isinstance(system, str) else system.system
 
 def _model_of(system, preset, seed, encoders, options):
     "A model by name, or the given one; raises `InputError` for options beside a model and for a fitted model"
     if isinstance(system, str): return create(system, preset, seed, **options | _encoders(system, encoders, options.get("faithful")))
     if options: raise InputError(f"{next(iter(options))}: options of a model of your own are arguments of its class.")
     if system.label is not None: raise InputError(f"This {_name(system)} model is fitted already: make a new one.")
-    system.system = _name(system)
     return system
 
 def _with_features(table, options):
@@ -429,7 +471,7 @@ def train(
     out:str|Path, # The run folder to make
     label:str|Label="log-views", # Label to predict, or its name
     label_options:dict|None=None, # Options of a label given by name, e.g. `{"percentile": 75}`
-    split:str|None=None, # Kind of split, as in `choose_split`
+    split:str|Split|None=None, # Kind of split, as in `choose_split`, or a `Split` of your own
     protocol:str|None=None, # Published split by study or system, or `paper` for the system's own
     split_options:dict|None=None, # Options of the split, e.g. `{"folds": 5, "fold": 0}`
     preset:str="pretrained", # `pretrained`: published weights; `tiny`: an untrained stand-in for tests and a first look
@@ -456,6 +498,7 @@ def train(
     split = choose_split(table, split, system if protocol == "paper" else protocol, seed, label, **(split_options or {}))
     for p in () if here else split.ids: model.require_vectors(rows_of(table, split, p))
     if _is_helper(): return _train_as_helper(model, label, table, split, partial_folder(out), training, resume)
+    say_audit(table, label)
     with only_one(out, "trains into"):
         part,about = _claim_partial(out, resume, overwrite),_describe_training(model, label, table, split)
         try:
@@ -529,4 +572,7 @@ def evaluate_run(
     if window: notes.append(_window_note(window, steps, setup))
     say_caution(model)
     test = None if not (part == "test").any() else table["video_id"][part == "test"]
-    return _evaluate_model(model, preds, rows, out=out, part=None, n_boot=n_boot, notes=notes, days=window, file=file, test=test)
+    spans = {} if modalities or window else run_intervals(run, model.label.task)
+    preds = with_creators(preds, rows)
+    return _evaluate_model(model, preds, rows, out=out, part=None, n_boot=n_boot, notes=notes, days=window, file=file,
+        test=test, **spans)

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ..core import InputError, PopnbError, _plain, as_path, atomic_path, in_range, need, one_of, only_one, read_json
-from ..core import typed, write_json
+from ..core import InputError, PopnbError, _plain, as_path, atomic_path, in_range, need, one_of, only_one
+from ..core import output_path, read_json, typed, write_json
 from ..data.safe_csv import write_sheet
 from ..data.table import as_table
 from ..evaluation.prediction_files import arrays
@@ -30,8 +30,8 @@ from ..plots.figures import BLUE, GREY, canvas, png
 from ..progress import duration_text
 from .cross_validate import _claim, _fold_groups, _system_options, _table_key
 from .train import (
-    _fit, _fitting_label, _how_to_resume, _is_helper, _weights_here, choose_split, open_store, partial_folder, rows_of,
-    say_caution, train)
+    _fit, _fitting_label, _how_to_resume, _is_helper, _weights_here, _with_features, choose_split, open_store,
+    partial_folder, rows_of, say_caution, train)
 from ..training.batches import key_seed
 from ..training.config import make_config
 
@@ -51,6 +51,7 @@ def _from_text(entry):
     low,_,high = span.partition("..")
     return _number(low), _number(high), *([scale] if scale else [])
 
+# %% ../../nbs/runs/13_tune.ipynb #3eda201e
 def _entry(name, entry, default):
     "An entry as a list of choices, or as `(low, high, log)`; raises `InputError` for another form"
     if isinstance(entry, str): entry = _from_text(entry)
@@ -73,6 +74,7 @@ def _apart(options):
     training = {k.removeprefix(_TRAINING): v for k,v in options.items() if k.startswith(_TRAINING)}
     return {k: v for k,v in options.items() if not k.startswith(_TRAINING)}, training
 
+# %% ../../nbs/runs/13_tune.ipynb #3980cdee
 def resolve_space(
     model, # `Predictor`, not fitted
     given:tuple=(), # Names of options that are given, and not searched therefore
@@ -82,7 +84,8 @@ def resolve_space(
     declared = {k: v for k,v in (model.search_space | (space or {})).items() if k not in given}
     if not declared:
         what = "declares no search space" if not model.search_space else "has all searched options given"
-        raise InputError(f"System {model.system} {what}: name ranges of its options, e.g. --space learning_rate=.01..0.1:log.")
+        raise InputError(f"System {model.system} {what}: name ranges of its options, e.g. --space "
+            "learning_rate=.01..0.1:log.")
     training = [k for k in declared if k.startswith(_TRAINING)]
     if training and model.training is None:
         raise InputError(f"System {model.system} is not trained step by step: {training[0]} does not apply.")
@@ -125,6 +128,7 @@ class _Unlocked:
     def acquire(self): return True
     def release(self): pass
 
+# %% ../../nbs/runs/13_tune.ipynb #63e0bea0
 def _open_study(folder, maximize, seed, folds):
     "The study of a folder"
     optuna = need("optuna", "tune", "tuning")
@@ -132,11 +136,13 @@ def _open_study(folder, maximize, seed, folds):
     path = folder/"journal.log"
     _mend(path)
     try: storage = optuna.storages.JournalStorage(JournalFileBackend(str(path), lock_obj=_Unlocked()))
-    except ValueError as e: raise InputError(f"{path} is damaged ({e}): choose another folder, or replace the search (--overwrite).") from e
+    except ValueError as e:
+        raise InputError(f"{path} is damaged ({e}): choose another folder, or replace the search (--overwrite).") from e
     pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=0 if folds else 2)
     return optuna.create_study(storage=storage, study_name="tune", direction="maximize" if maximize else "minimize",
         pruner=pruner, load_if_exists=True)
 
+# %% ../../nbs/runs/13_tune.ipynb #fccfbfe9
 @contextmanager
 def _quiet():
     "Silence Optuna within the block"
@@ -173,6 +179,7 @@ class _Search:
     @property
     def sign(self): return 1 if self.maximize else -1
 
+# %% ../../nbs/runs/13_tune.ipynb #00959a25
 def _fit_model(job, options, k, trial, report):
     "A model with these options, fitted on part `k`"
     from popnb.training.engine import Engine
@@ -193,6 +200,7 @@ def _part_score(job, model, k):
     known = ~np.isnan(truth) if truth.ndim == 1 else (~np.isnan(truth)).any(1)
     return float(METRICS[job.metric].function(truth[known], pred[known]))
 
+# %% ../../nbs/runs/13_tune.ipynb #82f67a70
 def _score(job, options, trial, report):
     "Mean score over the parts, and the last model; `report` gets its course"
     scores = []
@@ -224,6 +232,7 @@ class _Clock:
         self.before = study.user_attrs.get(self.key, 0.)
     def write(self): self.study.set_user_attr(self.key, self.before+time.monotonic()-self.began)
 
+# %% ../../nbs/runs/13_tune.ipynb #4c2afd1f
 def _first_trial(study, job):
     "Score the default options"
     from optuna.trial import create_trial
@@ -234,7 +243,8 @@ def _first_trial(study, job):
     try: value,model = _score(job, {}, 0, report)
     finally: clock.write()
     if not np.isfinite(value):
-        raise PopnbError(f"{job.metric} is undefined on the validation rows with the default options: choose another metric.")
+        raise PopnbError(f"{job.metric} is undefined on the validation rows with the default options: choose "
+            "another metric.")
     used = {k: v for k,e in job.space.items() if _within(v := model.searched_value(k), e)}
     study.add_trial(create_trial(value=value, params=used, intermediate_values=course,
         distributions={k: _distribution(job.space[k]) for k in used}))
@@ -256,6 +266,7 @@ def _next_trial(study, job):
 
 def _is_memory(e): return isinstance(e, MemoryError) or "OutOfMemoryError" in type(e).__name__
 
+# %% ../../nbs/runs/13_tune.ipynb #2b752aa0
 def _later_trial(study, job):
     "Score proposed options"
     from optuna import TrialPruned
@@ -276,6 +287,7 @@ def _later_trial(study, job):
     if why: study.set_user_attr(f"problem {trial.number}", why)
     _tell(study, trial, state, value)
 
+# %% ../../nbs/runs/13_tune.ipynb #c3cfa1dc
 def _tell(study, trial, state, value):
     from optuna.trial import TrialState
     study.tell(trial, value, state=TrialState[state])
@@ -292,12 +304,17 @@ def _is_over(study, budget, trials):
     typical = float(np.median([spent[t.number] for t in ended]))
     return budget is not None and sum(spent.values()) + 2*typical > budget
 
+def _drop_checkpoints(study, job):
+    "Remove the checkpoints of trials that have ended, also those that a killed process left"
+    for t in _ended(study): shutil.rmtree(job.folder/f"trial_{t.number}", ignore_errors=True)
+
 def _search(study, job, budget, trials):
     "Run trials until the budget is used up"
+    _drop_checkpoints(study, job)
     while not _is_over(study, budget, trials):
         if not _ended(study): _first_trial(study, job)
         else: _later_trial(study, job)
-        for p in job.folder.glob("trial_*"): shutil.rmtree(p)
+        _drop_checkpoints(study, job)
         write_sheet(trials_frame(study, job), job.folder/"trials.csv")
 
 # %% ../../nbs/runs/13_tune.ipynb #8d108f02
@@ -332,6 +349,7 @@ def _importance(study, job):
     if len(done) < 5 or len({t.value for t in done}) < 2: return {}
     return get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0), params=list(job.space))
 
+# %% ../../nbs/runs/13_tune.ipynb #b441f2e5
 def plot_tuning(
     frame:pd.DataFrame, # From `trials_frame`
     importance:dict, # Option -> share
@@ -367,13 +385,14 @@ class Tuning:
 
     def sentence(self) -> str:
         "Say what was found"
-        n,b = self.trials["state"].value_counts(),self.best
+        n,b,spent = self.trials["state"].value_counts(),self.best,duration_text(self.trials["seconds"].sum())
         others = ", ".join(f"{n[k]} {k}" for k in ("pruned", "failed") if k in n)
         where = f"{self.folds} inner folds" if self.folds else "validation rows"
-        head = f"{len(self.trials)} trials{f' ({others})' if others else ''} in {duration_text(self.trials['seconds'].sum())}"
-        if not b["trial"]: return f"{head}: none was better than the default options, {self.metric} {b['value']:.4f} on {where}."
-        return (f"{head}: trial {b['trial']} is best, {self.metric} {b['value']:.4f} on {where}; the default options have"
-            f" {b['default']:.4f}.")
+        head = f"{len(self.trials)} trials{f' ({others})' if others else ''} in {spent}"
+        if not b["trial"]:
+            return (f"{head}: none was better than the default options, {self.metric} {b['value']:.4f} on {where}.")
+        return (f"{head}: trial {b['trial']} is best, {self.metric} {b['value']:.4f} on {where}; the default options"
+            f" have {b['default']:.4f}.")
 
 # %% ../../nbs/runs/13_tune.ipynb #88875b22
 def _test_text(test, metric):
@@ -393,6 +412,7 @@ def _repr_markdown_(self:Tuning):
     table = md_table(columns, best_first[columns].values.tolist())
     return "\n\n".join([self.sentence(), _option_text(self.best["options"]), _test_text(self.test, self.metric), table])
 
+# %% ../../nbs/runs/13_tune.ipynb #d0612e70
 @patch
 def to_dict(self:Tuning) -> dict: # JSON values
     "Collect what `popnb tune --json` prints"
@@ -410,8 +430,8 @@ def _train_best(job, out, about, best, options, table, how):
         write_json(path, about | {"result": {"trial": best.number, "options": options, "value": best.value}})
     if (run/"config.json").exists(): return
     own,training = _apart(options)
-    train(job.system, table, run, preset=job.preset or "pretrained", seed=job.seed, store=job.store, workers=job.workers,
-        training=job.training | training, resume=bool(_how_to_resume(partial_folder(run))), **how | own)
+    train(job.system, table, run, preset=job.preset or "pretrained", seed=job.seed, store=job.store,
+        workers=job.workers, training=job.training | training, resume=bool(_how_to_resume(partial_folder(run))), **how | own)
 
 # %% ../../nbs/runs/13_tune.ipynb #0d25815c
 def _inner_parts(table, split, folds, seed):
@@ -425,41 +445,6 @@ def _clear(out):
     "Remove an earlier search"
     for p in (out/"journal.log", out/"trials.csv", out/"tune.png"): p.unlink(missing_ok=True)
     for p in (out/"best", out/"best.partial", *out.glob("trial_*")): shutil.rmtree(p, ignore_errors=True)
-
-# %% ../../nbs/runs/13_tune.ipynb #acfa6759
-_NOT_FOR_TUNE = ("resume", "ceiling", "n_boot")
-
-@typed
-def tune(
-    system:str, # Name of the system, e.g. `tabular`
-    table:pd.DataFrame|str|Path, # The videos, or a table file
-    out:str|Path, # Folder of the search
-    budget:str|float|None=None, # Time for all trials and the best run, e.g. `30m`, `2h`; `None`: `30m`, or no limit if `trials` is given
-    trials:int|None=None, # Number of trials, the one of the default options included; `None`: as the budget allows
-    folds:int|None=None, # Inner folds that score a trial, >= 3; 0: the validation rows; `None`: 3, and 0 for a network
-    metric:str|None=None, # What is searched for; `None`: the headline metric of the label's task
-    space:dict|None=None, # Search space beside that of the system, e.g. `{"members": [1, 3], "lambda_l1": (0., 5.)}`
-    seed:int=42, # Of split, models and proposals
-    overwrite:bool=False, # Replace a search in the folder
-    **options, # Others of `popnb.train`, e.g. `label=`, `split=`, `preset=`, `training=`, options of the system
-) -> Tuning: # With the run folder `best`
-    "Search the options of a system on validation rows and train the best; the same call goes on where it was stopped"
-    for k in _NOT_FOR_TUNE:
-        if k in options: raise InputError(f"{k} does not apply to a search.")
-    if _is_helper(): raise InputError("A search runs in one process: start it without a launcher.")
-    budget = budget_seconds("30m" if budget is None and trials is None else budget)
-    if trials is not None: in_range("trials", trials, 1)
-    if folds: in_range("folds", folds, 3)     # 0 and None are allowed
-    need("optuna", "tune", "tuning")
-    table = as_table(table)
-    job,how,about = _prepare(system, table, as_path(out, "out"), folds, metric, space, seed, options)
-    folds = about["folds"]
-    out = job.folder = _claim(out, about, overwrite, "tune.json", "search")
-    with only_one(out, "searches in"), _quiet():
-        if overwrite: _clear(out)
-        study = _open_study(out, job.maximize, seed, folds)
-        _search(study, job, budget, trials)
-        return _finish(study, job, about, table, how, folds)
 
 # %% ../../nbs/runs/13_tune.ipynb #40470425
 def _prepare(system, table, out, folds, metric, space, seed, options):
@@ -478,13 +463,15 @@ def _prepare(system, table, out, folds, metric, space, seed, options):
     split = choose_split(table, options.get("split"), system if protocol == "paper" else protocol, seed, label,
         **(options.get("split_options") or {}))
     rest = table[~split.rows(table, "test")].reset_index(drop=True)
-    if not split.rows(rest, "valid").any(): raise InputError("The split has no validation rows apart from test rows: a search needs some.")
+    if not split.rows(rest, "valid").any():
+        raise InputError("The split has no validation rows apart from test rows: a search needs some.")
     job = _Search(system, preset, seed, own, training, label, rest, _inner_parts(rest, split, folds, seed), metric, out,
         open_store(options.get("store")), options.get("workers"), space)
     about = _plain(dict(system=system, seed=seed, folds=folds, metric=metric, space=space, table=_table_key(table),
         options={k: v for k,v in options.items() if k not in ("store", "workers")}))
     return job, how, about
 
+# %% ../../nbs/runs/13_tune.ipynb #3a42be20
 def _finish(study, job, about, table, how, folds):
     "Train the best run and write table, plot and summary"
     best,out = _best_trial(study, job),job.folder
@@ -497,6 +484,41 @@ def _finish(study, job, about, table, how, folds):
     best = {"trial": best.number, "value": best.value, "default": frame[job.metric].iloc[0], "options": options}
     test = {k: found[k] for k in REPORT_METRICS[METRICS[job.metric].task]}
     done = Tuning(out, frame, job.metric, best, importance, test, folds)
-    stored = done.to_dict()
-    write_json(out/"tune.json", about | {"result": best | {k: stored[k] for k in ("trials", "seconds", "importance", "test")}})
+    stored = {k: v for k,v in done.to_dict().items() if k in ("trials", "seconds", "importance", "test")}
+    write_json(out/"tune.json", about | {"result": best | stored})
     return done
+
+# %% ../../nbs/runs/13_tune.ipynb #acfa6759
+_NOT_FOR_TUNE = ("resume", "ceiling", "n_boot")
+
+@typed
+def tune(
+    system:str, # Name of the system, e.g. `tabular`
+    table:pd.DataFrame|str|Path, # The videos, or a table file
+    out:str|Path, # Folder of the search
+    budget:str|float|None=None, # Time for trials and best run, e.g. `30m`; `None`: `30m`, or no limit if `trials` is given
+    trials:int|None=None, # Number of trials, the one of the default options included; `None`: as the budget allows
+    folds:int|None=None, # Inner folds that score a trial, >= 3; 0: the validation rows; `None`: 3, and 0 for a network
+    metric:str|None=None, # What is searched for; `None`: the headline metric of the label's task
+    space:dict|None=None, # Search space beside that of the system, e.g. `{"members": [1, 3], "lambda_l1": (0., 5.)}`
+    seed:int=42, # Of split, models and proposals
+    overwrite:bool=False, # Replace a search in the folder
+    **options, # Others of `popnb.train`, e.g. `label=`, `split=`, `preset=`, `training=`, options of the system
+) -> Tuning: # With the run folder `best`
+    "Search the options of a system on validation rows and train the best; the same call goes on where it was stopped"
+    for k in _NOT_FOR_TUNE:
+        if k in options: raise InputError(f"{k} does not apply to a search.")
+    if _is_helper(): raise InputError("A search runs in one process: start it without a launcher.")
+    budget = budget_seconds("30m" if budget is None and trials is None else budget)
+    if trials is not None: in_range("trials", trials, 1)
+    if folds: in_range("folds", folds, 3)     # 0 and None are allowed
+    need("optuna", "tune", "tuning")
+    table,options = _with_features(as_table(table), options)
+    job,how,about = _prepare(system, table, as_path(out, "out"), folds, metric, space, seed, options)
+    out,folds = output_path(out, folder=True),about["folds"]
+    with only_one(out, "searches in"), _quiet():
+        job.folder = _claim(out, about, overwrite, "tune.json", "search")
+        if overwrite: _clear(out)
+        study = _open_study(out, job.maximize, seed, folds)
+        _search(study, job, budget, trials)
+        return _finish(study, job, about, table, how, folds)

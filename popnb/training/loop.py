@@ -111,7 +111,6 @@ class TrainingState:
     report:object=None          # Called after each validation with its number, the metric and its direction, or `None`
     began:float=0.              # Clock at the first step
     done:int=0                  # Steps done
-    validations:int=0           # Validations since the start or the checkpoint
     weight:object=0             # Weight of the current step
     why:str=""                  # Reason why a metric of the last validation is no finite number
     pending:list=field(default_factory=list) # `(step, rows, loss, weight)` that are not checked yet
@@ -243,8 +242,8 @@ def _log_step(self:Loop, validate, epoch_end, learning_rate):
         self._write(f"epoch-{step:08d}", None, values=json.dumps({"step": step, "epoch": self.state.epoch} | values))
     if not validate: return
     self._judge(values)
-    ts.validations += 1
-    if ts.report and not ts.rank: ts.report(ts.validations, values[ts.config.metric], ts.config.maximize)
+    number = -(-step//(ts.config.eval_every or ts.per_epoch))
+    if ts.report and not ts.rank: ts.report(number, values[ts.config.metric], ts.config.maximize)
 
 # %% ../../nbs/training/04_loop.ipynb #776210e6
 @patch
