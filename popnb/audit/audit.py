@@ -55,18 +55,19 @@ def check_size(
     return [t.finding("few_rows", "blocker" if n < 10 else "warning", None, said, "Intervals of all scores are wide.",
                       "Collect at least a few hundred videos.")]
 
-# %% ../../nbs/audit/09_audit.ipynb #adf4c26d
+# %% ../../nbs/audit/09_audit.ipynb #c388d3b1
 def _checks(*modules):
     "Functions `check_…` that the modules define, by their names without `check_`"
     found = [f for m in modules for k,f in vars(m).items() if k.startswith("check_") and f.__module__ == m.__name__]
     return {f.__name__.removeprefix("check_"): f for f in found}
 
+# %% ../../nbs/audit/09_audit.ipynb #adf4c26d
 CHECKS = {"label": check_label, "size": check_size, **_checks(duplicates, counts, dates, leaks, missing, mix)}
 MEDIA_CHECKS = ("thumbnails", "clips")   # they open files
 QUICK_CHECKS = ("label", "rows", "reactions", "jumps", "ranges", "zeros", "caps", "curves", "impossible", "defaults",
-                "swapped", "ages", "rules")   # together .3 s for 20,000 rows
+                "id_times", "swapped", "ages", "rules")   # together .3 s for 20,000 rows
 _NEEDS = {"thumbnails": "thumbnail_path", "clips": "video_path", "titles": "title", "reactions": "views",
-          **dict.fromkeys(("ages", "impossible", "defaults", "swapped", "rules"), "published_at"),
+          **dict.fromkeys(("ages", "impossible", "defaults", "id_times", "swapped", "rules"), "published_at"),
           "curves": "day_1"}   # check -> column without which it does not run
 
 # %% ../../nbs/audit/09_audit.ipynb #f7433de7
@@ -84,16 +85,24 @@ def _run(t, names, **given):
             else: checked.append(name)
     return found,checked,skipped
 
-# %% ../../nbs/audit/09_audit.ipynb #c0cfebf1
+# %% ../../nbs/audit/09_audit.ipynb #ab7cb85e
 def _plotted(t, f):
     "Up to two columns of a finding with numbers or times"
     kinds = ("count", "seconds", "unit", "float", "time")
     return [c for c in f.columns if c in t and COLUMNS[c][0] in kinds][:2]
 
+# %% ../../nbs/audit/09_audit.ipynb #29c68f63
 def _log(ax, axis, kind):
     "A logarithmic scale for counts, with room for zero"
     if kind == "count": getattr(ax, f"set_{axis}scale")("symlog", linthresh=1)
 
+# %% ../../nbs/audit/09_audit.ipynb #9b13acb5
+def _edges(x, kind):
+    "Edges of 40 bins, logarithmic for counts"
+    if kind == "count": return np.expm1(np.linspace(*np.log1p([max(x.min(), 0), max(x.max(), 1)]), 41))
+    return pd.date_range(x.min(), x.max(), 41) if kind == "time" and x.min() < x.max() else 40
+
+# %% ../../nbs/audit/09_audit.ipynb #c0cfebf1
 def plot_finding(
     t:RawTable, # Table
     f, # One of its findings
@@ -115,17 +124,16 @@ def plot_finding(
     _log(ax, "x", kinds[0])
     return fig
 
-def _edges(x, kind):
-    "Edges of 40 bins, logarithmic for counts"
-    if kind == "count": return np.expm1(np.linspace(*np.log1p([max(x.min(), 0), max(x.max(), 1)]), 41))
-    return pd.date_range(x.min(), x.max(), 41) if kind == "time" and x.min() < x.max() else 40
-
-# %% ../../nbs/audit/09_audit.ipynb #35aa2c2a
+# %% ../../nbs/audit/09_audit.ipynb #ab5888ec
 def _column_of(label):
     "First column of a label by name; other names are columns"
     columns = make_label(label).columns if label in LABELS else (label,)
     return columns[0] if columns else None
 
+# %% ../../nbs/audit/09_audit.ipynb #506d2aa0
+_NO_ROWS = "no_rows", "blocker", None, "The table has no rows.", "Nothing can be trained.", "Check the export."
+
+# %% ../../nbs/audit/09_audit.ipynb #35aa2c2a
 @typed
 def audit(
     table:pd.DataFrame|str|os.PathLike, # Table or its file: CSV, JSON, xlsx or Parquet, under any known names
@@ -137,15 +145,13 @@ def audit(
     "Find what is wrong with a table; raises `InputError` for an absent file, a wrong label and an unknown platform"
     if platform is not None: one_of("platform", platform, LAUNCHES)
     t,label = raw_table(table),_column_of(label) if label else None
-    if not len(t):
-        none = "no_rows", "blocker", None, "The table has no rows.", "Nothing can be trained.", "Check the export."
-        return Audit(t.source, 0, t.said or [t.finding(*none)])
+    if not len(t): return Audit(t.source, 0, t.said or [t.finding(*_NO_ROWS)])
     label_column(t, label)                                        # raises
     names = [k for k in CHECKS if media or k not in MEDIA_CHECKS]
     found,checked,skipped = _run(t, progress(names, "checks", len(names)), label=label, platform=platform)
     if not media: skipped |= {k: "give media (--media) to open files" for k in MEDIA_CHECKS if _NEEDS[k] in t}
     out = Audit(t.source, len(t), t.said+found, checked, skipped)
-    drawn = [f for f in out.findings if f.severity != "note" and _plotted(t, f)][:figures]
+    drawn = [f for f in out.alarms if _plotted(t, f)][:figures]
     out.figures = {f.name: partial(plot_finding, t, f) for f in drawn}
     return out
 

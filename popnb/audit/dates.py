@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LAUNCHES', 'RULES', 'id_times', 'platform_of', 'check_time_cells', 'check_impossible', 'swap_day_month',
-           'swapped_dates', 'check_swapped', 'check_defaults', 'check_ages', 'check_rules']
+           'swapped_dates', 'check_swapped', 'check_defaults', 'check_id_times', 'check_ages', 'check_rules']
 
 # %% ../../nbs/audit/04_dates.ipynb #9b59371d
 import numpy as np
@@ -19,9 +19,9 @@ from .raw_table import RawTable
 # %% ../../nbs/audit/04_dates.ipynb #1682e595
 LAUNCHES = { # platform -> day before which no video can be, source
     "youtube": ("2005-04-23", "first video on YouTube"),
-    "tiktok": ("2016-09-20", "start of Douyin, the first version of TikTok"),
+    "tiktok": ("2014-01-01", "year in which musical.ly started, whose videos TikTok took over"),
     "instagram": ("2010-10-06", "start of Instagram"),
-    "snapchat": ("2011-07-08", "start of Snapchat"),
+    "snapchat": ("2011-07-08", "start of Snapchat under its first name"),
 }
 _EARLIEST = "2005-04-23"   # of all platforms above
 
@@ -53,13 +53,15 @@ def platform_of(
     mixed = ids.str.contains("[A-Z]", regex=True) & ids.str.contains("[a-z]", regex=True)
     return "youtube" if ids.str.fullmatch(r"[\w-]{11}").mean() > .9 and mixed.mean() > .5 else None
 
-# %% ../../nbs/audit/04_dates.ipynb #a351ecda
+# %% ../../nbs/audit/04_dates.ipynb #9be807ca
 _TIMES = ("published_at", "collected_at")
 _SPLITS = "A split by time and all ages are wrong."
 _CLOCK = pd.Timedelta(days=1)      # clocks and time zones differ
 
+# %% ../../nbs/audit/04_dates.ipynb #b8184afb
 def _utc(text): return pd.Timestamp(text, tz="UTC")
 
+# %% ../../nbs/audit/04_dates.ipynb #a351ecda
 def _age(t):
     "Days between publication and collection; a date without a time counts as some time on that day"
     days = ((t["collected_at"]-t["published_at"]).dt.total_seconds()/86400).to_numpy(dtype=float)
@@ -82,6 +84,16 @@ def check_time_cells(
     return out
 
 # %% ../../nbs/audit/04_dates.ipynb #e10b1e7f
+def _impossible_times(t, platform, now):
+    "Names of faults, their rows and what to say about them"
+    first,source = LAUNCHES.get(platform, (_EARLIEST, LAUNCHES["youtube"][1]))
+    for c in (c for c in _TIMES if c in t):
+        yield f"future_{c}", t[c] > now+_CLOCK, f"{{n}} values of {c} are in the future.", [c]
+        yield f"early_{c}", t[c] < _utc(first), f"{{n}} values of {c} are before {first} ({source}).", [c]
+    if not all(c in t for c in _TIMES): return
+    yield "collected_before_published", _age(t) < 0, "{n} videos were collected before they were published.", _TIMES
+
+# %% ../../nbs/audit/04_dates.ipynb #d28fd559
 def check_impossible(
     t:RawTable, # Table
     platform:str|None=None, # A key of `LAUNCHES`; `None`: detect
@@ -89,18 +101,11 @@ def check_impossible(
 ) -> list: # Findings
     "Find times in the future and before the platform existed, and collection before publication"
     if platform is not None: one_of("platform", platform, LAUNCHES)
-    platform,now = platform or platform_of(t),pd.Timestamp.now(tz="UTC") if now is None else now
-    first,source = LAUNCHES.get(platform, (_EARLIEST, LAUNCHES["youtube"][1]))
+    cure = "Correct the times in the source, or leave them empty."
     out = []
-    def add(name, wrong, what, columns):
+    for name,wrong,what,columns in _impossible_times(t, platform or platform_of(t), now or pd.Timestamp.now(tz="UTC")):
         wrong = np.asarray(wrong, dtype=bool)
-        if wrong.any(): out.append(t.finding(name, grade(wrong.mean()), wrong, what, _SPLITS,
-            "Correct the times in the source, or leave them empty.", columns))
-    for c in (c for c in _TIMES if c in t):
-        add(f"future_{c}", t[c] > now+_CLOCK, f"{{n}} values of {c} are in the future.", [c])
-        add(f"early_{c}", t[c] < _utc(first), f"{{n}} values of {c} are before {first} ({source}).", [c])
-    if all(c in t for c in _TIMES):
-        add("collected_before_published", _age(t) < 0, "{n} videos were collected before they were published.", _TIMES)
+        if wrong.any(): out.append(t.finding(name, grade(wrong.mean()), wrong, what, _SPLITS, cure, columns))
     return out
 
 # %% ../../nbs/audit/04_dates.ipynb #e70377d7
@@ -114,6 +119,18 @@ def swap_day_month(
     return out+(small-small.dt.normalize())
 
 # %% ../../nbs/audit/04_dates.ipynb #658241ff
+def _mended(times, swapped, start, margin=13):
+    "Rows that are far from those with a day above 12 until day and month are exchanged, if these are most of the far ones"
+    at,back = ((o-start).dt.total_seconds()/86400 for o in (times, swapped))
+    sure = at[times.dt.day > 12].dropna()
+    if len(sure) < 20: return np.zeros(len(times), bool)
+    low,high = sure.quantile(.005)-margin,sure.quantile(.995)+margin
+    far = ~at.between(low, high) & at.notna()
+    found = far & back.between(low, high)
+    clear = found.sum() >= max(5, .002*len(times)) and found.sum() >= .6*far.sum()
+    return (found & clear).to_numpy(bool)
+
+# %% ../../nbs/audit/04_dates.ipynb #2cedfb8b
 def swapped_dates(
     times:pd.Series, # UTC times
     known:pd.Series|None=None, # UTC times that are known to be true within a day, NaT: unknown
@@ -123,17 +140,9 @@ def swapped_dates(
     swapped = swap_day_month(times)
     if known is not None and known.notna().any():
         return (((times-known).abs() > _CLOCK) & ((swapped-known).abs() <= _CLOCK)).to_numpy(bool)
-    start = pd.Series(_utc("1970-01-01"), times.index) if other is None else other
-    at,back = ((o-start).dt.total_seconds()/86400 for o in (times, swapped))
-    sure = at[times.dt.day > 12].dropna()
-    if len(sure) < 20: return np.zeros(len(times), bool)
-    low,high = sure.quantile(.005)-13,sure.quantile(.995)+13
-    outside = ~at.between(low, high) & at.notna()
-    mended = outside & back.between(low, high)
-    clear = mended.sum() >= max(5, .002*len(times)) and mended.sum() >= .6*outside.sum()
-    return (mended if clear else mended & False).to_numpy(bool)
+    return _mended(times, swapped, pd.Series(_utc("1970-01-01"), times.index) if other is None else other)
 
-# %% ../../nbs/audit/04_dates.ipynb #f6aba0cc
+# %% ../../nbs/audit/04_dates.ipynb #52df8a67
 def _swapped(t, c):
     "Rows of a time column whose day and month were swapped, by ids, by the other time or by the rest of the column"
     known = id_times(t["video_id"]) if c == "published_at" and "video_id" in t else None
@@ -141,6 +150,7 @@ def _swapped(t, c):
     if found.any() or not all(o in t for o in _TIMES): return found
     return swapped_dates(t[c], other=t[_TIMES[c == _TIMES[0]]])
 
+# %% ../../nbs/audit/04_dates.ipynb #f6aba0cc
 def check_swapped(
     t:RawTable, # Table
 ) -> list: # Findings
@@ -161,26 +171,44 @@ def check_swapped(
 def check_defaults(
     t:RawTable, # Table
 ) -> list: # Findings
-    "Find a time that many rows share, times that contradict ids, and dates without a time of day"
-    out = []
-    if "published_at" not in t: return out
-    at = t["published_at"]
+    "Find a time of publication that many rows share, and dates without a time of day"
+    if "published_at" not in t: return []
+    at,out = t["published_at"],[]
     seconds = at.astype("int64").to_numpy(dtype=float)/1e6
     clock = (at != at.dt.normalize()) & at.notna()
     value,n = common_value(np.where(clock if clock.mean() > .5 else at.notna(), seconds, np.nan))
     if n: out.append(t.finding("default_published_at", "warning", seconds == value,
         f"{{n}} videos were published at exactly {pd.Timestamp(value, unit='s')}.", _SPLITS,
         "Leave unknown times empty.", ["published_at"]))
-    known = id_times(t["video_id"]) if "video_id" in t else at
-    other = ((at-known).abs() > 2*_CLOCK).to_numpy(bool)
-    if other.any(): out.append(t.finding("times_against_ids", grade(other.mean()), other, "{n} times of publication "
-        "differ from the time in the TikTok id by more than two days.", _SPLITS, "Use the time in the id.",
-        ["published_at"]))
-    if not clock.any(): out.append(t.finding("no_time_of_day", "note", None, "Times of publication are dates without a "
-        "time of day.", "Posting hours say nothing.", "Collect the full time.", ["published_at"]))
+    if not clock.any(): out.append(t.finding("no_time_of_day", "note", None, "Times of publication lack a time of day.",
+        "Posting hours say nothing.", "Collect the full time.", ["published_at"]))
     return out
 
+# %% ../../nbs/audit/04_dates.ipynb #0be49ef2
+def check_id_times(
+    t:RawTable, # Table
+) -> list: # Findings
+    "Find times of publication that contradict TikTok ids"
+    if "published_at" not in t or "video_id" not in t: return []
+    other = ((t["published_at"]-id_times(t["video_id"])).abs() > 2*_CLOCK).to_numpy(bool)
+    if not other.any(): return []
+    said = "{n} times of publication differ from the time in the TikTok id by more than two days."
+    return [t.finding("times_against_ids", grade(other.mean()), other, said, _SPLITS, "Use the time in the id.",
+                      ["published_at"])]
+
+# %% ../../nbs/audit/04_dates.ipynb #03a9f613
+def _days(x): return f"{x:.0f} days" if x >= 2 else f"{24*x:.0f} hours"
+
 # %% ../../nbs/audit/04_dates.ipynb #c64f8127
+def _age_finding(t, label, low, high, rho, mixed):
+    "Finding about the spread of ages"
+    said = (f"{label} were read at ages from {_days(low)} to {_days(high)} (5 % and 95 % quantile); the rank "
+            f"correlation of age with {label} is {rho:.2f}.")
+    effect = "Part of every score is the age of the videos." if mixed else "None: age and counts are unrelated."
+    cure = "Predict a count at one age, or keep rows of one age."
+    return [t.finding("mixed_ages", "warning" if mixed else "note", None, said, effect, cure, [label, *_TIMES])]
+
+# %% ../../nbs/audit/04_dates.ipynb #da58c490
 def check_ages(
     t:RawTable, # Table
     label:str="views", # Column of the label
@@ -198,16 +226,17 @@ def check_ages(
     low,high = np.quantile(age[there], [.05, .95])
     if high < ratio*low: return []
     rho = srocc(age[there], count[there]) if np.ptp(count[there]) else 0.
-    mixed = abs(rho) > max(.1, 3/np.sqrt(there.sum()))
-    said = (f"{label} were read at ages from {_days(low)} to {_days(high)} (5 % and 95 % quantile); the rank "
-            f"correlation of age with {label} is {rho:.2f}.")
-    effect = "Part of every score is the age of the videos." if mixed else "None: age and counts are unrelated."
-    cure = "Predict a count at one age, or keep rows of one age."
-    return [t.finding("mixed_ages", "warning" if mixed else "note", None, said, effect, cure, [label, *_TIMES])]
-
-def _days(x): return f"{x:.0f} days" if x >= 2 else f"{24*x:.0f} hours"
+    return _age_finding(t, label, low, high, rho, abs(rho) > max(.1, 3/np.sqrt(there.sum())))
 
 # %% ../../nbs/audit/04_dates.ipynb #5d5f5577
+def _kinds_of_views(t, day, longest):
+    "Rows that were read before a day, were published after it, and have views of both kinds"
+    can = (t["views"].notna() & ~(t["duration"] > longest if "duration" in t else False)).to_numpy(bool)
+    read = t["collected_at"] if "collected_at" in t else t["published_at"]
+    old,new = (read < _utc(day)).to_numpy(bool) & can,(t["published_at"] >= _utc(day)).to_numpy(bool) & can
+    return old,new,can & ~old & ~new & (read.notna() & t["published_at"].notna()).to_numpy(bool)
+
+# %% ../../nbs/audit/04_dates.ipynb #7d8ddf13
 def check_rules(
     t:RawTable, # Table
     platform:str|None=None, # A key of `LAUNCHES`; `None`: detect
@@ -216,18 +245,14 @@ def check_rules(
     "Find tables with views from before and after a change of what a view is"
     if platform is not None: one_of("platform", platform, LAUNCHES)
     platform,out = platform or platform_of(t),[]
-    if "published_at" not in t or "views" not in t: return out
-    read = t["collected_at"] if "collected_at" in t else t["published_at"]
     for day,of,longest,what,source in RULES:
-        if of != platform: continue
-        can = (t["views"].notna() & ~(t["duration"] > longest if "duration" in t else False)).to_numpy(bool)
-        old,new = (read < _utc(day)).to_numpy(bool) & can,(t["published_at"] >= _utc(day)).to_numpy(bool) & can
-        mixed = can & ~old & ~new & (read.notna() & t["published_at"].notna()).to_numpy(bool)
-        sides = sorted((old, new, mixed), key=np.sum)
-        if sides[1].sum() < max(1, least*len(t)): continue
+        if of != platform or "published_at" not in t or "views" not in t: continue
+        old,new,mixed = sides = _kinds_of_views(t, day, longest)
+        small = sorted(sides, key=np.sum)[:2]
+        if small[1].sum() < max(1, least*len(t)): continue
         said = (f"On {day} the platform {of} changed what a view is: {what}. {old.sum():,} rows were read before, "
                 f"{new.sum():,} published after, {mixed.sum():,} have views of both kinds ({source}).")
-        out.append(t.finding(f"rule_of_{day}", "warning", sides[0]|sides[1], said,
+        out.append(t.finding(f"rule_of_{day}", "warning", small[0]|small[1], said,
             "Two labels have one name; a split by time trains on one of them and tests on the other.",
             "Keep rows of one kind: all read before, or all published after.", ["views", *_TIMES]))
     return out

@@ -41,11 +41,12 @@ def check_ids(
         _TWICE, "Keep one row a video: popnb import csv keeps the first of each id.", ["video_id"]))
     return out
 
-# %% ../../nbs/audit/02_duplicates.ipynb #1dd2f7f5
+# %% ../../nbs/audit/02_duplicates.ipynb #bba2cb02
 def _content(t, skip=("video_id", "author", "collected_at")):
     "Known columns that describe a video and differ between videos"
     return [c for c in t.values if c not in skip and COLUMNS[c][0] != "path" and t.values[c].notna().any()]
 
+# %% ../../nbs/audit/02_duplicates.ipynb #1dd2f7f5
 def equal_rows(
     t:RawTable, # Table
 ) -> np.ndarray: # `(n,)` int64, rows that agree in all known columns have one number, -1: a row of its own
@@ -89,20 +90,23 @@ def excess_pairs(
     return agree, expected, float(poisson.sf(agree.sum()-1, expected)) if agree.any() else 1.
 
 # %% ../../nbs/audit/02_duplicates.ipynb #5ea57277
+def _title_groups(title, near):
+    "Group numbers of titles of at least eight characters, -1: no other row has the title"
+    group = near_title(pd.DataFrame({"title": title})) if near else pd.factorize(title.str.lower())[0]
+    group = np.where(title.fillna("").str.len().ge(8), group, -1)
+    return np.where(pd.Series(group).duplicated(keep=False), group, -1)
+
+# %% ../../nbs/audit/02_duplicates.ipynb #67a011d9
 def check_titles(
     t:RawTable, # Table
     near:bool=True, # Whether nearly equal titles count; else only equal ones
 ) -> list: # Findings
     "Find titles that repeat, and copies among them"
     if "title" not in t: return []
-    title = t["title"]
-    group = near_title(pd.DataFrame({"title": title})) if near else pd.factorize(title.str.lower())[0]
-    long = title.fillna("").str.len().ge(8).to_numpy()
-    group = np.where(long & title.notna().to_numpy(), group, -1)
-    same = pd.Series(group).duplicated(keep=False).to_numpy() & (group >= 0)
-    if not same.any(): return []
+    group = _title_groups(t["title"], near)
+    if (group < 0).all(): return []
     said = f"{{n}} rows have {'nearly ' if near else ''}the title of another row."
-    out = [t.finding("repeated_titles", "note", same, said, "A random split puts such pairs on both sides.",
+    out = [t.finding("repeated_titles", "note", group >= 0, said, "A random split puts such pairs on both sides.",
                      "The default split keeps them on one side.", ["title"])]
     if "duration" not in t: return out
     agree,expected,p = excess_pairs(group, t["duration"].round(1).to_numpy())
@@ -129,7 +133,7 @@ def check_thumbnails(
     return [t.finding("same_thumbnails", "warning", same, "{n} rows have nearly the thumbnail of another row.", _TWICE,
                       f"{_KEEP} --drop duplicate_thumbnail.", ["thumbnail_path"])]
 
-# %% ../../nbs/audit/02_duplicates.ipynb #9811cf66
+# %% ../../nbs/audit/02_duplicates.ipynb #781b311d
 def _difference_bits(frame):
     "64 bits of a frame `(3, H, W)`: whether brightness rises from tile to tile"
     from PIL import Image
@@ -137,6 +141,7 @@ def _difference_bits(frame):
     x = np.asarray(small, dtype=np.int16)
     return (x[:, 1:]-x[:, :-1] > 2).ravel()
 
+# %% ../../nbs/audit/02_duplicates.ipynb #9811cf66
 def _clip_bits(path, n=4):
     "Bits `(n, 64)` of frames of a clip; `None` if it cannot be decoded"
     from popnb.media.preview import isolated_frames

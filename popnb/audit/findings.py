@@ -137,12 +137,13 @@ def plot(self:Audit): # matplotlib figure
     ax.legend(handles, used, fontsize=7, frameon=False, loc="lower right")
     return fig
 
-# %% ../../nbs/audit/00_findings.ipynb #cfb19c55
+# %% ../../nbs/audit/00_findings.ipynb #e8140ab6
 _STYLE = ("body{font:15px/1.5 system-ui,sans-serif;max-width:46em;margin:2em auto;padding:0 1em;color:#222}"
     "h3{margin-bottom:.2em}img{max-width:100%}.blocker{color:#C8102E}.warning{color:#B36B00}.note{color:#0072B2}"
     "code{background:#f3f3f3}"
     "@media(prefers-color-scheme:dark){body{background:#181818;color:#ddd}code{background:#333}img{background:#fff}}")
 
+# %% ../../nbs/audit/00_findings.ipynb #cfb19c55
 def _section(f):
     "HTML of one finding"
     size = f" ({f.count:,} rows, {f.share:.1%})" if f.count else ""

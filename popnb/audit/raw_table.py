@@ -39,13 +39,14 @@ class RawTable:
         "Ids of the rows; without a column of ids their numbers from 1 on"
         return self.values["video_id"] if "video_id" in self.values else pd.Series(range(1, len(self)+1)).astype(str)
 
-# %% ../../nbs/audit/01_raw_table.ipynb #639481f6
+# %% ../../nbs/audit/01_raw_table.ipynb #f95820e9
 def _text_cells(s):
     "Cells as text; an empty text and lists of nothing are missing"
     s = s.map(join_words) if s.dtype == object else s
     out = s.astype(object).where(s.notna(), None).map(str, na_action="ignore").astype(TEXT_DTYPE)
     return out.mask(out.str.strip().eq("").fillna(False).astype(bool), None)
 
+# %% ../../nbs/audit/01_raw_table.ipynb #639481f6
 def _ids_of(s):
     "Ids as text, and the cells that lost digits as a number"
     ids = s.astype(object).map(_id_text)
@@ -61,6 +62,13 @@ def _parse(s, kind):
     if kind == "time": return parse_times(s)[:2]
     values,bad = parse_durations(s) if kind == "seconds" else parse_numbers(s)
     return values.mask(bad), np.asarray(bad, dtype=bool)
+
+# %% ../../nbs/audit/01_raw_table.ipynb #fb5505b1
+def _repeated_columns(t, names):
+    "Finding about columns of one name"
+    said = f"Several columns have the name {_listed(names)}; the first is read."
+    return t.finding("repeated_columns", "blocker", None, said, "The others may be the right ones.",
+                     "Rename the others, or leave them out.", names)
 
 # %% ../../nbs/audit/01_raw_table.ipynb #f8a2c66b
 def parse_table(
@@ -80,10 +88,6 @@ def parse_table(
     t = RawTable(str(source), cells, pd.DataFrame(values, index=cells.index), bad, known, unknown)
     if len(twice): t.said.append(_repeated_columns(t, twice))
     return t
-
-def _repeated_columns(t, names):
-    return t.finding("repeated_columns", "blocker", None, f"Several columns have the name {_listed(names)}; the first is read.",
-        "Nobody knows which of them counts.", "Rename the others, or leave them out.", names)
 
 # %% ../../nbs/audit/01_raw_table.ipynb #286c15b4
 def accepted_table(
@@ -140,26 +144,29 @@ def _import_says(t, path):
     return out
 
 # %% ../../nbs/audit/01_raw_table.ipynb #bec0eceb
+def _of_file(path, refusals):
+    "Raw table of a file"
+    if not path.exists(): raise InputError(f"No file {path}.")
+    try: df,_,_ = read_rows(path)
+    except InputError as e:
+        t = parse_table(pd.DataFrame(), path)
+        t.said = [_refused(t, str(e), "Export the file as CSV, xlsx, JSON or Parquet; published files are read by popnb "
+                           f"import {_listed(SOURCES)}: then audit the table.")]
+        return t
+    t = parse_table(df, path)
+    own = "video_id" in df.columns and path.suffix in (".csv", ".parquet")
+    if refusals and len(t): t.said += _reader_says(t, path) if own else _import_says(t, path)
+    return t
+
+# %% ../../nbs/audit/01_raw_table.ipynb #be0fc860
 def raw_table(
     table:pd.DataFrame|str|os.PathLike, # A table, or a file: CSV, JSON, xlsx or Parquet
-    refusals:bool=True, # Whether to ask the readers, too
+    refusals:bool=True, # Whether to try the readers, too
 ) -> RawTable: # Cells, values and what the readers say
     "Read a table for an audit; raises `InputError` for an absent file and for anything that is no table"
     if isinstance(table, pd.DataFrame):
         t = parse_table(table, table.attrs.get("source", "table"))
         if refusals and len(t): t.said += _reader_says(t)
         return t
-    if not isinstance(table, (str, os.PathLike)):
-        raise InputError(f"table must be a table (a DataFrame) or the path of one, got {describe_value(table)}.")
-    path = as_path(table, "table")
-    if not path.exists(): raise InputError(f"No file {path}.")
-    try: df,_,_ = read_rows(path)
-    except InputError as e:
-        t = parse_table(pd.DataFrame(), path)
-        t.said = [_refused(t, str(e), f"Export the file as CSV, xlsx, JSON or Parquet; popnb import {_listed(SOURCES)} reads "
-                           "published files: then audit the table.")]
-        return t
-    t = parse_table(df, path)
-    own = "video_id" in df.columns and path.suffix in (".csv", ".parquet")
-    if refusals and len(t): t.said += _reader_says(t, path) if own else _import_says(t, path)
-    return t
+    if isinstance(table, (str, os.PathLike)): return _of_file(as_path(table, "table"), refusals)
+    raise InputError(f"table must be a table (a DataFrame) or the path of one, got {describe_value(table)}.")

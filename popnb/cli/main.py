@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Annotated
 import typer
 from typer import Argument, Option
-import popnb.cli.data, popnb.cli.models, popnb.cli.audit, popnb.cli.splits, popnb.cli.claims, popnb.cli.forecasts, popnb.cli.tuning
+import popnb.cli.data, popnb.cli.models, popnb.cli.audit
+import popnb.cli.splits, popnb.cli.claims, popnb.cli.forecasts, popnb.cli.tuning
 from .app import _Application, app, main, say, show, OutDirFlag, SeedFlag, WorkersFlag
 from .options import FIRST, NEXT
 from ..core import InputError, json_text, one_of, output_files

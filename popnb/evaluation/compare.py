@@ -20,7 +20,7 @@ from ..data.safe_csv import write_sheet
 from .leaderboard import _creators, _label_text, _unique_names, read_run
 from .prediction_files import arrays
 from .report import REPORT_METRICS, interval_text, md_cell, md_table
-from ..metrics.bootstrap import FEWEST_UNITS, paired_all
+from ..metrics.bootstrap import paired_all
 from ..metrics.metrics import HEADLINE, METRICS
 from ..plots.figures import BLUE, GREY, RED, canvas, png
 
@@ -94,11 +94,14 @@ def compare_runs(
 @patch
 def sentences(self:RunComparison) -> list: # One per run
     "Say whether a run differs from the reference in the headline metric"
-    if self.n < FEWEST_UNITS: return [f"Too few videos to tell runs apart: {FEWEST_UNITS} are needed."]
     out = []
     for _,r in self.frame.groupby("run", sort=False):
         head = r[r["metric"].isin(HEADLINE.values())]
         e = (head if len(head) else r).iloc[0]
+        if np.isnan(e["low"]):
+            out.append(f"Too few videos or creators to compare {e['run']} with {self.reference}:"
+                f" {e['metric']} {e['difference']:+.4f}.")
+            continue
         how = {"run": "is better than", "reference": "is worse than"}.get(e["better"], "does not differ clearly from")
         text = f"{e['run']} {how} {self.reference}"
         out.append(f"{text}: {e['metric']} {e['difference']:+.4f} ({interval_text(e)}).")

@@ -168,7 +168,8 @@ def why_not_apart(
     nameless = bool(c) and not c["named"]
     if how == "creator-time" or how in ("group", "kfold") and by and ("author" in by or nameless): return ""
     if c and c["named"] == c["of"] > 0: return ""
-    return (f"No interval: the split is {how or 'unknown'}, so creators of validation rows may also be in training; "
+    kind = f"{how} by {' and '.join(map(str, by))}" if how == "group" else how or "unknown"
+    return (f"No interval: the split is {kind}, so creators of validation rows may also be in training; "
             "train with --split group on a table that names its creators (author).")
 
 # %% ../../nbs/evaluation/01_prediction_files.ipynb #ce60270b

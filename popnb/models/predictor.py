@@ -30,7 +30,7 @@ from ..registry import STAND_IN, SYSTEMS, preset_name
 # %% ../../nbs/models/01_predictor.ipynb #f7ba4969
 class Predictor:
     "Base class of every system; a subclass implements `_fit`, `_predict`, `_save` and `_load`"
-    system:str = ""                           # Name in the registry, set by the decorator `system`; else that of the class
+    system:str = ""                           # Name in the registry, set by `system`; else that of the class
     tasks:tuple = ("regression", "binary")    # Tasks that it learns, out of `regression`, `binary` and `sequence`
     inputs:tuple = ()                         # Inputs that it uses, e.g. `title`, `thumbnail`, `video`, `sound`
     pretrained:bool = False                   # Whether preset `pretrained` starts from published weights
@@ -39,7 +39,7 @@ class Predictor:
     explainers:tuple = ("occlusion", "words") # Names in `popnb.registry.EXPLAINERS`, in the order of the report
     protocol:str = ""                         # Published study whose split `--protocol paper` takes; empty: none
     training:dict|None = None                 # Its defaults for `TrainConfig`; `None`: it is not trained in steps
-    search_space:dict = {}                    # What `popnb tune` searches: option -> range or choices, as `popnb.runs.tune.resolve_space` reads it
+    search_space:dict = {}                    # What `popnb tune` searches: option -> range or choices
     label:Label|None = None                   # Label that it predicts, fitted on the training rows
     reference:np.ndarray|None = None          # Sorted predictions on the validation rows, for percentiles
     odds:dict|None = None                     # Odds of beating the own median on the validation rows, from `fit_odds`
@@ -405,7 +405,7 @@ def run_notes(
 @typed
 def load(
     run:str|Path, # Run folder, or `hf://organisation/name[@revision]` for one on the hub
-    system:str|type|None=None, # Name of the system that the run must have, or its class if it is not registered; `None`: any
+    system:str|type|None=None, # Name that the run's system must have, or its class, registered or not; `None`: any
 ) -> Predictor: # Ready to predict
     "Load a system from its run folder alone; raises `InputError` for a folder of another system"
     run = hub_run(run)
@@ -413,7 +413,7 @@ def load(
     name,cls = config["system"],system if isinstance(system, type) else None
     wanted = cls.system or cls.__name__ if cls else system
     if wanted and name != wanted: raise InputError(f"{run} holds a {name} model, not {wanted}.")
-    if cls is None and name not in SYSTEMS: raise InputError(f"{run} was made by system {name!r}, which this version of popnb does not know (known: {', '.join(sorted(SYSTEMS))}). A class of your own that is not registered: load(run, ITS_CLASS).")
+    if cls is None and name not in SYSTEMS: raise InputError(f"{run} was made by system {name!r}, which this version of popnb does not know (known: {', '.join(sorted(SYSTEMS))}); a class that is not registered: load(run, ITS_CLASS).")
     remark = check_manifest(run)
     with using_run(run, "be loaded"): model = _restored(config, run, cls)
     if remark:

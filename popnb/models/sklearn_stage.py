@@ -6,6 +6,8 @@
 __all__ = ['make_estimator', 'pack_estimator', 'unpack_estimator', 'SklearnStage', 'estimator_scores']
 
 # %% ../../nbs/models/10_sklearn_stage.ipynb #0559551c
+import ast
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,21 +16,28 @@ from ..core import InputError, need
 from .run_files import require_indices
 
 # %% ../../nbs/models/10_sklearn_stage.ipynb #00d2d305
+def _from_node(node, known):
+    "Value of a part of a description: a literal, or an estimator of scikit-learn with such arguments"
+    if isinstance(node, ast.Call):
+        if node.args or any(k.arg == "memory" for k in node.keywords): raise ValueError("arguments")
+        return known[node.func.id](**{k.arg: _from_node(k.value, known) for k in node.keywords})
+    if isinstance(node, (ast.List, ast.Tuple)):
+        items = [_from_node(o, known) for o in node.elts]
+        return items if isinstance(node, ast.List) else tuple(items)
+    return ast.literal_eval(node)
+
 def make_estimator(
-    given, # Estimator of scikit-learn, or the name of its class, e.g. `RidgeCV`
-): # Not fitted; `None` for the description of an estimator in a saved run
+    given, # Estimator of scikit-learn, the name of its class, or how it is written, e.g. `Ridge(alpha=2)`
+): # Not fitted
     "Read the option `sklearn_estimator`; raises `InputError` for anything else"
     from sklearn.base import BaseEstimator, clone
     from sklearn.utils import all_estimators
     if isinstance(given, BaseEstimator) and not isinstance(given, type): return clone(given)
-    if isinstance(given, str) and "(" in given: return None
-    known = dict(all_estimators("regressor") + all_estimators("classifier"))
-    if given in known:
-        try: return known[given]()
-        except TypeError as e:
-            raise InputError(f"sklearn_estimator: {given} needs arguments; give an object from Python.") from e
-    raise InputError("sklearn_estimator must be an estimator of scikit-learn, e.g. Ridge(), or the name of its "
-        f"class, got {given!r:.80}.")
+    wrong = ("sklearn_estimator must be an estimator of scikit-learn, e.g. Ridge(alpha=2), or the name of its class; "
+        f"it cannot be made from {given!r:.80}.")
+    if not isinstance(given, str): raise InputError(wrong)
+    try: return _from_node(ast.parse(given if "(" in given else f"{given}()", mode="eval").body, dict(all_estimators()))
+    except (SyntaxError, ValueError, KeyError, TypeError, AttributeError) as e: raise InputError(wrong) from e
 
 # %% ../../nbs/models/10_sklearn_stage.ipynb #c8462d93
 def _prepared(estimator, seed):
@@ -147,9 +156,12 @@ class SklearnStage:
         estimator, # Estimator, name of a class, or the description in a saved run
         seed:int=42, # For every `random_state` that is not set
     ):
-        self.estimator,self.seed = make_estimator(estimator),seed
-        text = estimator if self.estimator is None else repr(self.estimator)
-        self.description = " ".join(text.split())
+        self.given,self.seed,self.description = estimator,seed,estimator
+        if isinstance(estimator, str) and "(" in estimator: return          # of a saved run, which is fitted
+        self.description = " ".join(self.estimator.__repr__(N_CHAR_MAX=10**6).split())
+
+    @cached_property
+    def estimator(self): return make_estimator(self.given)
 
     def check(self,
         task:str, # Task of the label: `regression` or `binary`
@@ -157,9 +169,6 @@ class SklearnStage:
         "Raise `InputError` for an estimator that cannot learn the label or cannot be saved"
         from sklearn.base import is_classifier, is_regressor
         e = self.estimator
-        if e is None:
-            raise InputError(f"sklearn_estimator {self.description} is a description: give the estimator itself to "
-                "train it.")
         fits = is_classifier(e) and hasattr(e, "predict_proba") if task == "binary" else is_regressor(e)
         kind = "a classifier with predict_proba" if task == "binary" else "a regressor"
         if not fits: raise InputError(f"sklearn_estimator: the label needs {kind}, and {type(e).__name__} is none.")

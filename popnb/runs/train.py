@@ -433,7 +433,8 @@ def _name(system): return system if isinstance(system, str) else system.system
 
 def _model_of(system, preset, seed, encoders, options):
     "A model by name, or the given one; raises `InputError` for options beside a model and for a fitted model"
-    if isinstance(system, str): return create(system, preset, seed, **options | _encoders(system, encoders, options.get("faithful")))
+    if isinstance(system, str):
+        return create(system, preset, seed, **options | _encoders(system, encoders, options.get("faithful")))
     if options: raise InputError(f"{next(iter(options))}: options of a model of your own are arguments of its class.")
     if system.label is not None: raise InputError(f"This {_name(system)} model is fitted already: make a new one.")
     return system
@@ -487,10 +488,9 @@ def train(
     **options, # Options of the system
 ) -> Run|None: # `None` in helper processes of a launcher
     "Train a system: split, fit, score, write; raises `InputError` for a wrong call, and leaves no folder if it fails"
-    preset = preset_name(preset)
     out,before = _claim_folder(out, _name(system), overwrite, table, resume)
     file,table,options = table,*_with_features(table, options)
-    model,training = _model_of(system, preset, seed, encoders, options),training or {}
+    model,training = _model_of(system, preset_name(preset), seed, encoders, options),training or {}
     say_caution(model)
     here,table,system = _weights_here(model, store),as_table(table),model.system
     model.store,model.workers = open_store(store),workers

@@ -431,7 +431,8 @@ def _train_best(job, out, about, best, options, table, how):
     if (run/"config.json").exists(): return
     own,training = _apart(options)
     train(job.system, table, run, preset=job.preset or "pretrained", seed=job.seed, store=job.store,
-        workers=job.workers, training=job.training | training, resume=bool(_how_to_resume(partial_folder(run))), **how | own)
+        workers=job.workers, training=job.training | training,
+        resume=bool(_how_to_resume(partial_folder(run))), **how | own)
 
 # %% ../../nbs/runs/13_tune.ipynb #0d25815c
 def _inner_parts(table, split, folds, seed):
@@ -496,7 +497,7 @@ def tune(
     system:str, # Name of the system, e.g. `tabular`
     table:pd.DataFrame|str|Path, # The videos, or a table file
     out:str|Path, # Folder of the search
-    budget:str|float|None=None, # Time for trials and best run, e.g. `30m`; `None`: `30m`, or no limit if `trials` is given
+    budget:str|float|None=None, # Time for trials and best run, e.g. `30m`; `None`: that, or no limit with `trials`
     trials:int|None=None, # Number of trials, the one of the default options included; `None`: as the budget allows
     folds:int|None=None, # Inner folds that score a trial, >= 3; 0: the validation rows; `None`: 3, and 0 for a network
     metric:str|None=None, # What is searched for; `None`: the headline metric of the label's task

@@ -420,7 +420,7 @@ class Tabular(Predictor):
         age:str|None=None, # Age at collection as a column (`input`), or as the exposure of log counts (`exposure`)
         weight:str|None=None, # Column of sample weights >= 0; `None`: all rows count the same
         encoders:str|list|None=None, # Feature blocks: `auto`, or names in `popnb.registry.BLOCKS`; `None`: none
-        sklearn_estimator=None, # Estimator of scikit-learn, or the name of its class, in place of trees and linear model
+        sklearn_estimator=None, # Estimator of scikit-learn, or its text, in place of trees and linear model
         rounds:int=3000, # Maximum number of trees of a model
         patience:int=100, # Rounds without a better validation loss before training stops
         learning_rate:float|None=None, # Shrinkage of each tree; `None`: .03
@@ -449,7 +449,8 @@ class Tabular(Predictor):
 
     def _use_stage(self, estimator, seed):
         "Learn by an estimator of scikit-learn; returns the options that are stored"
-        if self.boosting: raise InputError(f"{next(iter(self.boosting))} is an option of the trees, which sklearn_estimator replaces.")
+        if self.boosting:
+            raise InputError(f"{next(iter(self.boosting))} is an option of the trees, which sklearn_estimator replaces.")
         self.stage,self.search_space = SklearnStage(estimator, seed),{}
         self.explainers = ("encoders", "occlusion", "words")
         return {"sklearn_estimator": self.stage.description}
