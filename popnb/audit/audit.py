@@ -127,7 +127,7 @@ def plot_finding(
 # %% ../../nbs/audit/09_audit.ipynb #ab5888ec
 def _column_of(label):
     "First column of a label by name; other names are columns"
-    columns = make_label(label).columns if label in LABELS else (label,)
+    columns = make_label(label).columns if label.partition("=")[0] in LABELS else (label,)
     return columns[0] if columns else None
 
 # %% ../../nbs/audit/09_audit.ipynb #506d2aa0

@@ -119,8 +119,8 @@ def swap_day_month(
     return out+(small-small.dt.normalize())
 
 # %% ../../nbs/audit/04_dates.ipynb #658241ff
-def _mended(times, swapped, start, margin=13):
-    "Rows that are far from those with a day above 12 until day and month are exchanged, if these are most of the far ones"
+def _mended(times, swapped, start, margin):
+    "Rows far from those with a day above 12 that are near once day and month are exchanged, if most far ones are so"
     at,back = ((o-start).dt.total_seconds()/86400 for o in (times, swapped))
     sure = at[times.dt.day > 12].dropna()
     if len(sure) < 20: return np.zeros(len(times), bool)
@@ -140,7 +140,8 @@ def swapped_dates(
     swapped = swap_day_month(times)
     if known is not None and known.notna().any():
         return (((times-known).abs() > _CLOCK) & ((swapped-known).abs() <= _CLOCK)).to_numpy(bool)
-    return _mended(times, swapped, pd.Series(_utc("1970-01-01"), times.index) if other is None else other)
+    if other is not None: return _mended(times, swapped, other, 13)
+    return _mended(times, swapped, pd.Series(_utc("1970-01-01"), times.index), 31)
 
 # %% ../../nbs/audit/04_dates.ipynb #52df8a67
 def _swapped(t, c):

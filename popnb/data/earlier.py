@@ -28,7 +28,7 @@ def earlier_rows(
     at:np.ndarray, # `(n,)` their times, from `as_moments`; a missing time is later than all others
     known:np.ndarray, # `(m,)` creators of the rows that may be earlier, by the same numbers
     known_at:np.ndarray, # `(m,)` their times; a row without a time is never earlier
-) -> tuple: # Rows of `known` by creator and time; `(n,)` first and `(n,)` end of those that are earlier, in that order
+) -> tuple: # Rows of `known` by creator and time; `(n,)` first and `(n,)` end of the earlier ones in that order
     "Find the rows of the same creator with an earlier time; rows of the same moment are not earlier"
     dated = np.flatnonzero((known >= 0) & (known_at != NEVER))
     order = dated[np.lexsort((known_at[dated], known[dated]))]
@@ -40,7 +40,7 @@ def earlier_rows(
 
 # %% ../../nbs/data/13_earlier.ipynb #cac9f1e0
 def earlier_values(
-    rows:pd.DataFrame, # Rows with `author`, `at` and `read`: creator, time of publication and of reading, from `as_moments`
+    rows:pd.DataFrame, # Rows: `author`, `at` and `read`, times of publication and of reading from `as_moments`
     known:pd.DataFrame, # Rows that may be earlier, with the same columns and `value`
     last:int=20, # Number of latest earlier rows that count, >= 1
 ) -> list: # For each row, the values `(k,)` of the latest earlier rows of its creator, oldest first
@@ -85,7 +85,8 @@ class Exposure:
         "Fit slope, at least 0, and median age; raises `InputError` if no row has an age, or all have the same"
         has = np.isfinite(x)
         if not has.any() or np.ptp(x[has]) < 1e-6:
-            raise InputError("age=exposure needs training rows of different ages: published_at and collected_at in the table.")
+            raise InputError("age=exposure needs training rows of different ages: published_at and collected_at in the "
+                "table.")
         w = np.ones(has.sum()) if weight is None else weight[has]
         dx = x[has]-np.average(x[has], weights=w)
         self.middle = float(np.median(x[has]))

@@ -52,7 +52,7 @@ def own_medians(
     known:pd.DataFrame, # Videos with `video_id`, `views`, `author`, `published_at`; those of `rows` may be among them
     least:int=3, # Smallest number of earlier videos; with fewer there is no median
     last:int=20, # Number of latest earlier videos that count
-) -> pd.DataFrame: # `video_id, earlier, median, why`: number of videos, log views at the row's age, why there is none
+) -> pd.DataFrame: # `video_id, earlier, median, why`: videos, log views at the row's age, why there is none
     "Compute the median of each creator's earlier videos; raises `InputError` for known videos without the columns"
     in_range("least", least, 1)
     f,x = _known_rows(known),_aged(rows)
@@ -60,7 +60,7 @@ def own_medians(
     f["value"] -= np.nan_to_num(slope*(f["age"]-middle))
     new = pd.DataFrame({"author": _creators(rows, known), "at": _moments(rows, "published_at"),
         "read": _moments(rows, "collected_at")})
-    own = pd.Series(f["at"].to_numpy(), index=f["id"]).reindex(rows["video_id"]).fillna(NEVER).to_numpy(dtype=np.int64)
+    own = f.set_index("id")["at"].reindex(rows["video_id"]).fillna(NEVER).to_numpy(dtype=np.int64)
     new["at"] = np.where(new["at"] == NEVER, own, new["at"])          # a known video is not earlier than itself
     new["read"] = new["read"].where(new["read"] != NEVER, np.iinfo(np.int64).max)
     values = earlier_values(new, f, int(in_range("last", last, least)))
@@ -117,7 +117,7 @@ def median_reliability(
     p:np.ndarray, # `(n,)` probabilities, NaN for rows without one
     beaten:np.ndarray, # `(n,)` 1 where the truth is above the median, else 0; NaN where it is not known
     bins:int=5, # Number of bins of equal width
-) -> dict: # `n`, `of`, `share`, `brier`, `constant`, `bins`: lists of mean probability, share and number; empty with none
+) -> dict: # `n of share brier constant bins`; a bin is mean probability, share and number; empty with none
     "Compare probabilities with outcomes"
     p,y = np.asarray(p, float),np.asarray(beaten, float)
     has = np.isfinite(p) & np.isfinite(y)

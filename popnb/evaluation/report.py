@@ -457,8 +457,7 @@ def evaluate(
     scores = Scores(task, metrics, frame, base, slices, [], about, title or "Evaluation", rows)
     if distribution is not None: no_interval = _score_intervals(scores, distribution, known, known_rows, g)
     scores.notes = [*_related_notes(scores), *notes, *_class_notes(scores, label, threshold, t, p)]
-    if no_interval: scores.notes.append(no_interval)
-    scores.notes += _notes(scores, table, label, small, g, t, p)
+    scores.notes += [*filter(None, [no_interval]), *_notes(scores, table, label, small, g, t, p)]
     if task == "sequence": scores.days = {k: per_day(t, q, days_of(known)) for k,q in ({"model": p} | others).items()}
     if out is not None: scores.save(out)
     return scores

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ..core import InputError, PopnbError, as_path, expand_home, is_a, one_of, read_json, typed, write_json
+from ..core import InputError, PopnbError, expand_home, is_a, one_of, read_json, typed, write_json
 from ..data.labels import Label, label_from_dict
 from ..data.own_median import fit_odds, own_medians
 from ..data.retransformation import invertible, residual_points
@@ -260,8 +260,10 @@ def remember_odds(self:Predictor,
 ):
     "Keep the odds of beating the own median, for log views of videos with creators and times"
     known = valid if self.label.past is None else self.label.past
-    if self.label.name != "log-views" or not {"author", "published_at"} <= set(valid.columns) & set(known.columns): return
-    at = pd.Series(np.arange(len(valid)), index=valid["video_id"].to_numpy()).loc[preds["video_id"].to_numpy()].to_numpy()
+    needed = {"author", "published_at"}
+    if self.label.name != "log-views" or not needed <= set(valid.columns) & set(known.columns): return
+    ids,found = valid["video_id"].to_numpy(),preds["video_id"].to_numpy()
+    at = np.arange(len(ids)) if np.array_equal(ids, found) else pd.Index(ids).get_indexer(found)
     medians = own_medians(valid.iloc[at], known)["median"].to_numpy()
     self.odds = fit_odds(preds["prediction"].to_numpy(dtype=float), y[at], medians)
 

@@ -447,13 +447,15 @@ class Tabular(Predictor):
     @property
     def columns(self): return [*self.design.columns, *self.blocks.columns]   # names of all columns
 
-    def _use_stage(self, estimator, seed):
-        "Learn by an estimator of scikit-learn; returns the options that are stored"
-        if self.boosting:
-            raise InputError(f"{next(iter(self.boosting))} is an option of the trees, which sklearn_estimator replaces.")
-        self.stage,self.search_space = SklearnStage(estimator, seed),{}
-        self.explainers = ("encoders", "occlusion", "words")
-        return {"sklearn_estimator": self.stage.description}
+# %% ../../../nbs/models/tabular/03_system.ipynb #18a65447
+@patch
+def _use_stage(self:Tabular, estimator, seed):
+    "Learn by an estimator of scikit-learn; returns the options that are stored"
+    if self.boosting:
+        raise InputError(f"{next(iter(self.boosting))} is an option of the trees, which sklearn_estimator replaces.")
+    self.stage,self.search_space = SklearnStage(estimator, seed),{}
+    self.explainers = ("encoders", "occlusion", "words")
+    return {"sklearn_estimator": self.stage.description}
 
 # %% ../../../nbs/models/tabular/03_system.ipynb #15569d40
 @patch
@@ -583,6 +585,7 @@ def _shared_columns(self:Tabular, *rows):
     self.design,self.coverage,found = self.memo[key]
     self.fitted = SimpleNamespace(**found)
 
+# %% ../../../nbs/models/tabular/03_system.ipynb #d086b67f
 @patch
 def _fit(self:Tabular, train, valid, y, yv):
     if self.stage: self.stage.check(self.label.task)
@@ -605,6 +608,7 @@ def _fit_difficulty(self:Tabular):
     self.hard = fit_difficulty(np.c_[f.X[rows], line[rows]], f.y[rows]-line[rows], self.seed)
     if self.hard: self.notes.append(f"Intervals are wider where errors on training rows were larger ({self.hard!r}).")
 
+# %% ../../../nbs/models/tabular/03_system.ipynb #49cca8e0
 @patch
 def _note_coverage(self:Tabular, missing):
     "Note the share of the training rows that has each input"
