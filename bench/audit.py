@@ -4,8 +4,8 @@
                           [--out bench/results/audit.json]
 
 Each fault of `popnb.audit.planted` is planted into simulated tables, one at a time; it is found if the audit reports the
-finding of its name. Faults in thumbnails and clips are planted into 24 simulated clips. Then sound tables are audited: each
-warning or blocker is a false alarm; `--small` further sound tables have 120 and 300 rows. Last, one table of `--large`
+finding of its name. Faults in thumbnails and clips are planted into 24 simulated clips. Then sound tables are audited:
+each warning or blocker is a false alarm; `--small` further sound tables have 120 and 300 rows. Last, one table of `--large`
 rows without media is audited, and the time is written.
 """
 import argparse
@@ -74,8 +74,10 @@ def main():
     write_json(a.out, result)
     every = sum(n == a.rounds for n in found.values())
     print(f"{every} of {len(PLANTED_FAULTS)} faults found in all {a.rounds} tables;"
-        f" {result['false_alarms_per_sound_table']:.2f} false alarms a sound table, at most {result['most_false_alarms']};"
-        f" {sum(map(bool, small))} of {a.small} small sound tables with one; {a.large:,} rows in {seconds:.1f} s, quick checks"
+        f" {result['false_alarms_per_sound_table']:.2f} false alarms a sound table,"
+        f" at most {result['most_false_alarms']};"
+        f" {sum(map(bool, small))} of {a.small} small sound tables with one;"
+        f" {a.large:,} rows in {seconds:.1f} s, quick checks"
         f" {quick:.2f} s of processor time; {len(failed)} checks failed; {a.out}")
 
 

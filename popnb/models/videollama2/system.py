@@ -52,6 +52,9 @@ def _check_options(modalities, method, frames, policy, loss, mute, max_bad, fait
     if faithful and policy:
         raise InputError(f"faithful has its own frames, for training and for prediction: leave policy={policy} out.")
 
+# %% ../../../nbs/models/videollama2/10_system.ipynb #eb77297a
+_SPACE = {"training.lr": (.1, 10., "times"), "r": (8, 128, "log"), "dropout": (0., .3), "loss": ["mse", "correlation"]}
+
 # %% ../../../nbs/models/videollama2/10_system.ipynb #86da33ea
 @system("videollama2")
 class VideoLlama2Predictor(NetworkPredictor):
@@ -61,8 +64,7 @@ class VideoLlama2Predictor(NetworkPredictor):
     modality_choices,tasks = ("av", "a", "v"),("regression",)
     explainers = ("words", "frames", "fields", "description_words", "sound")
     protocol = "snapugc"
-    search_space = {"training.lr": (.1, 10., "times"), "r": (8, 128, "log"), "dropout": (0., .3),
-        "loss": ["mse", "correlation"]}
+    search_space = _SPACE
     def __init__(self,
         preset:str|None="pretrained", # `pretrained`: published size and weights; `tiny`: small, untrained, for tests
         seed:int=42, # Seed of everything random
@@ -97,12 +99,11 @@ class VideoLlama2Predictor(NetworkPredictor):
         prompt_file,answer_file = (None if o is None else str(o) for o in (prompt_file, answer_file))
         super().__init__(preset, seed, modalities=modalities, method=method, frames=frames, policy=policy,
             seconds=seconds, fields=None if fields is None else field_names(fields), prompt=prompt, budget=budget,
-            prompt_file=prompt_file, answer_file=answer_file, loss=loss, mute=mute, model_id=model_id, vision=vision,
-            strict=strict, frozen=field_names(frozen), r=r, alpha=alpha, dropout=dropout,
-            cache=cache, learn=learn, memory=memory, max_bad=max_bad, faithful=faithful)
+            prompt_file=prompt_file, answer_file=answer_file, loss=loss, mute=mute, model_id=model_id, vision=vision, r=r,
+            strict=strict, frozen=field_names(frozen), alpha=alpha, dropout=dropout, cache=cache, learn=learn, memory=memory,
+            max_bad=max_bad, faithful=faithful)
         self.active = modalities         # modalities that predictions use
-        self.silent_clips = 0            # training clips without audio
-        self._for_training = False       # whether inputs are loaded with the frame rule of training
+        self.silent_clips,self._for_training = 0,False   # training clips without audio; whether frames follow the rule of training
         self._set_inputs()
 
 # %% ../../../nbs/models/videollama2/10_system.ipynb #d84a70a5
