@@ -102,7 +102,7 @@ def transform(self:BlockColumns,
         if column not in source:
             raise InputError(f"The model has the column {c}, which encoder {name} no longer computes: train it again.")
         out[c] = self.ridges[c].predict(source[column]) if c in self.ridges else source[column].to_numpy(float)
-    return pd.DataFrame(out)
+    return pd.DataFrame(out, index=range(max((len(v.states) for v in found.values()), default=0)))    # also without columns
 
 @patch
 def keep(self:BlockColumns,
