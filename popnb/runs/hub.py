@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 from ..core import InputError, PopnbError, as_path, need, read_json, typed, write_json, write_text
+from ..data.safe_csv import write_sheet
 from ..data.splits import PARTS
 from ..evaluation.prediction_files import read_predictions
 from ..evaluation.report import REPORT_METRICS, interval_text, md_table
@@ -164,7 +165,7 @@ def export_run(
     write_text(out/"README.md", run_card(run, repo, licence))
     if (run/"metrics.json").is_file(): shutil.copy2(run/"metrics.json", out/"metrics.json")
     rows = _calibration(run)
-    if rows is not None: rows.to_csv(out/"predictions.csv", index=False)
+    if rows is not None: write_sheet(rows, out/"predictions.csv")
     write_manifest(out)
     return out
 
