@@ -209,9 +209,11 @@ def _ends(label, found):
 
 def _by_row(arrays, days):
     "Values of each row from arrays by key, numbers or one a day"
-    cell = lambda v: float(v) if days is None else {d: float(o) for d,o in zip(days, v) if np.isfinite(o)}
+    def cell(k, v):
+        if k not in ("lower", "upper", "p_at_least"): return _value(v, days)               # counts
+        return float(v) if days is None else {d: float(o) for d,o in zip(days, v) if np.isfinite(o)}
     n = len(next(iter(arrays.values()), ()))
-    return [{k: cell(v[i]) for k,v in arrays.items()} for i in range(n)]
+    return [{k: cell(k, v[i]) for k,v in arrays.items()} for i in range(n)]
 
 # %% ../../nbs/runs/05_predict.ipynb #e7310285
 def _conditions(preds, table):
