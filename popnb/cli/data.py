@@ -15,7 +15,7 @@ import typer
 from typer import Argument, Option
 from typer.core import TyperCommand
 from .app import app, pairs, say, show, DataFlag, OutDirFlag, OverwriteFlag, SeedFlag, WorkersFlag
-from ..core import InputError, in_range, one_of, output_files, output_path
+from ..core import InputError, in_range, json_text, one_of, output_files, output_path
 from ..registry import SOURCES
 
 # %% ../../nbs/cli/02_data.ipynb #48d7b08f
@@ -87,6 +87,7 @@ def import_command(
 def export_command(
     data:Annotated[Path, Argument(help="Table with video_path")],
     out:OutDirFlag,
+    as_json:Annotated[bool, Option("--json", help="Print one JSON object")]=False,
 ):
     """Write a table and its clips as a videofolder, which load_dataset("videofolder", data_dir=OUT) reads.
 
@@ -95,7 +96,8 @@ def export_command(
     [bold]popnb export videos.parquet --out folder[/bold]; back: [bold]popnb import videofolder --file folder --out t.parquet[/bold]
     """
     from popnb.data.videofolder import write_videofolder
-    say(write_videofolder(data, out))
+    made = write_videofolder(data, out)
+    say(json_text({"folder": str(made), "clips": len([p for p in made.rglob("*.*") if p.suffix != ".csv"])}) if as_json else made)
 
 # %% ../../nbs/cli/02_data.ipynb #c9b57f6c
 @app.command("simulate")
