@@ -35,7 +35,7 @@ _VERBS = {
     "evaluate": "popnb.evaluation.report", "evaluate_run": "popnb.runs.train",
     "leaderboard": "popnb.evaluation.leaderboard", "compare": "popnb.evaluation.compare:compare_runs",
     "tune": "popnb.runs.tune", "ablate": "popnb.runs.ablation:ablate_run",
-    "explain": "popnb.explain.report", "plan": "popnb.runs.plan:plan_training", "push": "popnb.runs.hub",
+    "explain": "popnb.explain.report", "what_if": "popnb.runs.what_if", "plan": "popnb.runs.plan:plan_training", "push": "popnb.runs.hub",
     "doctor": "popnb.environment", **dict.fromkeys(("labels", "splits", "metrics", "encoders"), "popnb.runs.front"),
 }
 __all__ = [*_VERBS]

@@ -95,8 +95,9 @@ def orders_alone(
     halves = np.random.default_rng(0).permutation(len(v)) % 2
     return max(direct, _learned(pd.factorize(v)[0], r, halves))
 
-# %% ../../nbs/audit/05_leaks.ipynb #8bcc319d
+# %% ../../nbs/audit/05_leaks.ipynb #5b5ee7f4
 NEAR_LABEL = .9    # value of `orders_alone` from which on a column is suspect
+
 LABEL_COPY = .98   # from which on it is a copy
 
 def _candidate(t, c):
@@ -112,6 +113,7 @@ def _candidate(t, c):
     if there.nunique() > max(MOST_CATEGORIES, len(there)/3): return None
     return _class_codes(cells), True
 
+# %% ../../nbs/audit/05_leaks.ipynb #8bcc319d
 def _agreement(v, y, category, classes):
     "`orders_alone`, for more than two classes without an order the lowest of one class against the others"
     if not classes: return orders_alone(v, y, category)
@@ -165,17 +167,24 @@ def check_columns(
         f"Outcomes order the videos as the label does: {listed}.",
         "None: popnb never takes them as inputs.", "Leave them out of other programs.", known)]
 
-# %% ../../nbs/audit/05_leaks.ipynb #92f86cc5
+# %% ../../nbs/audit/05_leaks.ipynb #0283e994
 _UNITS = {"k thousand mille mil тыс 천 千": 1e3, "만 万 萬 w": 1e4, "m million millions millones mio млн": 1e6,
     "억 億 亿": 1e8, "b billion": 1e9}
+
 _UNITS = {word: size for words,size in _UNITS.items() for word in words.split()}
+
 _VIEWS = (r"(?:views?|plays?|viewers|조회수?|뷰|回視聴|再生|播放|просмотр\w*|vistas|visualiza\w*|visitas|vues|aufrufe"
     r"|reproduc\w*)")
+
 _DIGITS = r"(?<![\d.,])(?P<digits>\d{1,3}(?:[,.'’ ]\d{3})+(?!\d)|\d{1,15}(?:[.,]\d{1,2})?)(?!\d)"
+
 _UNIT = "(?:\\s?(?P<unit>" + "|".join(sorted(_UNITS, key=len, reverse=True)) + ")(?![a-z]))?"
+
 _NUMBER = re.compile(_DIGITS + _UNIT, re.I)
+
 _BEFORE,_AFTER = re.compile(_VIEWS + r"[\s:_=-]{0,3}$", re.I), re.compile(r"[\s+_-]{0,3}" + _VIEWS, re.I)
 
+# %% ../../nbs/audit/05_leaks.ipynb #92f86cc5
 def _range(m):
     "Smallest count, and smallest larger count, that a number in a text can stand for; `None` below 100"
     digits,unit = m["digits"],_UNITS.get((m["unit"] or "").lower(), 1.)

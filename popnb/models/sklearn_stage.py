@@ -15,7 +15,7 @@ import numpy as np
 from ..core import InputError, need
 from .run_files import require_indices
 
-# %% ../../nbs/models/10_sklearn_stage.ipynb #00d2d305
+# %% ../../nbs/models/10_sklearn_stage.ipynb #c0bf9816
 def _from_node(node, known):
     "Value of a part of a description: a literal, or an estimator of scikit-learn with such arguments"
     if isinstance(node, ast.Call):
@@ -26,6 +26,7 @@ def _from_node(node, known):
         return items if isinstance(node, ast.List) else tuple(items)
     return ast.literal_eval(node)
 
+# %% ../../nbs/models/10_sklearn_stage.ipynb #00d2d305
 def make_estimator(
     given, # Estimator of scikit-learn, the name of its class, or how it is written, e.g. `Ridge(alpha=2)`
 ): # Not fitted
@@ -95,7 +96,7 @@ def pack_estimator(
             f"{', '.join(odd[:3])}; choose another estimator.")
     return data
 
-# %% ../../nbs/models/10_sklearn_stage.ipynb #f8a4f549
+# %% ../../nbs/models/10_sklearn_stage.ipynb #308f79dc
 def _inside(o, columns, seen):
     "Yield an object and all that it holds, each with the number of columns of the estimator that holds it"
     if id(o) in seen or isinstance(o, (str, bytes, int, float, type)) or o is None: return
@@ -107,6 +108,7 @@ def _inside(o, columns, seen):
     else: parts = list((o if isinstance(o, dict) else getattr(o, "__dict__", {})).values())
     for p in parts: yield from _inside(p, columns, seen)
 
+# %% ../../nbs/models/10_sklearn_stage.ipynb #f8a4f549
 def _check_nodes(left, right, leaf, column, columns, where):
     "Raise `InputError` unless the nodes make a tree that grows downwards and reads columns that exist"
     n,at = len(left),np.flatnonzero(~leaf)

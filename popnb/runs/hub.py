@@ -188,13 +188,14 @@ def _pushing(repo):
         raise PopnbError(f"{repo} was not published ({type(o).__name__}). Repeat the command: a run is replaced as a whole,"
             " or not at all.") from None
 
-# %% ../../nbs/runs/14_hub.ipynb #3f2b70b5
+# %% ../../nbs/runs/14_hub.ipynb #28964079
 def _repo_name(repo):
     "`org/name`, checked"
     name = str(repo).removeprefix("hf://")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name): return name
     raise InputError(f"repo must be ORGANISATION/NAME on the hub, got {repo!r:.80}.")
 
+# %% ../../nbs/runs/14_hub.ipynb #3f2b70b5
 @typed
 def push(
     run:str|Path, # Run folder

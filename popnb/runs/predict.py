@@ -176,7 +176,7 @@ def _same_system(model, config):
     own = read_config(model.folder)
     return all(own[k] == config[k] for k in ("system", "options")) and own["label"]["name"] == config["label"]["name"]
 
-# %% ../../nbs/runs/05_predict.ipynb #5daadf9a
+# %% ../../nbs/runs/05_predict.ipynb #71cbc53c
 def _fold_rows(model, folder):
     "Test rows of the runs of a cross-validation, and why there are none; raises `InputError` for another system"
     runs = sorted(Path(folder).glob("fold_*/config.json"))
@@ -188,6 +188,7 @@ def _fold_rows(model, folder):
     if why: return None,why
     return pd.concat([rows_of_part(read_predictions(r.parent), "test", r.parent) for r in runs], ignore_index=True),""
 
+# %% ../../nbs/runs/05_predict.ipynb #5daadf9a
 def _distribution(model, calibration=None):
     "Distribution of a run, or `None`, and the sentence that says why"
     task = model.label.task
@@ -215,13 +216,14 @@ def _by_row(arrays, days):
     n = len(next(iter(arrays.values()), ()))
     return [{k: cell(k, v[i]) for k,v in arrays.items()} for i in range(n)]
 
-# %% ../../nbs/runs/05_predict.ipynb #e7310285
+# %% ../../nbs/runs/05_predict.ipynb #03c5e312
 def _conditions(preds, table):
     "Sizes and difficulties of the predicted rows, those that are known"
     if "followers" not in table: return row_conditions(preds)
     size = dict(zip(table["video_id"], table["followers"]))
     return row_conditions(preds.assign(followers=preds.index.map(size)))
 
+# %% ../../nbs/runs/05_predict.ipynb #e7310285
 def _intervals(model, preds, table, level, at_least, calibration):
     "`video_id` -> interval and probability, and why there is none"
     names = _interval_names(model.label, level, at_least)

@@ -5,34 +5,56 @@
 # %% auto #0
 __all__ = ['resolve_space', 'budget_seconds', 'trials_frame', 'plot_tuning', 'Tuning', 'tune']
 
-# %% ../../nbs/runs/13_tune.ipynb #64b8fa9a
+# %% ../../nbs/runs/13_tune.ipynb #32d4cc41
 import re
+
 import shutil
+
 import time
+
 from contextlib import contextmanager, suppress
+
 from copy import deepcopy
+
 from dataclasses import dataclass, field
+
 from pathlib import Path
 
 import numpy as np
+
 import pandas as pd
+
 from fastcore.basics import patch
 
 from ..core import InputError, PopnbError, _plain, as_path, atomic_path, in_range, need, one_of, only_one
+
 from ..core import output_path, read_json, typed, write_json
+
 from ..data.safe_csv import write_sheet
+
 from ..data.table import as_table
+
 from ..evaluation.prediction_files import arrays
+
 from ..evaluation.report import REPORT_METRICS, add_truth, md_table
+
 from ..metrics.metrics import HEADLINE, METRICS
+
 from ..models.predictor import create
+
 from ..plots.figures import BLUE, GREY, canvas, png
+
 from ..progress import duration_text
+
 from .cross_validate import _claim, _fold_groups, _system_options, _table_key
+
 from .train import (
     _fit, _fitting_label, _how_to_resume, _is_helper, _weights_here, _with_features, choose_split, open_store,
     partial_folder, rows_of, say_caution, train)
+
 from ..training.batches import key_seed
+
+# %% ../../nbs/runs/13_tune.ipynb #64b8fa9a
 from ..training.config import make_config
 
 # %% ../../nbs/runs/13_tune.ipynb #24ce26e3
@@ -292,8 +314,9 @@ def _tell(study, trial, state, value):
     from optuna.trial import TrialState
     study.tell(trial, value, state=TrialState[state])
 
-# %% ../../nbs/runs/13_tune.ipynb #3401eba9
+# %% ../../nbs/runs/13_tune.ipynb #d31125bb
 def _ended(study): return [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
+
 def _seconds(study): return {int(k.split()[1]): v for k,v in study.user_attrs.items() if k.startswith("seconds ")}
 
 def _is_over(study, budget, trials):
@@ -308,6 +331,7 @@ def _drop_checkpoints(study, job):
     "Remove the checkpoints of trials that have ended, also those that a killed process left"
     for t in _ended(study): shutil.rmtree(job.folder/f"trial_{t.number}", ignore_errors=True)
 
+# %% ../../nbs/runs/13_tune.ipynb #3401eba9
 def _search(study, job, budget, trials):
     "Run trials until the budget is used up"
     _drop_checkpoints(study, job)
@@ -489,9 +513,10 @@ def _finish(study, job, about, table, how, folds):
     write_json(out/"tune.json", about | {"result": best | stored})
     return done
 
-# %% ../../nbs/runs/13_tune.ipynb #acfa6759
+# %% ../../nbs/runs/13_tune.ipynb #45a42ef2
 _NOT_FOR_TUNE = ("resume", "ceiling", "n_boot")
 
+# %% ../../nbs/runs/13_tune.ipynb #acfa6759
 @typed
 def tune(
     system:str, # Name of the system, e.g. `tabular`
