@@ -160,16 +160,17 @@ def quick_audit(
     table:pd.DataFrame, # Table as `read_table` returns it
     label:str|None=None, # Column of the label
     most:int=3, # Most lines
-) -> list: # One text for each finding, the worst first; empty if there are none
+) -> list: # One text for each finding, the worst first, and for each check that failed; empty if there are none
     "Describe the worst faults of an accepted table in single lines, with the quick checks only"
     try:
         t = accepted_table(table)
         known = label in t.cells
-        found,_,_ = _run(t, QUICK_CHECKS[not known:] if len(t) else (), label=label if known else None)
+        found,_,skipped = _run(t, QUICK_CHECKS[not known:] if len(t) else (), label=label if known else None)
         a = Audit(t.source, len(t), found)
         more = len(a.alarms)-most
-        return a.sentences(most, notes=False)+([f"{more} more: popnb audit TABLE lists them."] if more > 0 else [])
-    except Exception: return []
+        failed = [f"check {k} {v}" for k,v in skipped.items() if v.startswith("failed")]
+        return a.sentences(most, notes=False)+failed+([f"{more} more: popnb audit TABLE lists them."] if more > 0 else [])
+    except Exception as e: return [f"it failed ({type(e).__name__}): popnb audit TABLE says more."]
 
 # %% ../../nbs/audit/09_audit.ipynb #12e02a32
 def say_audit(

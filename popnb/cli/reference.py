@@ -14,6 +14,7 @@ import pkgutil
 from ..core import one_of
 from ..data.table import COLUMNS, SYNONYMS
 from ..registry import SYSTEMS, Registry
+from ..runs.front import _options, metrics
 
 # %% ../../nbs/cli/11_reference.ipynb #7ab94f75
 def _cell(v):
@@ -74,14 +75,6 @@ def command_reference(
     return "\n\n".join(out)
 
 # %% ../../nbs/cli/11_reference.ipynb #4cfda38e
-def _options(part, skip=("self", "df", "cls", "order", "sizes", "rng")):
-    "Name, default and comment of each option of a class or function"
-    from fastcore.docments import docments
-    found = docments(part.__init__ if inspect.isclass(part) else part, full=True)
-    for name,d in found.items():
-        if name in skip or name == "return" or d["kind"].name.startswith("VAR_"): continue
-        yield name, d["default"], d["docment"]
-
 def options_table(
     part, # Class or function with commented parameters
     skip:tuple=("self", "df", "cls", "order", "sizes", "rng"), # Parameters that a user does not give
@@ -125,9 +118,8 @@ def column_reference() -> str: # Markdown
 # %% ../../nbs/cli/11_reference.ipynb #6cce5b36
 def metric_reference() -> str: # Markdown
     "List all metrics with task, direction and meaning"
-    from popnb.metrics.metrics import METRICS
-    rows = [[f"`{k}`", m.task, m.better, m.unit or "number", m.meaning] for k,m in METRICS.items()]
-    return reference_table(["metric", "task", "better", "unit", "meaning"], rows)
+    found = metrics()
+    return reference_table(list(found), [[f"`{name}`", *rest] for name,*rest in found.values.tolist()])
 
 # %% ../../nbs/cli/11_reference.ipynb #2690d8cc
 def module_reference() -> str: # Markdown

@@ -95,6 +95,9 @@ def write_videofolder(
         "their clips with popnb download.")
     if out.exists() and any(out.iterdir()): raise InputError(f"{out} is not empty; choose another folder.")
     parts = split.part(table) if split is not None else table["part"] if "part" in table else None
+    odd = [] if parts is None else [i for i,p in zip(table["video_id"], parts) if p not in _NAMES]
+    if odd: raise InputError(f"{len(odd)} of {len(table)} videos are in none of the parts {', '.join(_NAMES)} (first: {odd[0]}): "
+        "drop these rows, or the column part.")
     with work_folder(out) as work:
         for name in [""] if parts is None else [p for p in _NAMES if (parts == p).any()]:
             _write_part(table if parts is None else table[parts == name], work/_NAMES.get(name, ""))

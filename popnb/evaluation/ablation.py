@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from .report import interval_text, md_cell, md_table
 from ..metrics.bootstrap import paired_all
 from ..metrics.metrics import HEADLINE, METRICS
-from ..plots.figures import GREY, plot_forest
+from ..plots.figures import plot_forest
 
 # %% ../../nbs/evaluation/07_ablation.ipynb #c15d642b
 @dataclass(repr=False)
@@ -94,9 +94,7 @@ def plot(self:Ablation,
 ): # Figure
     "Draw the differences with their intervals"
     frame = self.frame.rename(columns={"difference": "value", "name": "run"})
-    fig = plot_forest(frame, f"what it adds to {self.metric}", title=title)
-    fig.axes[0].axvline(0, color=GREY, ls="--", lw=1)
-    return fig
+    return plot_forest(frame, f"what it adds to {self.metric}", title=title, zero=True)
 
 # %% ../../nbs/evaluation/07_ablation.ipynb #b48d0e1e
 def ablate_model(

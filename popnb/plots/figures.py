@@ -393,6 +393,7 @@ def plot_forest(
     frame, # DataFrame with `run value low high`, and `block` if not all runs are comparable; from top to bottom
     name:str="value", # Label of the x axis
     title:str="", # Title of the figure
+    zero:bool=False, # Whether to draw a line at 0, for differences
 ): # matplotlib figure; higher than 3 inches for many runs
     "Plot the value and interval of several runs"
     blocks = list(dict.fromkeys(frame["block"])) if "block" in frame else [None]
@@ -408,6 +409,7 @@ def plot_forest(
         y = ys[-1]-1.7
     ax.set_yticks(at, labels, fontsize=8)
     ax.set_ylim(min(at)-.8, .8)
+    if zero: ax.axvline(0, color=GREY, ls="--", lw=1)
     if len(blocks) > 1: ax.legend(fontsize=7, frameon=False)
     return fig
 

@@ -15,12 +15,13 @@ import numpy as np
 
 from ..core import InputError, as_path, in_range, json_text, read_json, typed
 from ..models.ensemble.system import run_fingerprint
+from ..models.run_files import hub_run
 from ..youtube.quota import open_database, utc_now
 
 # %% ../../nbs/runs/10_forecasts.ipynb #d2018692
 def _run_key(run):
     "Fingerprint of a run; raises `InputError` for a folder that is no run"
-    run = as_path(run, "run")
+    run = hub_run(run)
     if not (run/"config.json").is_file(): raise InputError(f"{run} is not a run: it holds no config.json.")
     return run_fingerprint(run)
 
@@ -86,7 +87,7 @@ _FIELDS = ("label", "unit", "prediction", "lower", "upper", "level", "missing", 
 
 def _owner(run, label):
     "What a ledger notes about the run that it belongs to; `definition` serves to compute outcomes"
-    about,config = {"label": label, "run": _run_key(run)},as_path(run, "run")/"config.json"
+    about,config = {"label": label, "run": _run_key(run)},hub_run(run)/"config.json"
     stored = read_json(config) if config.is_file() else None
     found = stored.get("label") if isinstance(stored, dict) else None
     return about | ({"definition": json_text(found)} if isinstance(found, dict) else {})

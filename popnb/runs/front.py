@@ -21,11 +21,16 @@ from .train import Run, train # noqa: F401  (popnb.train is taken from here, so 
 # %% ../../nbs/runs/15_front.ipynb #c89b4c96
 def _first_line(part): return (inspect.getdoc(part) or "").partition("\n")[0]
 
-def _option_text(part, skip=("self", "df", "cls", "order", "sizes", "rng")):
-    "`name=default` of each option of a part, with commas"
+def _options(part, skip=("self", "df", "cls", "order", "sizes", "rng")):
+    "Name, default and comment of each option of a class or function"
     found = docments(part.__init__ if inspect.isclass(part) else part, full=True)
-    given = {k: d for k,d in found.items() if k not in skip and k != "return" and not d["kind"].name.startswith("VAR_")}
-    return ", ".join(k if d["default"] is inspect.Parameter.empty else f"{k}={d['default']!r}" for k,d in given.items())
+    for name,d in found.items():
+        if name in skip or name == "return" or d["kind"].name.startswith("VAR_"): continue
+        yield name, d["default"], d["docment"]
+
+def _option_text(part):
+    "`name=default` of each option of a part, with commas"
+    return ", ".join(k if d is inspect.Parameter.empty else f"{k}={d!r}" for k,d,_ in _options(part))
 
 def _parts_table(kind, parts):
     rows = [(name, _first_line(p), _option_text(p)) for name,p in parts.items()]

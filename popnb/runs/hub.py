@@ -210,8 +210,9 @@ def push(
     read_config(run)
     hub = need("huggingface_hub", "torch", "publishing a run")
     endpoint = need("huggingface_hub.constants", "torch", "publishing a run").ENDPOINT
-    with tempfile.TemporaryDirectory(prefix="popnb-") as d, _pushing(repo):
+    with tempfile.TemporaryDirectory(prefix="popnb-") as d:
         made,api = export_run(run, Path(d)/"run", repo, licence, ids),hub.HfApi(endpoint=endpoint)
-        api.create_repo(repo, private=not public, exist_ok=True)
-        api.upload_folder(repo_id=repo, folder_path=made, commit_message=message, delete_patterns="model/*")
+        with _pushing(repo):
+            api.create_repo(repo, private=not public, exist_ok=True)
+            api.upload_folder(repo_id=repo, folder_path=made, commit_message=message, delete_patterns="model/*")
     return f"{endpoint}/{repo}"

@@ -26,7 +26,7 @@ from ..features.store import Store
 from ..metrics.rank_stats import group_codes
 from ..models.predictor import Predictor, create, load, read_config, system_class
 from ..models.tabular.system import logarithmic
-from ..plots.figures import GREY, plot_forest
+from ..plots.figures import plot_forest
 from .ablation import _table_of
 from .predict import predict_videos, video_rows
 from .train import open_store, rows_of
@@ -422,9 +422,7 @@ def plot(self:WhatIf,
 ): # Figure
     "Draw the effects against the first variant, with their intervals"
     frame = self.frame.rename(columns={"variant": "run", "effect": "value"})
-    fig = plot_forest(frame, f"{self.label} against the first variant", title=title)
-    fig.axes[0].axvline(0, color=GREY, ls="--", lw=1)
-    return fig
+    return plot_forest(frame, f"{self.label} against the first variant", title=title, zero=True)
 
 # %% ../../nbs/runs/16_what_if.ipynb #9800a80f
 def _compare(names, p, refits, tests, level):
