@@ -48,7 +48,7 @@ def _calibration(run):
     rows = read_predictions(run)
     rows = rows[rows["part"] == "valid"].reset_index(drop=True) if "part" in rows else rows[:0]
     if not len(rows): return None
-    keep = [c for c in rows if c in ("part", "followers") or c.startswith(("truth", "prediction"))]
+    keep = [c for c in rows if c in ("part", "followers", "difficulty") or c.startswith(("truth", "prediction"))]
     out = rows[keep].assign(video_id=_numbered(rows["video_id"], "v"))
     return out.assign(author=_numbered(rows["author"], "c")) if "author" in rows else out
 
