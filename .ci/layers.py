@@ -40,6 +40,7 @@ LAYERS = {
     "evaluation": "Evaluation",
     "explain": "Explanations of predictions",
     "runs": "Runs",
+    "app": "Web page and its API",
     "cli": "Command line",
 }
 
