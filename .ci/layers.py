@@ -1,6 +1,6 @@
-"""The order of the packages: one list for the sidebar of the site, its index for language models and the layout check.
+"""The order of the packages: one list for the sidebar of the site, its indexes and the layout check.
 
-    python .ci/layers.py            write nbs/sidebar.yml and nbs/llms.txt
+    python .ci/layers.py            write nbs/sidebar.yml, nbs/llms.txt and popnb/_pages.py
     python .ci/layers.py --check    exit 1 where one is out of date
 """
 import json
@@ -98,17 +98,42 @@ def address(page):
     folder,_,name = page.rpartition("/")
     return f"{SITE}/{folder}/".rstrip("/") + "/" + re.sub(r"^\d+[a-zA-Z0-9]*_", "", name).replace(".ipynb", ".html")
 
+def groups():
+    "Heading -> pages, those of prose first"
+    return {**{h: pages_of(f) for f,h in PROSE.items()}, **sections()}
+
 def index():
-    "Text of llms.txt: all pages with address and summary"
+    "Text of llms.txt: the Markdown twin of every page with its summary"
     title,quote = heading("index.ipynb")
-    out = [f"# {title}", "", f"> {quote}"]
-    for name,pages in {**{h: pages_of(f) for f,h in PROSE.items()}, **sections()}.items():
-        lines = [f"- [{t}]({address(p)}): {q}" for p in pages for t,q in [heading(p)]]
+    out = [f"# {title}", "", f"> {quote}", "", f"Each page is there as HTML too: {SITE}/…/name.html beside name.html.md."]
+    for name,pages in groups().items():
+        lines = [f"- [{t}]({address(p)}.md): {q}" for p in pages for t,q in [heading(p)]]
         if lines: out += ["", f"## {name}", "", *lines]
     return "\n".join(out) + "\n"
 
+def headings(page):
+    "Headings of the text of a page, and of the Markdown that its cells display"
+    cells = json.loads((NBS/page).read_text(encoding="utf-8"))["cells"]
+    texts = ["".join(c["source"]) for c in cells if c["cell_type"] == "markdown"]
+    texts += ["".join(o["data"]["text/markdown"]) for c in cells for o in c.get("outputs", []) if "text/markdown" in o.get("data", {})]
+    plain = re.sub(r"```.*?```", "", "\n".join(texts), flags=re.S)
+    found = (re.sub(r"\[([^\]]*)\]\([^)]*\)|[`*]", r"\1", t).strip() for t in re.findall(r"^#{2,3} (.+)$", plain, re.M))
+    return tuple(dict.fromkeys(found))
+
+def pages():
+    "Text of popnb/_pages.py, which `popnb docs` searches: address -> title, summary and, of prose, headings"
+    names = ["index.ipynb", *(p for group in groups().values() for p in group)]
+    rows = {address(p).removeprefix(SITE + "/"): (*heading(p), headings(p) if p.partition("/")[0] in (*PROSE, "index.ipynb") else ())
+            for p in names}
+    lines = [f"    {k!r}: {v!r}," for k,v in rows.items()]
+    return '"Pages of the site: address -> title, summary, headings. Written by .ci/layers.py."\n\nPAGES = {\n' + "\n".join(lines) + "\n}\n"
+
+def written():
+    "File -> text that it must hold"
+    return {NBS/"sidebar.yml": render(), NBS/"llms.txt": index(), NBS.parent/"popnb"/"_pages.py": pages()}
+
 if __name__ == "__main__":
-    for name,text in {"sidebar.yml": render(), "llms.txt": index()}.items():
-        if "--check" not in sys.argv: (NBS/name).write_text(text, encoding="utf-8")
-        elif not (NBS/name).exists() or (NBS/name).read_text(encoding="utf-8") != text:
-            sys.exit(f"nbs/{name} is out of date; run: python .ci/layers.py")
+    for path,text in written().items():
+        if "--check" not in sys.argv: path.write_text(text, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != text:
+            sys.exit(f"{path.relative_to(NBS.parent)} is out of date; run: python .ci/layers.py")

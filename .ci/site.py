@@ -1,6 +1,7 @@
 """Faults that a reader of the published site would meet, counted without Quarto.
 
     python .ci/site.py [ROOT] [--kind N …] [--list]
+    python .ci/site.py --plant                          plant faults of each kind in a copy; exit code 1 if one is not found
 
 Eleven kinds. Notebooks are read as files, pages are named as nbdev names them (the number before a name is dropped).
 Exit code 1 where a fault is found.
@@ -12,12 +13,14 @@ import importlib
 import json
 import os
 import re
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 WIDTH = 88                                   # columns of a visible line of code or of a text output
 PROSE = ("tutorials", "howto", "explanations")
-COMMANDS = ("train", "predict", "evaluate", "check", "plan", "download", "collect", "clean", "features", "explain")
+SITE = "https://popnb.github.io/popnb/"
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)")
 
 def load(root):
@@ -68,6 +71,7 @@ def dead_links(site):
     rewritten = "link_pages" in site["settings"]              # the step that turns x/01_y.ipynb into x/y.html
     for page,cells in site["pages"].items():
         for image,_,target in links_of(cells):
+            if target.startswith(SITE) and target.removeprefix(SITE).partition("#")[0] not in {"", *made}: yield page, f"{target}: no such page"
             if re.match(r"https?:|mailto:|#", target): continue
             path = os.path.normpath(Path(page).parent/target.partition("#")[0])
             if path.endswith(".ipynb"):
@@ -76,7 +80,9 @@ def dead_links(site):
             elif path.endswith(".html"):
                 if path not in made: yield page, f"{target}: no such page"
             elif not (site["root"]/"nbs"/path).exists(): yield page, f"{target}: no such file"
-    for _,_,target in LINK.findall((site["root"]/"README.md").read_text(encoding="utf-8")):
+    for target in re.findall(r"href: (\S+\.ipynb)", site["quarto"]):
+        if target not in site["pages"]: yield "_quarto.yml", f"{target}: no such notebook"
+    for _,_,target in LINK.findall(site["readme"]):
         if re.match(r"https?:|mailto:|#", target): continue
         if not (site["root"]/target.partition("#")[0]).exists(): yield "README.md", f"{target}: no such file"
 
@@ -87,6 +93,7 @@ def wide_code(site):
     css = site["css"]
     for rule in ("overflow-x", "overflow-wrap"):
         if rule not in css: yield "nbs/styles.css", f"no rule with {rule} for tables and outputs"
+    if "wrap_outputs" not in site["settings"]: yield "settings.ini", "procs lacks popnb.documentation:wrap_outputs, which breaks long lines of output"
     for page,cells in site["pages"].items():
         for c in cells:
             if not visible(c): continue
@@ -137,11 +144,41 @@ QUESTIONS = {"train on a gpu": r"train on a gpu", "slurm": r"\bslurm\b", "colab"
     "glossary": r"# glossary", "cite": r"\bcite\b", "resume": r"\bresum", "which gpu": r"which gpu", "own csv": r"your own csv",
     "troubleshooting": r"troubleshoot"}
 
+ANSWERS = {      # what newcomers type -> the page that answers, at most two clicks from the home page
+    "train on a gpu": "howto/train_on_a_gpu.html", "use my own csv": "tutorials/your_own_csv.html",
+    "what is srocc": "reference/metrics.html", "which gpu": "explanations/gpus.html", "resume": "howto/train_on_a_gpu.html",
+    "add a model": "howto/add_a_system.html", "cite": "index.html", "ceiling": "explanations/splits_leaks_ceilings.html",
+    "tiktok": "tutorials/tiktok_virality.html", "why is my score low": "howto/troubleshooting.html"}
+
+def links_to(site, page):
+    "Pages of the site that a page links to, in its text and in the Markdown that its cells display"
+    cells,made = site["pages"][page],{output_name(p): p for p in site["pages"]}
+    shown = [text_of(o["data"]["text/markdown"]) for c in cells for o in c.get("outputs", []) if "text/markdown" in o.get("data", {})]
+    for target in [t for _,_,t in links_of(cells)] + [t for text in shown for _,_,t in LINK.findall(text)]:
+        target = target.partition("#")[0]
+        if target.startswith(SITE): yield made.get(target.removeprefix(SITE))
+        elif not re.match(r"https?:|mailto:", target): yield os.path.normpath(Path(page).parent/target)
+
+def clicks(site):
+    "Page -> fewest clicks from the home page, over links of pages and of the bar at the top"
+    top = re.findall(r"href: (\S+\.ipynb)", site["quarto"])
+    out,todo = {"index.ipynb": 0},["index.ipynb"]
+    while todo:
+        page = todo.pop(0)
+        for to in [*links_to(site, page), *(top if page == "index.ipynb" else ())]:
+            if to in site["pages"] and to not in out:
+                out[to] = out[page]+1
+                todo.append(to)
+    return {output_name(p): n for p,n in out.items()}
+
 def not_found(site):
-    "6 Words that newcomers search for and that no heading or paragraph has"
+    "6 Words that newcomers search for and that no heading or paragraph has, and answers more than two clicks from home"
     text = {p: "\n".join(source(c) for c in cells if c["cell_type"] == "markdown").lower() for p,cells in site["pages"].items()}
     for name,pattern in QUESTIONS.items():
         if not any(re.search(pattern, t) for t in text.values()): yield "site", f"nothing about: {name}"
+    far = clicks(site)
+    for question,page in ANSWERS.items():
+        if far.get(page, 99) > 2: yield page, f"answers {question!r} and is more than two clicks from the home page"
 
 def no_tables(site):
     "7 Tables of reference: all columns of the table, all options of each system"
@@ -166,11 +203,29 @@ def figures_of(cells):
     for c in cells:
         if c["cell_type"] == "code" and any(k.startswith("image/") for o in c["outputs"] for k in o.get("data", {})): yield c
 
+def broken_options(cell):
+    "Options of a cell that a renderer refuses or cuts off: each must be one line of YAML that ends where it is meant to"
+    lines = source(cell).splitlines()
+    for l,following in zip(lines, [*lines[1:], ""]):
+        if not re.match(r"#\|\s*[\w-]+:\s", l): continue
+        text = l.partition(":")[2].strip()
+        quote = text[:1] if text[:1] in ("'", '"') else ""
+        inner = text[1:-1].replace("''", "") if quote == "'" else text[1:-1]
+        if quote and (len(text) < 2 or text[-1] != quote or quote in inner): yield f"quotes do not match in {l[:50]!r}"
+        elif not quote and ": " in text: yield f"a colon needs quotes in {l[:50]!r}"
+        elif "fig-alt" in l and re.match(r"# ?\w", following) and not text.rstrip(quote or " ").endswith("."):
+            yield f"goes on after its line: {l[:50]!r}"
+
 def no_alt(site):
-    "9 Figures without alternative text, or drawn for a coarse screen"
+    "9 Figures without alternative text, or drawn for a coarse screen; options of cells that are no YAML"
     for page,cells in site["pages"].items():
+        for c in cells:
+            if c["cell_type"] != "code": continue
+            for fault in broken_options(c): yield page, fault
         for c in figures_of(cells):
             if hidden(c) and has(source(c), "hide"): continue
+            if any("image/png" in o.get("data", {}) and not o.get("metadata", {}).get("image/png") for o in c["outputs"]):
+                yield page, f"a PNG without the size of its layout (popnb.plots.figures.FigureImage): {body(source(c)).strip().splitlines()[-1][:50]}"
             if not has(source(c), "fig-alt"): yield page, f"no fig-alt: {body(source(c)).strip().splitlines()[0][:60]}"
         for image,words,target in links_of(cells):
             if image and not words.strip(): yield page, f"{target}: no alternative text"
@@ -215,7 +270,7 @@ def site_of(root):
     block = re.search(r'SYSTEMS = Registry\("system", \{(.*?)\n\}', registry, re.S)
     systems = re.findall(r'"([\w.-]+)"', re.sub(r'"popnb[\w.]*"', "", block[1])) if block else []
     settings = read(root/"settings.ini")
-    return dict(root=root, pages=load(root), settings=settings, quarto=read(root/"_quarto.yml"), css=read(root/"nbs"/"styles.css"),
+    return dict(root=root, pages=load(root), readme=read(root/"README.md"), settings=settings, quarto=read(root/"_quarto.yml"), css=read(root/"nbs"/"styles.css"),
         systems=systems, shows_imports="PageHead" in settings)
 
 def faults(root, kinds=range(1, 12)):
@@ -223,12 +278,70 @@ def faults(root, kinds=range(1, 12)):
     site = site_of(root)
     return {k: list(KINDS[k-1](site)) for k in kinds}
 
+def _cells(root, page, *cells):
+    "Append cells to a notebook: a text is Markdown, a pair is code with its outputs"
+    path = root/"nbs"/page
+    book = json.loads(path.read_text(encoding="utf-8"))
+    book["cells"] += [{"cell_type": "markdown", "source": c} if isinstance(c, str) else
+                      {"cell_type": "code", "source": c[0], "outputs": c[1]} for c in cells]
+    path.write_text(json.dumps(book), encoding="utf-8")
+
+def _replace(path, old, new):
+    text = path.read_text(encoding="utf-8")
+    assert old in text, f"{path.name} has no {old!r}"
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+_PICTURE = [{"output_type": "display_data", "data": {"image/png": ""}}]
+_HOME,_GUIDE = "index.ipynb","howto/presets.ipynb"
+
+PLANTS = (       # kind, what is planted, how
+    (1, "a paragraph in the first cell", lambda d: _replace(d/"nbs"/_GUIDE, '"# ', '"Lost words. # ')),
+    (2, "a link to a page that is not there", lambda d: _cells(d, _HOME, "[a](data/99_none.ipynb)")),
+    (2, "an address of the site that is not there", lambda d: _cells(d, _HOME, f"[a]({SITE}data/none.html)")),
+    (3, "a line of code of 161 columns", lambda d: _cells(d, _HOME, ("x = " + "1 + "*40 + "1", []))),
+    (3, "no step that breaks long outputs", lambda d: _replace(d/"settings.ini", "popnb.documentation:wrap_outputs", "")),
+    (4, "a command without reference", lambda d: _cells(d, "cli/20_main.ipynb", ('#| export\n@app.command("made-up")\ndef f(): ...', []))),
+    (5, "a name without import", lambda d: _cells(d, _GUIDE, ("unknown_name", []))),
+    (6, "an answer that no page links to", lambda d: [_replace(p, "troubleshooting.ipynb", "presets.ipynb")
+        for p in [*(d/"nbs").rglob("*.ipynb"), d/"_quarto.yml"] if "troubleshooting.ipynb" in p.read_text(encoding="utf-8")]),
+    (6, "no page that says how to train on a GPU", lambda d: [p.unlink() for p in (d/"nbs").rglob("*.ipynb")
+        if "slurm" in p.read_text(encoding="utf-8").lower()]),
+    (7, "no page of a system", lambda d: (d/"nbs"/"reference"/"system_smtpd.ipynb").unlink()),
+    (8, "signatures with backticks", lambda d: _replace(d/"settings.ini", "renderer = popnb.documentation.plain_signatures", "")),
+    (9, "a figure without alternative text", lambda d: _cells(d, _HOME, ("plot()", _PICTURE))),
+    (9, "a figure of single density", lambda d: _cells(d, _HOME, ("#| fig-alt: A curve.\nplot()", _PICTURE))),
+    (9, "an alternative text over two lines", lambda d: _cells(d, _HOME, ("#| fig-alt: 'A curve\n# that falls.'\nplot()", _PICTURE))),
+    (10, "a heading without text", lambda d: _cells(d, _HOME, "## Nothing", "## More")),
+    (10, "a test of errors as the first example", lambda d: _cells(d, _HOME, ("#| export\ndef f(): ...", []),
+        ("with expect_fail(InputError): f()", []))),
+    (11, "no previous and next page", lambda d: _replace(d/"_quarto.yml", "page-navigation: true", "")),
+)
+
+def planted(root):
+    "`(kind, what is planted, faults before, faults after)` of each plant, in a copy of what the checks read"
+    root,before = Path(root),faults(root)
+    with tempfile.TemporaryDirectory() as folder:
+        d = Path(folder)/"copy"
+        (d/"popnb").mkdir(parents=True)
+        for name in ("settings.ini", "_quarto.yml", "README.md", "CITATION.cff", "popnb/registry.py"): shutil.copy(root/name, d/name)
+        for kind,what,plant in PLANTS:
+            shutil.copytree(root/"nbs", d/"nbs", ignore=shutil.ignore_patterns(".*", "_proc", "_quarto.yml"))
+            plant(d)
+            yield kind, what, len(before[kind]), len(faults(d, [kind])[kind])
+            shutil.rmtree(d/"nbs")
+            for name in ("settings.ini", "_quarto.yml"): shutil.copy(root/name, d/name)
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("root", nargs="?", default=Path(__file__).resolve().parent.parent)
     p.add_argument("--kind", type=int, nargs="*", default=list(range(1, 12)))
     p.add_argument("--list", action="store_true", help="print each fault")
+    p.add_argument("--plant", action="store_true", help="plant faults in a copy and show that each is found")
     o = p.parse_args()
+    if o.plant:
+        rows = list(planted(o.root))
+        for kind,what,before,after in rows: print(f"{kind:2}  {before} -> {after}  {'found' if after > before else 'NOT FOUND'}: {what}")
+        return 0 if all(after > before for *_,before,after in rows) else 1
     found = faults(o.root, o.kind)
     for k,fs in found.items():
         print(f"{len(fs):5}  {KINDS[k-1].__doc__}")

@@ -34,30 +34,36 @@ from popnb.runs.what_if import ContrastModel, swap_test, take_fields
 SYLLABLES = "lan tor sif pek dum wog".split()
 WORDS = np.array([a+b for a in ("ba", "ko", "mi", "ne", "ru") for b in SYLLABLES])
 START = pd.Timestamp("2025-01-01", tz="UTC")
-WORLDS = {"question and evening": (.6, .5), "no effects": (0., 0.)}
+WORLDS = {"question and evening": (.6, .5, 0.), "single words": (0., 0., .15), "no effects": (0., 0., 0.)}
 FAST = dict(inputs=["title", "time", "creator"], members=1, rounds=300, patience=30)
 
 
 def title(rng): return " ".join(rng.choice(WORDS, 4, replace=False))
 
 
-def drawn(rng, question, evening, creators=60, videos=20, noise=.6):
-    "A table with planted effects on log views"
+def drawn(rng, question, evening, words=0., creators=60, videos=20, noise=.6):
+    "A table with planted effects on log views, and the effect of each word"
+    effect = dict(zip(WORDS, words*rng.normal(size=len(WORDS))))
     n = creators*videos
     who,asks,hour = np.repeat(np.arange(creators), videos), rng.random(n) < .5, rng.integers(0, 24, n)
     late = (hour >= 18) & (hour < 22)
-    y = 7+rng.normal(size=creators)[who]+question*asks+evening*late+noise*rng.normal(size=n)
+    titles = [title(rng) for _ in range(n)]
+    y = 7+rng.normal(size=creators)[who]+question*asks+evening*late+noise*rng.normal(size=n)+worth(titles, effect)
     at = START+pd.to_timedelta(rng.integers(0, 300, n)*24+hour, "h")
     return pd.DataFrame({"video_id": [f"v{i}" for i in range(n)], "author": [f"c{i}" for i in who],
-        "title": [title(rng)+"?"*int(a) for a in asks], "published_at": at, "views": np.round(np.exp(y))})
+        "title": [o+"?"*int(a) for o,a in zip(titles, asks)], "published_at": at, "views": np.round(np.exp(y))}),effect
 
 
-def questions(rng, question, evening):
+def worth(titles, effect): return np.array([sum(effect[w] for w in o.split()) for o in titles])
+
+
+def questions(rng, question, evening, effect):
     "Kind -> two variants and the true effect of the second against the first"
     a,b = title(rng),title(rng)
     other = "?" if rng.random() < .5 else ""
     return {"question or not": ({"A": {"title": a}, "B": {"title": a+"?"}}, question),
-        "other words": ({"A": {"title": a+other}, "B": {"title": b+other}}, 0.),
+        "other words": ({"A": {"title": a+other}, "B": {"title": b+other}},
+            float(np.subtract(*worth([b, a], effect)))),
         "evening or morning": ({"A": {"hour": 9}, "B": {"hour": 20}}, evening),
         "two hours of the day": ({"A": {"hour": int(rng.integers(0, 9))}, "B": {"hour": int(rng.integers(9, 18))}}, 0.)}
 
@@ -67,17 +73,17 @@ def answers(name, seed, asked, scale):
     rng,rows = np.random.default_rng((seed, *map(ord, name[:3]))),[]
     effects = [o*scale for o in WORLDS[name]]
     with tempfile.TemporaryDirectory() as d:
-        df = drawn(rng, *effects)
+        df,words = drawn(rng, *effects)
         run = train("tabular", df, Path(d)/"run", n_boot=0, encoders=None, store=Path(d)/"store", **FAST)
         model = ContrastModel(run.folder, df, store=Path(d)/"store")
         for k in range(asked):
             base = pd.DataFrame({"video_id": ["new"], "author": [f"c{rng.integers(60)}"], "title": [title(rng)],
                 "published_at": [START+pd.Timedelta(days=int(rng.integers(300)))]})
-            for kind,(variants,truth) in questions(rng, *effects).items():
+            for kind,(variants,truth) in questions(rng, *effects[:2], words).items():
                 r = model.ask(base, variants).pairs.iloc[0]
                 low,high = -r.high,-r.low                  # of B against A
-                rows.append(dict(world=name, table=f"{name} {seed}", kind=kind, gap=truth, half=(high-low)/2,
-                    answer=r.answer, right=r.answer == "B" if truth else np.nan, told=r.answer != "cannot tell",
+                rows.append(dict(world=name, table=f"{name} {seed}", kind=kind, gap=abs(truth), half=(high-low)/2,
+                    right=r.answer == ("B" if truth > 0 else "A"), told=r.answer != "cannot tell",
                     covered=low <= truth <= high))
     return rows
 
@@ -109,7 +115,7 @@ def summary(rows):
     for (world,kind),g in df.groupby(["world", "kind"], sort=False):
         found = {"coverage": share(g, "covered"), "cannot_tell": share(g, "silent"),
             "median_half_width": round(float(g["half"].median()), 3)}
-        if g["gap"].iloc[0]: found |= choices(g)
+        if g["gap"].any(): found |= choices(g)
         out.setdefault(world, {})[kind] = found
     return out | {"all": {"cannot_tell_without_gap": share(df[df["gap"] == 0], "silent")} | choices(df[df["gap"] > 0])}
 
@@ -118,7 +124,7 @@ def ordered(seed, n):
     "Row of answers to a file of titles, of one simulated table"
     rng = np.random.default_rng((seed, n))
     with tempfile.TemporaryDirectory() as d:
-        df = drawn(rng, .6, .5)
+        df,_ = drawn(rng, .6, .5)
         run = train("tabular", df, Path(d)/"run", n_boot=0, encoders=None, store=Path(d)/"store", **FAST)
         base = pd.DataFrame({"video_id": ["new"], "author": ["c1"], "title": ["x"], "published_at": [START]})
         titles = {f"{i}{'?'*(i % 2)}": {"title": title(rng)+"?"*(i % 2)} for i in range(n)}

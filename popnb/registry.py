@@ -77,12 +77,13 @@ SYSTEMS = Registry("system", {
 # %% ../nbs/02_registry.ipynb #ab59db80
 LABELS = Registry("label", dict.fromkeys(
     ("ecr", "log-views", "views-per-day", "virality", "rank", "extremes", "above", "column", "class"),
-    "popnb.data.labels") | {"outlier": "popnb.data.outlier"}, "popnb.labels")
+    "popnb.data.labels") | {"outlier": "popnb.data.outlier", "retention": "popnb.data.retention"}, "popnb.labels")
 SOURCES = Registry("source", {
     **dict.fromkeys(("csv", "tiktok", "youtube"), "popnb.data.readers"),
     **dict.fromkeys(("snapugc", "shorts", "smtpd"), "popnb.data.published"),
     "daily": "popnb.data.daily_counts",
     "videofolder": "popnb.data.videofolder",
+    "retention": "popnb.data.retention",
 }, "popnb.sources")
 SPLITS = Registry("split", dict.fromkeys(
     ("random", "stratified", "group", "time", "creator-time", "kfold", "column"), "popnb.data.splits"), "popnb.splits")
@@ -106,6 +107,7 @@ BLOCKS = Registry("feature block", {
 EXPLAINERS = Registry("explainer", dict.fromkeys(
     ("contributions", "encoders", "occlusion", "words", "rollout", "title_rollout"), "popnb.explain.report")
     | dict.fromkeys(("temporal_occlusion", "sensitivity", "time_attention"), "popnb.explain.temporal_occlusion")
+    | {"score_over_time": "popnb.explain.score_over_time"}
     | dict.fromkeys(("frames", "fields", "description_words"), "popnb.explain.vlm")
     | {"curve": "popnb.explain.curves", "sound": "popnb.explain.audio", "members": "popnb.runs.ensemble"}, "popnb.explainers")
 

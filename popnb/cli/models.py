@@ -304,21 +304,23 @@ def leaderboard_command(
     say(f"{text}\nTable: {out}")
 
 # %% ../../nbs/cli/03_models.ipynb #f8aeab68
-def _curve_frame(frame, curves, table):
-    "One row a video and day, with dates if the time of publication is known"
+def _axis(out): return next((o["axis"] for o in out if "axis" in o), "day")
+
+def _curve_frame(frame, curves, table, axis="day"):
+    "One row a video and point of the curve; of days, with dates if the time of publication is known"
     import pandas as pd
     from popnb.evaluation.day_windows import dated
     days = sorted({d for c in curves for d in c})
     wide = frame.join(pd.DataFrame([{f"prediction_{d}": c.get(d) for d in days} for c in curves]).astype(float))
     when = table.set_index("video_id")["published_at"].reindex(frame["video_id"]) if "published_at" in table else None
-    return dated(wide, None if when is None else when.array).drop(columns=["part", "truth"])
+    return dated(wide, None if when is None else when.array, axis).drop(columns=["part", "truth"])
 
 # %% ../../nbs/cli/03_models.ipynb #017a471e
 def _value_columns(out, frame):
     "Columns of what predictions stand for, e.g. `views`, for the rows (and days) of a frame; and the part of known videos"
     by_id,names = {o["video"]: o for o in out},list(out[0])
     names = names[names.index("prediction")+1:names.index("percentile")]
-    days = frame["day"] if "day" in frame else [None]*len(frame)
+    days = next((frame[c] for c in ("day", "point") if c in frame), [None]*len(frame))
     def cell(v, d): return v.get(d) if isinstance(v, dict) else v
     columns = {n: [cell(by_id[v][n], d) for v,d in zip(frame["video_id"], days)] for n in names}
     return columns | {"part": [by_id[v]["part"] or "" for v in frame["video_id"]]}
@@ -330,7 +332,7 @@ def _write_scores(out, table, path):
     from popnb.data.safe_csv import write_sheet
     frame = pd.DataFrame({"video_id": [o["video"] for o in out]})
     curves = [o["prediction"] if isinstance(o["prediction"], dict) else {} for o in out]
-    if any(curves): frame = _curve_frame(frame, curves, table)
+    if any(curves): frame = _curve_frame(frame, curves, table, _axis(out))
     else: frame["prediction"] = pd.Series([o["prediction"] for o in out], dtype=float)
     more = {o["video"]: (o["percentile"], ",".join(o["missing"]), o["error"] or "") for o in out}
     frame[["percentile", "missing", "error"]] = [more[v] for v in frame["video_id"]]
@@ -340,14 +342,16 @@ def _write_scores(out, table, path):
     write_sheet(frame, path, float_format="%.6g")
 
 # %% ../../nbs/cli/03_models.ipynb #63eea577
-def _days_shown(name, values):
-    "Columns of a value that is a curve: some days and the peak of the prediction, the last day of others"
+def _days_shown(name, values, axis="day"):
+    "Columns of a value that is a curve: some points and the peak of the prediction, the last point of others"
+    from popnb.data.labels import point_name
     curves = [{int(d): o for d,o in v.items()} if isinstance(v, dict) else {} for v in values]
     days = sorted({d for c in curves for d in c})
-    shown = [d for d in dict.fromkeys((days[0], 7, 14, 21, days[-1])) if d in days] if name == "prediction" else days[-1:]
+    some = (7, 14, 21) if axis == "day" else (25, 50, 75)
+    shown = [d for d in dict.fromkeys((days[0], *some, days[-1])) if d in days] if name == "prediction" else days[-1:]
     word = "" if name == "prediction" else f"{name}, "
-    out = {f"{word}day {d}": [c.get(d, float("nan")) for c in curves] for d in shown}
-    if name == "prediction": out["peak"] = [f"day {max(c, key=c.get)}" if c else "" for c in curves]
+    out = {f"{word}{point_name(axis, d)}": [c.get(d, float("nan")) for c in curves] for d in shown}
+    if name == "prediction": out["peak"] = [point_name(axis, max(c, key=c.get)) if c else "" for c in curves]
     return out
 
 # %% ../../nbs/cli/03_models.ipynb #3ee7cc29
@@ -355,10 +359,10 @@ def _readable(out):
     "Predictions as a table to read, in which a curve is a few columns"
     import pandas as pd
     rows = [o | {"missing": ", ".join(o["missing"]), "error": o["error"] or ""} for o in out]
-    columns,constant = {},("label", "unit", "caution", "no_interval", "level", *(() if any(o.get("part") for o in out) else ("part",)))
+    columns,constant = {},("label", "unit", "axis", "caution", "no_interval", "level", *(() if any(o.get("part") for o in out) else ("part",)))
     for k in (k for k in rows[0] if k not in constant):
         values = [o[k] for o in rows]
-        columns |= _days_shown(k, values) if any(isinstance(v, dict) for v in values) else {k: values}
+        columns |= _days_shown(k, values, _axis(out)) if any(isinstance(v, dict) for v in values) else {k: values}
     return pd.DataFrame(columns)
 
 # %% ../../nbs/cli/03_models.ipynb #64f1fb39
@@ -379,12 +383,29 @@ def _log(ledger, run, out, machine):
     added = log_forecasts(ledger, run, out)
     note(f"{added} forecasts added to {ledger}; when outcomes are known: popnb score-forecasts {ledger} --data TABLE", machine=machine)
 
+# %% ../../nbs/cli/03_models.ipynb #319e7484
+def _predict_large(run, data, out, as_json, **options):
+    "Predict a table that need not fit into memory, and say what was written"
+    from popnb.runs.predict_table import predict_table
+    done = predict_table(run, data, out, **options)
+    if as_json: say(json_text(done))
+    else: note(f"{done['rows']:,} videos predicted, {done['errors']:,} with an error: {done['out']}")
+    if done["errors"]: raise typer.Exit(1)
+
+# %% ../../nbs/cli/03_models.ipynb #7e3e1bb7
+def _check_large(data, out, for_files):
+    "Raise `InputError` unless a large table has all of its options and none of those for files"
+    if data is None or out is None:
+        raise InputError("--data TABLE and --out FILE.parquet belong together; without them, name VIDEOS.")
+    odd = next((k for k,v in for_files.items() if v), None)
+    if odd: raise InputError(f"{odd} does not go with --data and --out.")
+
 # %% ../../nbs/cli/03_models.ipynb #d7e63ea1
 @app.command("predict")
 def predict_command(
     run:Annotated[Path, Argument(help="Run folder")],
-    videos:Annotated[list[Path], Argument(
-        help="Videos, thumbnails, audio files for runs that use audio alone, folders of them, or tables")],
+    videos:Annotated[list[Path]|None, Argument(
+        help="Videos, thumbnails, audio files for runs that use audio alone, folders of them, or tables")]=None,
     title:Annotated[str|None, Option(help="Title of the video")]=None,
     description:Annotated[str|None, Option(help="Description of the video")]=None,
     modalities:ModalitiesFlag=None,
@@ -398,10 +419,18 @@ def predict_command(
     csv:Annotated[Path|None, Option(help="Also write them here, one row a video; for a curve one row a video"
         " and day, with its date if the time of publication is known")]=None,
     store:StoreFlag=None, workers:WorkersFlag=None,
-    overwrite:Annotated[bool, Option("--overwrite", help="Replace the file of --csv")]=False,
+    overwrite:Annotated[bool, Option("--overwrite", help="Replace the file of --csv or --out")]=False,
+    data:Annotated[Path|None, Option(help="In place of VIDEOS: a large table, which may be a folder of Parquet parts, or a"
+        " pattern in quotes; needs --out")]=None,
+    out:Annotated[Path|None, Option(help="Parquet file for --data, one row a video; run the same command to resume")]=None,
+    batch:Annotated[int, Option(help="Rows of --data that are read and predicted together")]=2000,
     ledger:Annotated[Path|None, Option(help="Ledger to append the forecasts to, for [bold]popnb score-forecasts[/bold]")]=None,
 ):
-    "Predict scores of new videos."
+    "Predict scores of new videos, or of a table of any size."
+    if data or out or not videos:
+        _check_large(data, out, {"--title": title, "--description": description, "--csv": csv, "--ledger": ledger, "VIDEOS": videos})
+        how = dict(modalities=modalities, level=level, at_least=at_least, history=history, calibration=calibration)
+        return _predict_large(run, data, out, as_json, batch=batch, store=store, workers=workers, overwrite=overwrite, **how)
     if csv: output_path(csv, "--csv", overwrite=overwrite, inputs=videos)
     if ledger:
         from popnb.runs.forecasts import check_ledger
@@ -409,15 +438,15 @@ def predict_command(
     from popnb.models.predictor import resolve_modalities
     from popnb.runs.predict import predict_videos, video_rows
     table = video_rows(videos, title, description, sound=resolve_modalities(run, modalities) == "a")
-    out = predict_videos(run, table, store=store, workers=workers, modalities=modalities, level=level, at_least=at_least,
+    found = predict_videos(run, table, store=store, workers=workers, modalities=modalities, level=level, at_least=at_least,
         history=history, calibration=calibration)
-    if csv: _write_scores(out, table, csv)
+    if csv: _write_scores(found, table, csv)
     if as_json:
-        for o in out: say(json_text(o))
-    else: show(_readable(out))
-    _remarks(run, out, as_json)
-    if ledger: _log(ledger, run, out, as_json)
-    if any(o["error"] for o in out): raise typer.Exit(1)
+        for o in found: say(json_text(o))
+    else: show(_readable(found))
+    _remarks(run, found, as_json)
+    if ledger: _log(ledger, run, found, as_json)
+    if any(o["error"] for o in found): raise typer.Exit(1)
 
 # %% ../../nbs/cli/03_models.ipynb #ddd15b0f
 @app.command("explain")

@@ -127,7 +127,7 @@ def module_reference() -> str: # Markdown
     import popnb
     rows = []
     for m in sorted(pkgutil.walk_packages(popnb.__path__, "popnb."), key=lambda m: m.name):
-        if m.ispkg or m.name == "popnb._modidx": continue
+        if m.ispkg or m.name.startswith("popnb._"): continue
         module = importlib.import_module(m.name)
         names = [n for n in getattr(module, "__all__", []) if n[:1] != "_"]
         shown = ", ".join(f"`{n}`" for n in names[:6]) + (" …" if len(names) > 6 else "")

@@ -17,6 +17,11 @@ from ..core import InputError, as_path, json_text, output_path
 # %% ../../nbs/cli/09_what_if.ipynb #6ebc2d85
 MOST_VARIANTS = 200
 
+def _said(field, value):
+    "Value of a field in the name of a variant"
+    if field == "thumbnail": return Path(value).name
+    return f"{value:g}" if field == "hour" else str(value)
+
 def variants_of(
     changes:dict, # Field -> values
 ) -> dict: # Name of a variant -> field -> value
@@ -26,13 +31,16 @@ def variants_of(
     for k,v in changes.items():
         twice = next((o for i,o in enumerate(v) if o in v[:i]), None)
         if twice is not None: raise InputError(f"The {k} {twice!r} is given twice.")
+    names = [Path(o).name for o in changes.get("thumbnail", ())]
+    same = next((o for o in names if names.count(o) > 1), None)
+    if same: raise InputError(f"Two thumbnails are named {same}: give the files names of their own.")
     several = [k for k,v in changes.items() if len(v) > 1]
     found = [dict(zip(changes, o)) for o in product(*changes.values())]
     if len(found) > MOST_VARIANTS:
         raise InputError(f"{len(found):,} variants are too many: at most {MOST_VARIANTS} can be compared.")
     if not several: return {"as it is": {}, "changed": found[0]}
-    if len(several) == 1: return {str(o[several[0]]): o for o in found}
-    return {", ".join(f"{k} {o[k]}" for k in several): o for o in found}
+    if len(several) == 1: return {_said(several[0], o[several[0]]): o for o in found}
+    return {", ".join(f"{k} {_said(k, o[k])}" for k in several): o for o in found}
 
 # %% ../../nbs/cli/09_what_if.ipynb #230d3131
 def _lines(path):
@@ -62,35 +70,42 @@ def what_if_command(
     title_file:Annotated[Path|None, Option(help="Text file of titles, one a line: gives their order with ties")]=None,
     description:Annotated[list[str]|None, Option(help="A description; may be repeated")]=None,
     thumbnail:Annotated[list[Path]|None, Option(help="A thumbnail; may be repeated")]=None,
+    trim:Annotated[list[str]|None, Option(help="A part of the video: 0:03 cuts off the first three seconds, 0:03-0:20 "
+        "also ends it at 0:20; may be repeated")]=None,
     hour:Annotated[list[float]|None, Option(help="An hour of publication, UTC, e.g. 18; may be repeated")]=None,
     author:Annotated[str|None, Option(help="Creator of the video")]=None,
     published_at:Annotated[str|None, Option(help="Time of publication, e.g. 2026-03-01T09:00Z; "
         "--hour changes its hour")]=None,
     data:Annotated[Path|None, Option("--data", help="Table that the run was made from [dim](default: its file, if it"
         " has not changed)[/dim]")]=None,
-    refits:Annotated[int, Option(help="Models that are fitted again for the intervals; 0: none, and intervals are too"
-        " narrow")]=8,
+    refits:Annotated[int, Option(help="Models that are fitted again: more videos for the test, and intervals with the "
+        "error of training; 0: none")]=8,
     keep:Annotated[Path|None, Option(help="Folder that keeps these models for later questions to the same run")]=None,
     level:Annotated[float, Option(help="Level of all intervals together")]=.95,
     out:Annotated[Path|None, Option("--out", help="Also write the result to this JSON file")]=None,
     as_json:Annotated[bool, Option("--json", help="Print one JSON object")]=False,
     store:StoreFlag=None, workers:WorkersFlag=None, seed:SeedFlag=0, overwrite:OverwriteFlag=False,
 ):
-    """Compare variants of a video: which title, thumbnail or hour is expected to get more views, or cannot tell.
+    """Compare variants of a video: which title, thumbnail, length or hour is expected to get more views, or cannot tell.
 
-    Predicted differences are corrected by how well they held on held-out videos of the same creator.
+    Effects are estimated on pairs of videos of the same creator that the model did not see.
 
-    The effect is an association. A real A/B test decides; the number of views that it needs is given.
+    An effect is an association. A real A/B test decides; the number of views that it needs is given.
+
+    With one change, the changed video is compared with the video as it is; values of several options are combined.
 
     [bold]popnb what-if runs/first clip.mp4 --title "My cat" --title "Is this my cat?"[/bold]
 
     [bold]popnb what-if runs/first clip.mp4 --title-file 50.txt --json[/bold]
+
+    [bold]popnb what-if runs/first clip.mp4 --trim 0:03 --author "My channel" --keep refits[/bold]
     """
     if title and title_file: raise InputError("Give --title or --title-file, not both.")
     if out: out = output_path(out, "--out", overwrite=overwrite, inputs=(run, video))
     titles = _lines(title_file) if title_file else title
     thumbnails = [str(as_path(o, "--thumbnail").absolute()) for o in thumbnail or ()]
-    variants = variants_of({"title": titles, "description": description, "thumbnail": thumbnails, "hour": hour})
+    variants = variants_of({"title": titles, "description": description, "thumbnail": thumbnails,
+        "trim": trim, "hour": hour})
     from popnb.core import write_json
     from popnb.runs.what_if import what_if
     base = _base(video, {"author": author, "published_at": published_at})

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_UNPACKED', 'DELIMITERS', 'ENVELOPES', 'has_half', 'mend_text', 'one_line', 'read_bytes', 'decode_text',
-           'read_text', 'parse_cells', 'read_cells', 'unwrap_records', 'parse_records', 'parse_workbook',
+           'read_text', 'parse_cells', 'read_cells', 'unwrap_records', 'parse_records', 'parse_workbook', 'arrow_frame',
            'parse_parquet', 'write_csv', 'read_rows']
 
 # %% ../../nbs/data/00_files.ipynb #4b0099ce
@@ -537,6 +537,15 @@ def _exact(cells):
     if max(map(abs, cells[there])) <= 2**53: return cells.astype("Float64").astype("float64")
     return cells.astype(object).where(there, None)
 
+# %% ../../nbs/data/00_files.ipynb #1834f1ac
+def arrow_frame(
+    table, # `pyarrow.Table`
+) -> pd.DataFrame: # Its columns, index 0, 1, …; integers keep all digits
+    "Convert an Arrow table without losing a digit"
+    frame = table.to_pandas(integer_object_nulls=True)
+    frame = frame.reset_index(drop=all(o is None for o in frame.index.names))
+    return frame.assign(**{c: _exact(frame[c]) for c in frame.columns})
+
 # %% ../../nbs/data/00_files.ipynb #32f9ad26
 def parse_parquet(
     path:str|os.PathLike, # File, for messages
@@ -546,15 +555,12 @@ def parse_parquet(
     import pyarrow as pa
     import pyarrow.parquet as pq
     try:
-        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
-        frame = table.to_pandas(integer_object_nulls=True)
+        return arrow_frame(pq.read_table(pa.BufferReader(data), page_checksum_verification=True))
     except Exception as e:             # damaged files have many errors, also of JSON within them
         if data[:4] == b"PAR1":
             raise InputError(f"{path} is a damaged Parquet file ({one_line(e)}): copy or import it again.") from e
         raise InputError(f"{path} is not a Parquet file; import other files first: "
                          f"popnb import SOURCE --csv {Path(path).name}") from e
-    frame = frame.reset_index(drop=all(o is None for o in frame.index.names))
-    return frame.assign(**{c: _exact(frame[c]) for c in frame.columns})
 
 # %% ../../nbs/data/00_files.ipynb #1153faf4
 def write_csv(

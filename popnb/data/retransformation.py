@@ -34,7 +34,7 @@ def invertible(
     "Check whether predictions of a label can be turned back into values of its column"
     return label._undo(np.zeros(_width(label))) is not None
 
-def _width(label): return len(label.options["days"]) if label.task == "sequence" else 1
+def _width(label): return len(label.grid) if label.task == "sequence" else 1
 
 # %% ../../nbs/data/11_retransformation.ipynb #4c697763
 def expected_value(

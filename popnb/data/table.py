@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DAYS', 'COLUMNS', 'SYNONYMS', 'TEXT_DTYPE', 'TIME_DTYPE', 'CURES', 'SUPPLIERS', 'plain_name', 'understand',
-           'suggest_column', 'join_words', 'schema', 'conform', 'write_table', 'read_table', 'as_table', 'require',
-           'age', 'Report']
+           'suggest_column', 'join_words', 'schema', 'conform', 'write_table', 'conform_file', 'read_table', 'as_table',
+           'require', 'age', 'Report']
 
 # %% ../../nbs/data/01_table.ipynb #c7e31274
 import os
@@ -433,15 +433,22 @@ def write_table(
     except (TypeError, ValueError, OverflowError) as e:
         raise InputError(f"Cannot store the table in {path}: {e}") from e
 
+# %% ../../nbs/data/01_table.ipynb #108d1073
+def conform_file(
+    frame:pd.DataFrame, # Rows of a file, all or some
+    path:str|os.PathLike, # The file
+) -> pd.DataFrame: # Table with absolute media paths; `attrs["source"]` is the file
+    "Conform rows of a file whose media paths are relative to its folder"
+    folder = os.path.abspath(Path(path).parent)
+    return _paths(conform(frame, path), lambda p: os.path.normpath(os.path.join(folder, expand_home(p))))
+
 # %% ../../nbs/data/01_table.ipynb #9cb62a7c
 def read_table(
     path:str|os.PathLike, # Parquet or CSV file with popnb's column names, e.g. from `write_table`
 ) -> pd.DataFrame: # Table with absolute media paths; `attrs["source"]` is the file
     "Read a table; raises `InputError` for a file that is absent, empty, of another format, or invalid as a table"
     path = as_path(path, "table")
-    df = read_cells(path) if path.suffix == ".csv" else parse_parquet(path, read_bytes(path))
-    folder = os.path.abspath(path.parent)
-    return _paths(conform(df, path), lambda p: os.path.normpath(os.path.join(folder, expand_home(p))))
+    return conform_file(read_cells(path) if path.suffix == ".csv" else parse_parquet(path, read_bytes(path)), path)
 
 # %% ../../nbs/data/01_table.ipynb #a4004fc3
 def _untyped(cells, column):

@@ -36,7 +36,7 @@ def _why_apart(a, b):
         return (f"{both} were scored on different videos: {len(x & y)} in both, {len(x-y)} only in the first, "
             f"{len(y-x)} only in the second; train both with the same table, --split and --seed.")
     t,u = arrays(a["frame"])[0],arrays(b["frame"])[0]
-    if t.shape != u.shape: return f"{both} predict different days."
+    if t.shape != u.shape: return f"{both} predict different points of the curve."
     odd = ~np.isclose(t, u, rtol=1e-6, atol=1e-9, equal_nan=True)
     if not odd.any(): return ""
     row = np.argwhere(odd)[0]

@@ -89,7 +89,8 @@ def _utc_times(published, n):
 def dated(
     preds:pd.DataFrame, # Predictions with one column a day, with or without truth
     published=None, # `(n,)` times of publication, in the order of `preds`; `None`: unknown
-) -> pd.DataFrame: # `video_id, part, day, date, truth, prediction`, by video and day
+    axis:str="day", # What the columns count, `axis` of the label; another than `day` has no dates
+) -> pd.DataFrame: # `video_id, part, day, date, truth, prediction`, by video and day; or `point` in place of day and date
     "Reshape predictions to one row a video and day"
     days = days_of(preds)
     if not days: raise InputError("Dates need predictions of a sequence; these are one number a video.")
@@ -97,10 +98,10 @@ def dated(
     day = np.tile(days, n)
     date = _utc_times(published, n).repeat(T).reset_index(drop=True) + pd.to_timedelta(day, unit="D")
     truth = preds.reindex(columns=[f"truth_{d}" for d in days]).to_numpy(dtype=float)
+    when = {"day": day, "date": date.dt.strftime("%Y-%m-%d").fillna("")} if axis == "day" else {"point": day}
     return pd.DataFrame({
         "video_id": preds["video_id"].to_numpy().repeat(T),
         "part": preds["part"].to_numpy().repeat(T) if "part" in preds else "",
-        "day": day,
-        "date": date.dt.strftime("%Y-%m-%d").fillna(""),
+        **when,
         "truth": truth.ravel(),
         "prediction": preds[[f"prediction_{d}" for d in days]].to_numpy(dtype=float).ravel()})

@@ -179,7 +179,7 @@ def why(self:Distribution,
     "Say why there is no interval of this level"
     needed = rows_needed(level, self.curve)
     if self.n >= needed: return ""
-    what = "rows with a truth on every day" if self.curve else "rows"
+    what = "rows with a truth at every point of the curve" if self.curve else "rows"
     return f"An interval of level {level:g} takes at least {needed} validation {what}, and there are {self.n}."
 
 # %% ../../nbs/evaluation/00_distributions.ipynb #b33adbd4

@@ -17,6 +17,7 @@ from ..metrics.metrics import HEADLINE, METRICS, class_scores, confusion, pairwi
 from ..metrics.bootstrap import FEWEST_UNITS, SLOW_METRICS, bootstrap, cluster_codes, paired_all
 from ..metrics.verdict import verdict
 from ..data.safe_csv import write_sheet
+from ..data.labels import point_name
 from ..data.table import as_table
 from ..plots.curves import plot_day_calibration
 from ..media.preview import report_image
@@ -54,8 +55,10 @@ def add_truth(
     days = days_of(preds)
     if (y.ndim == 2) != bool(days): raise InputError(f"Label {label.name} is {'a sequence' if y.ndim == 2 else 'one number'} and the predictions are {'a sequence' if days else 'one number'} a video: they do not belong together.")
     if not days: return preds.assign(truth=y)
-    have = list(label.to_dict().get("options", {}).get("days") or range(1, y.shape[1]+1))
-    if set(days) - set(have): raise InputError(f"The predictions hold day {min(set(days)-set(have))}, which label {label.name} does not (days {have[0]} to {have[-1]}).")
+    have = list(getattr(label, "grid", ())) or list(range(1, y.shape[1]+1))
+    if other := set(days) - set(have):
+        at = point_name(getattr(label, "axis", "day"), min(other))
+        raise InputError(f"The predictions hold {at}, which label {label.name} does not (it goes from {have[0]} to {have[-1]}).")
     truth = {f"truth_{d}": y[:,have.index(d)] for d in days}
     return pd.concat([preds, pd.DataFrame(truth, index=preds.index)], axis=1)
 
@@ -93,7 +96,7 @@ def interval_text(
 REPORT_METRICS = {   # task -> metrics of the first table
     "regression": ["srocc", "plcc", "final", "r2", "rmse", "mse", "mae"],
     "binary": ["roc_auc", "ap", "f1_weighted", "accuracy"],
-    "sequence": ["amae", "asrc", "ase"],
+    "sequence": ["amae", "asrc", "ase", "curve_r2", "level_mae"],
 }
 
 # %% ../../nbs/evaluation/04_report.ipynb #1b05b360
@@ -252,7 +255,8 @@ def _row_notes(s, table):
     a,n = s.about,len(s.predictions)
     if "days" in a:
         first,last = a["days"]
-        yield f"Days {first} to {last} after publication count." if first < last else f"Only day {first} counts."
+        if a["axis"] != "day": yield f"Curves of {len(days_of(s.predictions))} points, {first} to {last} {a['axis']}."
+        else: yield f"Days {first} to {last} after publication count." if first < last else f"Only day {first} counts."
     if a["unlabeled"]:
         yield (f"{a['unlabeled']} of {n} predicted videos have no truth and are not scored: "
             f"{_few(s.unlabeled['video_id'])}.")
@@ -391,7 +395,7 @@ def _interval_section(s):
         [[f"{o['level']:.0%}", *line(o)] for o in found["levels"]])
     slices = md_table(["slice", "", "n", "inside 80 %", "95 % interval", "mean width"],
         [[o["slice"], o["level"], o["n"], *line(o)] for o in found["slices"]])
-    whole = "A row is inside if the band holds all of its days. " if s.distribution.curve else ""
+    whole = "A row is inside if the band holds its whole curve. " if s.distribution.curve else ""
     text = f"{whole}Fitted on {found['rows']} other rows (validation), scored on {s.about['n']}."
     if "crps" in found:
         losses = ", ".join(f"{md_cell(v)} at {k}" for k,v in found["pinball"].items())
@@ -408,7 +412,7 @@ def _describe(task, label, frame, g, ceiling, show_frames, **more):
         n=int(ok.sum()), unlabeled=int((~ok).sum()), n_boot=more["n_boot"], seed=more["seed"],
         drawn="videos" if g is None else "creators", creators=None if g is None else _creators(g), ceiling=ceiling)
     if show_frames: about["watch"] = True      # its name in files of version 0.1
-    if task == "sequence": about["days"] = [days_of(frame)[0], days_of(frame)[-1]]
+    if task == "sequence": about |= {"days": [days_of(frame)[0], days_of(frame)[-1]], "axis": getattr(label, "axis", "day")}
     return about
 
 # %% ../../nbs/evaluation/04_report.ipynb #377e4a49
@@ -564,9 +568,9 @@ def _binary_figures(s, t, p, unit):
 
 # %% ../../nbs/evaluation/04_report.ipynb #31156ceb
 def _sequence_figures(s, t, p, unit):
-    days = days_of(s.scored)
-    return dict(days=plot_days(s.days, unit), curves=plot_curves(t, p, days, unit),
-        day_calibration=plot_day_calibration(t, p, days, unit))
+    days,axis = days_of(s.scored),s.about["axis"]
+    return dict(days=plot_days(s.days, unit, axis=axis), curves=plot_curves(t, p, days, unit, axis=axis),
+        day_calibration=plot_day_calibration(t, p, days, unit, axis=axis))
 
 # %% ../../nbs/evaluation/04_report.ipynb #65b4ae0c
 _FIGURES = {"regression": _regression_figures, "binary": _binary_figures, "sequence": _sequence_figures}
@@ -589,8 +593,8 @@ _CAPTIONS = dict(   # file name of a figure -> caption
     truth="Truth against prediction", residuals="Residuals", residual_trend="Residual against prediction",
     percentiles="Percentiles", slices="Slices", roc="ROC curve", pr="Precision and recall", confusion="Confusion "
         "matrix",
-    thresholds="F1 by threshold", calibration="Calibration", days="Error by day", curves="Curves",
-    day_calibration="Calibration over days", pit="PIT histogram", coverage="Coverage by slice",
+    thresholds="F1 by threshold", calibration="Calibration", days="Error along the curve", curves="Curves",
+    day_calibration="Calibration along the curve", pit="PIT histogram", coverage="Coverage by slice",
     reliability="Probability of reaching the median, stated and observed",
     own_median="Probability of beating the creator's own median, stated and observed",
     learning="Learning curve", cases_best="Best cases", cases_worst="Worst "
@@ -603,9 +607,9 @@ def _metric_row(k, e):
         "unit)" if k.endswith("_natural") else "")]
 
 # %% ../../nbs/evaluation/04_report.ipynb #8ae56ae5
-def _day_table(frame):
+def _day_table(frame, axis):
     rows = frame.astype({"day": int, "n": int}).astype(object).values.tolist()
-    return md_table(["day", "n", "MAE", "MSE", "Spearman"], rows)
+    return md_table([axis, "n", "MAE", "MSE", "Spearman"], rows)
 
 # %% ../../nbs/evaluation/04_report.ipynb #e4363216
 def _all_metrics(s):
@@ -639,7 +643,7 @@ def report(self:Scores,
     if self.about.get("leaks"): parts += ["## Related videos in several parts", _leak_table(self)]
     parts += ["## Best and worst cases", show(cases)]
     parts.append(md_table(["case", "video", "truth", "prediction", "error"], self.cases().values.tolist()))
-    if self.days: parts += ["## Every day", _day_table(self.days["model"])]
+    if self.days: parts += ["## Every point of the curve", _day_table(self.days["model"], self.about["axis"])]
     if not few: parts += ["## All metrics", _all_metrics(self)]
     return "\n\n".join(o for o in parts if o) + "\n"
 
@@ -650,9 +654,9 @@ def to_dict(self:Scores) -> dict: # JSON values
     return self.metrics | {"baselines": self.baselines, "about": self.about, "notes": self.notes}
 
 # %% ../../nbs/evaluation/04_report.ipynb #e55860e0
-def _write_dated(frame, rows, path):
-    "One row a video and day, with the date"
-    long = dated(frame, None if rows is None or "published_at" not in rows else rows["published_at"])
+def _write_dated(frame, rows, axis, path):
+    "One row a video and point of the curve, for days with the date"
+    long = dated(frame, None if rows is None or "published_at" not in rows else rows["published_at"], axis)
     if "caution" in frame: long["caution"] = frame["caution"].iloc[0]
     write_sheet(long, path, float_format="%.6g")
 
@@ -667,7 +671,7 @@ def _write_files(s, work, log):
         (work/"plots"/f"{k}.png").write_bytes(png(f, colours=0 if k.startswith("cases") else 80))
     frame = s.predictions if "part" in s.predictions else s.predictions.assign(part=s.about["part"] or "")
     write_predictions(frame, work/"predictions.csv")
-    if s.task == "sequence": _write_dated(frame, s.rows, work/"curves.csv")
+    if s.task == "sequence": _write_dated(frame, s.rows, s.about["axis"], work/"curves.csv")
     write_text(work/"report.md", s.report(list(figures)))
     write_json(work/"metrics.json", s.to_dict())
 

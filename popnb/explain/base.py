@@ -103,7 +103,8 @@ class ExplanationContext:
     @property
     def unit(self): # Of `score`
         label = self.model.label
-        return label.unit if label.task != "sequence" else f"mean of all predicted days, {label.unit}"
+        if label.task != "sequence": return label.unit
+        return f"mean of {'all predicted days' if label.axis == 'day' else 'the curve'}, {label.unit}"
     @property
     def untrained(self): return self.model.untrained
 

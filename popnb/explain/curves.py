@@ -105,40 +105,43 @@ def plot_curve_contributions(
     names:list, # `k` names of inputs
     unit:str="", # Unit of the curve
     title:str="", # Title of the figure
+    axis:str="day", # What `days` count, `axis` of the label
 ): # matplotlib figure
     "Plot a curve with and without its inputs, and the contribution of each input to each day"
     days = np.asarray(days, dtype=float)
-    fig,(left,right) = canvas(["day", "day"], [unit or "prediction", ""], title, size=(7, 1.9+.16*len(names)))
+    fig,(left,right) = canvas([axis, axis], [unit or "prediction", ""], title, size=(7, 1.9+.16*len(names)))
     marker = "o" if len(days) < 12 else None
     left.plot(days, base, "--", color=GREY, lw=1.5, marker=marker, ms=3, label="nothing known")
     left.plot(days, curve, color=BLUE, lw=2, marker=marker, ms=3, label="this video")
     left.legend(fontsize=7, frameon=False)
     order = np.argsort(-np.abs(values).mean(1), kind="stable")
     _plot_days(right, fig, days, values[order], [names[i] for i in order])
-    right.set_title("contribution to each day", fontsize=8)
+    right.set_title(f"contribution to each {'day' if axis == 'day' else 'part'}", fontsize=8)
     return fig
 
 # %% ../../nbs/explain/09_curves.ipynb #5f265027
-def _curve_text(now, none, table, unit):
+def _curve_text(now, none, table, unit, axis="day"):
     "Sentences and table of the part"
+    days,one,then,last = ("all days", "day", "on day", "") if axis == "day" else ("the curve", "%", "at", f" {axis}")
     def most(k): return table[k].abs().idxmax()
     text = (f"With nothing known of the video the level is {none[0]:.3g}, and with all inputs {now[0]:.3g} ({unit}, mean of "
-        f"all days); the slope goes from {none[1]:+.3g} to {now[1]:+.3g} a day, the peak from {none[2]:.3g} on day "
-        f"{none[3]:.0f} to {now[2]:.3g} on day {now[3]:.0f}. The level was moved most by {most('level')}, the slope by "
+        f"{days}); the slope goes from {none[1]:+.3g} to {now[1]:+.3g} a {one}, the peak from {none[2]:.3g} {then} "
+        f"{none[3]:.0f}{last} to {now[2]:.3g} {then} {now[3]:.0f}{last}. The level was moved most by {most('level')}, the slope by "
         f"{most('slope')}, the peak by {most('peak')}. Contributions are means over all orders of adding inputs and sum "
         "exactly to these differences. They say what the model did, not what would happen if something were changed.")
     frame = table.loc[table["level"].abs().sort_values(ascending=False, kind="stable").index]
+    if axis != "day": frame = frame.rename(columns={"peak day": f"peak at, {axis}"})
     return f"{text}\n\n{markdown_table(frame.rename_axis('input').reset_index())}"
 
 # %% ../../nbs/explain/09_curves.ipynb #fb9d7ab2
 @explainer("curve")
 def explain_curve(context:ExplanationContext) -> Part:
     "Decompose a predicted curve into contributions of inputs to level, slope, peak and every day"
-    model,unit = context.model,context.model.label.unit
+    model,unit,axis = context.model,context.model.label.unit,context.model.label.axis
     curve,base,values,table = curve_contributions(model, context.row)
     now,none = curve_measures(np.stack([curve, base]), model.days)
     by_input = {k: dict(zip(MEASURES, row)) | {"days": v} for k,row,v in zip(table.index, table.to_numpy(), values)}
-    data = {"days": list(model.days), "curve": curve, "base": base, "unit": unit, "by_input": by_input,
+    data = {"days": list(model.days), "axis": axis, "curve": curve, "base": base, "unit": unit, "by_input": by_input,
         "measures": dict(zip(MEASURES, now)), "base_measures": dict(zip(MEASURES, none))}
-    fig = plot_curve_contributions(model.days, curve, base, values, list(table.index), unit)
-    return Part("curve", "Level, slope and peak of the curve", _curve_text(now, none, table, unit), data, fig)
+    fig = plot_curve_contributions(model.days, curve, base, values, list(table.index), unit, axis=axis)
+    return Part("curve", "Level, slope and peak of the curve", _curve_text(now, none, table, unit, axis), data, fig)

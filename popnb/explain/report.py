@@ -402,8 +402,8 @@ def save(self:Explanation,
 # %% ../../nbs/explain/04_report.ipynb #fe86b934
 def _natural(label, value, day=None):
     "The prediction (of a curve, on `day`) before the label's transformation, `None` where there is none"
-    if label.task not in ("regression", "sequence"): return None
-    days = [day] if day is None else list(label.options["days"])
+    if label.task not in ("regression", "sequence") or label.task == "sequence" and label.axis != "day": return None
+    days = [day] if day is None else label.grid
     try: return float(label.inverse(np.full(len(days), value))[days.index(day)])
     except InputError: return None
 
@@ -455,13 +455,15 @@ def _read_only_store(model, store, workers):
 
 # %% ../../nbs/explain/04_report.ipynb #96fee690
 def _predict_one(context):
-    "The prediction of the row, as a series, and of a curve its last day; raises `PopnbError` for an unusable file"
+    "The prediction of the row with the number that stands for a curve, and its last day; raises `PopnbError`"
     model,row = context.model,context.row
     p = model.predict(row).iloc[0]
     problem = model.unusable.get(row["video_id"][0]) if context.has("video_path") else None
     if problem: raise PopnbError(f"{row['video_path'][0]}: broken, {problem}")      # it opened, but its frames are unusable
     days = days_of(p.to_frame().T)
-    return (p,None) if days is None else (p.rename({f"prediction_{days[-1]}": "prediction"}),days[-1])
+    if days is None: return p,None
+    curve = p[[f"prediction_{d}" for d in days]].to_numpy(float)
+    return pd.concat([p, pd.Series({"prediction": float(model.label.one_number(curve))})]),days[-1]
 
 # %% ../../nbs/explain/04_report.ipynb #ce936ff8
 def _check_rollout(options):
@@ -498,7 +500,8 @@ def explain(
         made,notes = _make_parts(context, parts)
     label,value = model.label,float(p["prediction"])
     missing = [m for m in p["missing"].split(",") if m]
-    unit = label.unit if day is None else f"{label.unit}, day {day}"
+    what = f"day {day}" if label.axis == "day" else label.number_of
+    unit = label.unit if day is None else f"{label.unit}, {what}"
     e = Explanation(str(item), model.system, value, float(p["percentile"]), label.describe(), unit,
         _natural(label, value, day), missing, _notes(context) + notes, made, model.caution)
     if out is not None: e.save(out)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core import InputError, in_range
 from .base import ExplanationContext, Part, explainer
-from ..plots.figures import BLUE, GREY, RED, canvas, png
+from ..plots.figures import BLUE, GREY, RED, FigureImage, canvas, png
 
 # %% ../../nbs/explain/05_temporal_occlusion.ipynb #a75248fe
 def sliding_windows(
@@ -161,7 +161,7 @@ def _draw_frame(ax, frame, time, heat, high):
     if high > 0:
         extent = (-.5, frame.shape[2]-.5, frame.shape[1]-.5, -.5)
         ax.imshow(heat, cmap="inferno", alpha=.55, vmin=0, vmax=high, extent=extent, interpolation="bilinear")
-    ax.set_title(f"{time:.1f} s", fontsize=7, pad=2)
+    ax.set_title(f"{time:.1f} s", fontsize=8, pad=2)
     ax.set_axis_off()
 
 # %% ../../nbs/explain/05_temporal_occlusion.ipynb #912d43ff
@@ -171,9 +171,9 @@ def _draw_bars(ax, values, times, show, label, even):
     ax.axhline(0 if even is None else even, color=GREY, lw=.8, ls="-" if even is None else ":")
     ax.set_xlim(-.5, n-.5)
     ax.set_xticks(show, [f"{times[i]:.1f}" for i in show])
-    ax.set_ylabel(label, fontsize=7)
-    ax.tick_params(labelsize=7)
-    ax.set_xlabel("seconds", fontsize=7)
+    ax.set_ylabel(label, fontsize=8)
+    ax.tick_params(labelsize=8)
+    ax.set_xlabel("seconds", fontsize=8)
     ax.spines[["top", "right"]].set_visible(False)
 
 # %% ../../nbs/explain/05_temporal_occlusion.ipynb #6c6effab
@@ -192,7 +192,7 @@ def frame_strip(
     show = np.unique(np.round(np.linspace(0, n-1, min(n, most))).astype(int))
     fig,_ = canvas("", "", title, size=(7.5, 2.3))
     fig.clf()
-    fig._repr_png_ = lambda: png(fig, colours=128)
+    fig._repr_png_ = FigureImage(fig, 128)._repr_png_
     margins = dict(hspace=.12, wspace=.04, left=.09, right=.99, top=.86, bottom=.2)
     grid = fig.add_gridspec(2, len(show), height_ratios=[1.4, 1], **margins)
     high = 0 if heat is None else heat.max()

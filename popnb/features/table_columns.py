@@ -30,7 +30,7 @@ def _set(text): return frozenset(text.split())
 _OUTCOME = _set("""views plays viewers likes liked dislikes diggs hearts comments replies shares shared reposts retweets
     reshares saves saved bookmarks bookmarked favorites favourites favorited engagement engagements interactions reactions
     impressions virality viral popular popularity trending retention completion dwell watchtime ecr upvotes downvotes votes
-    downloads clicks ctr revenue earnings rpm cpm danmaku coins gifts prediction predicted truth view viewed
+    watching watched downloads clicks ctr revenue earnings rpm cpm danmaku coins gifts prediction predicted truth view viewed
     조회수 좋아요 播放量""")
 _MAYBE = _set("""play like dislike digg heart comment reply share repost retweet save bookmark favorite favourite collect watch
     reach click vote download coin gift forward""")               # counts together with one of `_MEASURE`, or alone

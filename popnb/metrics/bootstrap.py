@@ -182,10 +182,30 @@ def _asrc(truth, preds):
     return f
 
 # %% ../../nbs/metrics/03_bootstrap.ipynb #a4c78ee9
+def _curve_r2(truth, preds):
+    known = ~np.isnan(truth)
+    t = np.where(known, truth, 0)
+    errors = np.stack([np.where(known, truth-p, 0)**2 for p in preds]).sum(2)
+    def f(W):
+        n = W@known
+        squares = np.divide((W@t)**2, n, out=np.zeros(n.shape), where=n > 0)
+        total = (W@(t**2)-squares).sum(1)
+        return 1-np.divide((W@errors.T).T, total, out=np.full((len(errors), len(W)), np.nan), where=total > 1e-12)
+    return f
+
+def _level_mae(truth, preds):
+    known = ~np.isnan(truth)
+    some = known.any(1)
+    errors = np.stack([np.where(known, truth-p, 0) for p in preds]).sum(2)/np.maximum(known.sum(1), 1)
+    return _mean_of(np.abs(errors), some)
+
+# %% ../../nbs/metrics/03_bootstrap.ipynb #66faf7cc
 _SEQUENCE = {
     "amae": lambda t,P: _day_means(np.abs(t-P), ~np.isnan(t)),
     "ase": lambda t,P: _day_means((t-P)**2, ~np.isnan(t)),
     "asrc": _asrc,
+    "curve_r2": _curve_r2,
+    "level_mae": _level_mae,
 }
 
 # %% ../../nbs/metrics/03_bootstrap.ipynb #e05961d3

@@ -6,8 +6,8 @@
 __all__ = ['METRICS', 'HEADLINE', 'accuracy', 'f1_weighted', 'precision_weighted', 'recall_weighted', 'precision', 'recall', 'f1',
            'Metric', 'metric', 'srocc', 'plcc', 'plcc_mapped', 'krcc', 'pairwise_counts', 'pairwise', 'final_score',
            'final', 'final_mapped', 'r2', 'rmse', 'mse', 'mae', 'nmse', 'mape_rows', 'mape', 'rmsle', 'mean_or_zero',
-           'confusion', 'class_scores', 'roc_auc', 'ap', 'brier', 'per_day', 'amae', 'asrc', 'ase', 'metric_names',
-           'score']
+           'confusion', 'class_scores', 'roc_auc', 'ap', 'brier', 'per_day', 'amae', 'asrc', 'ase', 'curve_r2',
+           'level_mae', 'metric_names', 'score']
 
 # %% ../../nbs/metrics/02_metrics.ipynb #e048b4a4
 import inspect
@@ -361,7 +361,7 @@ def _over_days(truth, pred, days, window, column):
     return mean_or_zero(known[column])[0] if len(known) else np.nan
 
 # %% ../../nbs/metrics/02_metrics.ipynb #0fe1c180
-@metric("sequence", "low", "Mean over days of each day's mean absolute error", "label")
+@metric("sequence", "low", "Mean absolute error at a point of the curve, averaged over its points", "label")
 def amae(
     truth:np.ndarray, # `(n, T)` true values, NaN: not known on that day
     pred:np.ndarray, # `(n, T)` predictions
@@ -372,7 +372,7 @@ def amae(
     return _over_days(truth, pred, days, window, "mae")
 
 # %% ../../nbs/metrics/02_metrics.ipynb #6c019d63
-@metric("sequence", "high", "Mean over days of each day's Spearman correlation, undefined days as 0")
+@metric("sequence", "high", "Spearman correlation at a point of the curve, averaged over its points, undefined ones as 0")
 def asrc(
     truth:np.ndarray, # `(n, T)` true values, NaN: not known on that day
     pred:np.ndarray, # `(n, T)` predictions
@@ -383,7 +383,7 @@ def asrc(
     return _over_days(truth, pred, days, window, "srocc")
 
 # %% ../../nbs/metrics/02_metrics.ipynb #e67ffba3
-@metric("sequence", "low", "Mean over days of each day's mean squared error")
+@metric("sequence", "low", "Mean squared error at a point of the curve, averaged over its points")
 def ase(
     truth:np.ndarray, # `(n, T)` true values, NaN: not known on that day
     pred:np.ndarray, # `(n, T)` predictions
@@ -392,6 +392,38 @@ def ase(
 ) -> float: # >= 0
     "Mean squared error, averaged over days"
     return _over_days(truth, pred, days, window, "mse")
+
+# %% ../../nbs/metrics/02_metrics.ipynb #64b99a06
+@metric("sequence", "high", "R2 against the mean curve of the scored videos")
+def curve_r2(
+    truth:np.ndarray, # `(n, T)` true values, NaN: not known on that day
+    pred:np.ndarray, # `(n, T)` predictions
+    days=None, # `(T,)` the day of each column; `None`: 1..T
+    window:tuple[int,int]|None=None, # First and last day, inclusive; `None`: all
+) -> float: # <= 1; NaN if all curves are equal
+    "Share of the squared deviations from the mean curve that is explained"
+    t,p,_ = _day_window(truth, pred, days, window)
+    known = ~np.isnan(t)
+    n = known.sum(0)
+    mean = np.divide(np.where(known, t, 0).sum(0), n, out=np.zeros(len(n)), where=n > 0)
+    total = np.where(known, t-mean, 0)
+    total = float((total**2).sum())
+    return 1-float((np.where(known, t-p, 0)**2).sum())/total if total > 0 else np.nan
+
+# %% ../../nbs/metrics/02_metrics.ipynb #b5cd91a2
+@metric("sequence", "low", "Mean absolute error of the mean of a curve", "label")
+def level_mae(
+    truth:np.ndarray, # `(n, T)` true values, NaN: not known on that day
+    pred:np.ndarray, # `(n, T)` predictions
+    days=None, # `(T,)` the day of each column; `None`: 1..T
+    window:tuple[int,int]|None=None, # First and last day, inclusive; `None`: all
+) -> float: # >= 0, unit of the label
+    "Mean absolute error of the mean over the known days of each video"
+    t,p,_ = _day_window(truth, pred, days, window)
+    known = ~np.isnan(t)
+    some = known.any(1)
+    if not some.any(): return np.nan
+    return float(np.abs(np.where(known, t-p, 0)[some].sum(1)/known[some].sum(1)).mean())
 
 # %% ../../nbs/metrics/02_metrics.ipynb #db528c9f
 def _of_task(task, groups):

@@ -15,7 +15,7 @@ from .metrics import HEADLINE, _masked
 _QUESTIONS = {   # task -> (metric of the order, its value by chance, its name, metric of the values, its name)
     "regression": ("srocc", 0., "Spearman", "rmse", "RMSE"),
     "binary": ("roc_auc", .5, "ROC AUC", "brier", "Brier score"),
-    "sequence": ("asrc", 0., "mean Spearman of the days", "amae", "mean absolute error of the days"),
+    "sequence": ("asrc", 0., "mean Spearman along the curve", "amae", "mean absolute error along the curve"),
 }
 
 # %% ../../nbs/metrics/04_verdict.ipynb #7b6597ef

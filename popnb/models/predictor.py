@@ -239,8 +239,8 @@ def _labelled(model, part, df):
 def _predicted_values(label, preds):
     "Predictions as an array that fits the label: `(n,)`, or `(n, days)` with NaN for a day without prediction"
     if label.task != "sequence": return preds["prediction"].to_numpy(dtype=float)
-    days = [f"prediction_{d}" for d in label.options["days"]]
-    return preds.reindex(columns=days).to_numpy(dtype=float)
+    columns = [f"prediction_{d}" for d in label.grid]
+    return preds.reindex(columns=columns).to_numpy(dtype=float)
 
 @patch
 def remember_validation(self:Predictor,

@@ -141,7 +141,7 @@ def _sweep(model, table, epochs):
 def _pair(frame, y, label):
     "Truth and prediction of the selected days"
     if y.ndim == 1: return y,frame["prediction"].to_numpy(float)
-    have,days = label.options["days"],days_of(frame)
+    have,days = label.grid,days_of(frame)
     return y[:, [have.index(d) for d in days]],frame[[f"prediction_{d}" for d in days]].to_numpy(float)
 
 # %% ../../nbs/runs/02_epochs.ipynb #87b8b780

@@ -14,6 +14,7 @@ import pandas as pd
 from ..core import InputError, as_list, as_path, printable, typed
 from ..data.table import as_table, conform, read_table
 from ..media.integrity import MEDIA_SUFFIXES, check_file, check_paths
+from ..explain.base import OverlayStore
 from ..features.store import Store
 from ..data.retransformation import expected_value, invertible
 from ..data.splits import split_from_dict
@@ -122,7 +123,7 @@ def _predict_rows(model, table):
 def _value_names(label):
     "Names of the expected and the median value that a label leads back to; none where it is the column itself"
     if not invertible(label): return ()
-    probe = np.full((1, len(label.options["days"])) if label.task == "sequence" else 1, .5)
+    probe = np.full((1, len(label.grid)) if label.task == "sequence" else 1, .5)
     if np.allclose(label.inverse(probe), probe): return ()
     name = "views" if label.task == "sequence" else label.columns[0] if len(label.columns) == 1 else label.value
     return (name, f"{name}_median") if name else ()
@@ -134,7 +135,7 @@ def _values(model, preds):
     y = _predicted_values(model.label, preds)
     median = model.label.inverse(y)
     mean = np.full_like(median, np.nan) if model.residuals is None else expected_value(model.label, y, model.residuals)
-    days = model.label.options["days"] if y.ndim == 2 else None
+    days = model.label.grid if y.ndim == 2 else None
     return {i: dict(zip(names, (_value(a, days), _value(b, days)))) for i,a,b in zip(preds.index, mean, median)}
 
 # %% ../../nbs/runs/05_predict.ipynb #509ec5c3
@@ -168,6 +169,7 @@ def _record(video, row, error, label, values, part):
     curve = {int(k.removeprefix("prediction_")): float(v) for k,v in row.items() if k.startswith("prediction_")}
     missing = [m for m in row["missing"].split(",") if m]
     percentile = round(float(row["percentile"]), 1)
+    if curve and label.axis != "day": out["axis"] = label.axis       # what the keys of the curve count
     return out | {"prediction": curve or float(row["prediction"]), "percentile": percentile, "missing": missing}
 
 # %% ../../nbs/runs/05_predict.ipynb #e9093d31
@@ -237,7 +239,7 @@ def _intervals(model, preds, table, level, at_least, calibration):
     if at_least is not None:
         inverse = model.label.inverse if _value_names(model.label) else None
         found["p_at_least"] = distribution.at_least(y, at_least, inverse=inverse, **given)
-    rows = _by_row(found, model.label.options["days"] if y.ndim == 2 else None)
+    rows = _by_row(found, model.label.grid if y.ndim == 2 else None)
     known = {"level": level} if "lower" in found else {}
     return {i: dict.fromkeys(names) | r | known for i,r in zip(preds.index, rows)},why
 
@@ -262,7 +264,7 @@ def predict_videos(
     videos:str|Path|list|pd.DataFrame, # A path or several: videos, thumbnails, folders, tables; or a table
     title:str|None=None, # Title of all of them
     description:str|None=None, # Description of all of them
-    store:Store|str|Path|None=None, # Feature cache or its folder; `None`: `default_store()`
+    store:Store|OverlayStore|str|Path|None=None, # Feature cache or its folder; `None`: `default_store()`
     workers:int|None=None, # Processes for media; `None`: one a core
     modalities:str|None=None, # `av`, `a` or `v` for a system that has them; `None`: those of the training
     level:float|None=None, # Share of truths that `lower` to `upper` is to hold, e.g. .8; `None`: no interval
@@ -291,9 +293,9 @@ def predict_videos(
         values,parts,nothing = _values(model, preds),_parts(model, table),dict.fromkeys(_value_names(model.label))
         spans,why = _intervals(model, preds, good, level, at_least, calibration)
         own = {} if history is None else _own_medians(model, preds, good, as_table(history, "history"))
-    none = dict.fromkeys(_interval_names(model.label, level, at_least))
+    rows,none = preds.to_dict("index") if preds is not None else {},dict.fromkeys(_interval_names(model.label, level, at_least))
     no_own = {} if history is None else dict.fromkeys(_OWN) | {"no_median": "no prediction"}
     more = {"caution": model.caution or None} | ({"no_interval": why or None} if none else {})
-    return [_record(i, None if i in broken else preds.loc[i], errors.get(i), model.label,
+    return [_record(i, None if i in broken else rows[i], errors.get(i), model.label,
         (nothing | none | no_own) if i in broken else values.get(i, nothing) | spans.get(i, none) | own.get(i, no_own), parts.get(i)) | more
         for i in table["video_id"]]

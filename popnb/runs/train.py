@@ -526,6 +526,7 @@ def run_window(
     "Resolve a window of days for a run; raises `InputError` for a system that predicts no sequence"
     if days is None and steps is None and setup is None: return None
     if not days_of(preds): raise InputError(f"{model.system} with label {model.label.name} predicts one number a video: a window of days does not apply.")
+    if model.label.axis != "day": raise InputError(f"Label {model.label.name} has no days, its points are {model.label.axis}: a window of days does not apply.")
     return window_of(days_of(preds), model.options.get("ep"), days, steps, setup)
 
 # %% ../../nbs/runs/01_train.ipynb #d5df8d92

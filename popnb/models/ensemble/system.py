@@ -237,7 +237,7 @@ def _check_rows(self:Ensemble, found, train, valid):
 @patch
 def _frame(self:Ensemble, table, p, missing):
     "Predictions `(n, T)` as a frame"
-    out = pd.DataFrame({"video_id": table["video_id"].to_numpy(), "prediction": p[:, -1]})
+    out = pd.DataFrame({"video_id": table["video_id"].to_numpy(), "prediction": self.label.one_number(p)})
     if self.days is not None: out = out.join(pd.DataFrame(p, columns=[f"prediction_{k}" for k in self.days]))
     return out.assign(missing=missing)
 
@@ -245,7 +245,7 @@ def _frame(self:Ensemble, table, p, missing):
 @patch
 def _truth(self:Ensemble, y):
     "Labels `(n, T)` of the days that the members predict"
-    return y[:, None] if y.ndim == 1 else y[:, [self.label.options["days"].index(k) for k in self.days]]
+    return y[:, None] if y.ndim == 1 else y[:, [self.label.grid.index(k) for k in self.days]]
 
 # %% ../../../nbs/models/ensemble/02_system.ipynb #13206c03
 @patch

@@ -191,7 +191,7 @@ def _rows(self:Smtpd, table, y=None):
 @patch
 def _target(self:Smtpd, y):
     "Labels of the predicted days; as published, an unknown day counts as 0"
-    y = y[:, [self.label.options["days"].index(d) for d in self.days]]
+    y = y[:, [self.label.grid.index(d) for d in self.days]]
     return np.nan_to_num(y) if self.options["faithful"] else y
 
 # %% ../../../nbs/models/smtpd/05_system.ipynb #d9064edc
@@ -204,12 +204,13 @@ def _build(self:Smtpd, image_dim, text_dim):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(self.seed)
         loss = CompositeGradientLoss(**loss.to_dict() | {"beta": o["beta"]})
-        self.net = SmtpdNet(self._config(self.days, image_dim, text_dim), loss)
+        steps = self.days if self.label.axis == "day" else range(1, len(self.days)+1)    # neighbours in the loss
+        self.net = SmtpdNet(self._config(steps, image_dim, text_dim), loss)
     self.net.scale.copy_(torch.as_tensor(self.curve["scale"]))
     if o["faithful"] and o["temporal"] == "lstm":            # published: computed twice from the same batch
         for m in self.net.temporal.state:
             if isinstance(m, Norm): m.momentum = 1-(1-m.momentum)**2
-    self.notes.append(f"Network: {n_params(self.net):,} parameters, days {self.days[0]} to {self.days[-1]}, {o['temporal']}; seen days: {o['ep'] or 'none'}.")
+    self.notes.append(f"Network: {n_params(self.net):,} parameters, {_span_text(self)}, {o['temporal']}; seen days: {o['ep'] or 'none'}.")
 
 # %% ../../../nbs/models/smtpd/05_system.ipynb #ee513054
 @patch
@@ -239,7 +240,8 @@ def _note_missing(self:Smtpd, missing):
 @patch
 def _note_unknown(self:Smtpd, y, part):
     v = y[:, -len(self.days):]
-    if unknown := int(np.isnan(v).sum()): self.notes.append(f"{unknown:,} of {v.size:,} {part} days are not known and {'count as 0, as published' if self.options['faithful'] else 'were masked'}.")
+    what = "days" if self.label.axis == "day" else "points"
+    if unknown := int(np.isnan(v).sum()): self.notes.append(f"{unknown:,} of {v.size:,} {part} {what} are not known and {'count as 0, as published' if self.options['faithful'] else 'were masked'}.")
 
 # %% ../../../nbs/models/smtpd/05_system.ipynb #3d81deb2
 @patch
@@ -247,8 +249,20 @@ def _known_rows(self:Smtpd, df, y, part):
     "Rows with at least one known day, and their targets"
     t = self._target(y)
     known = np.isfinite(t).any(1)
-    if not known.any(): raise InputError(f"No {part} row has a value after day {self.options['ep']}.")
+    if not known.any(): raise InputError(f"No {part} row has a value after day {self.options['ep'] or 0}.")
     return df[known].reset_index(drop=True),t[known]
+
+# %% ../../../nbs/models/smtpd/05_system.ipynb #9e458711
+def _span_text(m):
+    "Days or points that a model predicts"
+    first,last = m.days[0],m.days[-1]
+    return f"days {first} to {last}" if m.label.axis == "day" else f"{len(m.days)} points to {last} {m.label.axis}"
+
+def _check_axis(m):
+    "Raise `InputError` for options about days with a label that has none"
+    if m.label.axis == "day": return
+    for k in ("ep", "days", "faithful"):
+        if m.options[k]: raise InputError(f"{k} is about days after publication, and the points of label {m.label.name} are {m.label.axis}: leave {k} out.")
 
 # %% ../../../nbs/models/smtpd/05_system.ipynb #5d43095f
 @patch
@@ -256,8 +270,9 @@ def _fit(self:Smtpd, train, valid, y, yv):
     if self.options["checkpoint"]: return self._import(train, valid, y, yv)
     if self.engine is None: raise PopnbError("smtpd is trained by an engine: set model.engine = popnb.training.engine.Engine() before fit, or use popnb.train.")
     o = self.options
-    check_units(train, [*range(1, (o["ep"] or 0)+1), *self.label.options["days"]])
-    self.days = window_days(self.label.options["days"], o["ep"], o["days"])
+    _check_axis(self)
+    if self.label.axis == "day": check_units(train, [*range(1, (o["ep"] or 0)+1), *self.label.grid])
+    self.days = window_days(self.label.grid, o["ep"], o["days"])
     for name,v in (("training", y), ("validation", yv)): self._note_unknown(v, name)
     train,t = self._known_rows(train, y, "training")
     valid,tv = self._known_rows(valid, yv, "validation")
@@ -298,9 +313,9 @@ def _curves(self:Smtpd, table, batch=1024):
 # %% ../../../nbs/models/smtpd/05_system.ipynb #794bbbdb
 @patch
 def _frame(self:Smtpd, table, p, missing=None):
-    "One column per day, and the last day as `prediction` for the percentile"
+    "One column per day, and as `prediction` the number that stands for a curve, for the percentile"
     wide = pd.DataFrame(p, columns=[f"prediction_{d}" for d in self.days])
-    last = pd.DataFrame({"video_id": table["video_id"].to_numpy(), "prediction": p[:, -1]})
+    last = pd.DataFrame({"video_id": table["video_id"].to_numpy(), "prediction": self.label.one_number(p)})
     missing = pd.DataFrame({"missing": missing if missing is not None else ""}, index=wide.index)
     return pd.concat([last, wide, missing], axis=1)
 
@@ -312,7 +327,7 @@ def _predict(self:Smtpd, table): return self._frame(table, *self._curves(table))
 @patch
 def predict(self:Smtpd,
     table:pd.DataFrame, # Any rows with `video_id`
-) -> pd.DataFrame: # `video_id`, `percentile` (of the last day), `prediction_D` for each day, `missing`
+) -> pd.DataFrame: # `video_id`, `percentile` (of the last day, or of the mean share), `prediction_D` for each day, `missing`
     "Predict the curve of every row"
     return Predictor.predict(self, table).drop(columns="prediction")
 
@@ -492,7 +507,7 @@ def _load(self:Smtpd, folder):
 # %% ../../../nbs/models/smtpd/05_system.ipynb #d9c6ca24
 def _check_published(m, path):
     "Raise `InputError` if label or options do not fit the checkpoint"
-    days,known,asked = m.label.options["days"],m.options["ep"] or 0,m.options["days"]
+    days,known,asked = m.label.grid,m.options["ep"] or 0,m.options["days"]
     if lost := [d for d in m.days if d not in days]: raise InputError(f"{path} predicts day {lost[0]}, which label {m.label.name} does not have (days {days[0]} to {days[-1]}).")
     if m.days[0] <= known: raise InputError(f"{path} predicts day {m.days[0]}, which ep={known} gives to the model as known.")
     if asked and list(asked) != [m.days[0], m.days[-1]]: raise InputError(f"{path} predicts days {m.days[0]} to {m.days[-1]}, and days={tuple(asked)} are asked for; leave days out, and choose a window when you evaluate.")

@@ -42,7 +42,7 @@ class VideoFamily:
     tiny_size:int = 64                # Side of the frames of a system of preset `tiny` with `fixed_shape`, pixels
     tiny_rule:dict = {}               # Changes of the frame rule for a system of preset `tiny`
     faithful_rule:dict = {}           # Frame rule where `faithful`; empty: that of the network
-    explainers:tuple = ("temporal_occlusion", "sensitivity")   # Parts of an explanation
+    explainers:tuple = ("temporal_occlusion", "score_over_time", "sensitivity")   # Parts of an explanation
     protocol:str = ""                 # Published study whose split `--protocol paper` takes
 
     def weight_parts(self): return () # Published weights, `popnb.features.weights.WeightPart`

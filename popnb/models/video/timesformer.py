@@ -23,7 +23,7 @@ class TimesformerFamily(HubFamily):
     method = "qlora"
     training = dict(epochs=20, batch_size=8, accumulate=4, lr=5e-5, optimizer="adamw",
                     schedule="linear", warmup=.1, grad_clip=1., patience=3)
-    explainers = ("temporal_occlusion", "sensitivity", "time_attention")
+    explainers = ("temporal_occlusion", "score_over_time", "sensitivity", "time_attention")
     protocol = "tfsm"
 
     def rule(self, tiny, frames=None, size=None):

@@ -1,0 +1,95 @@
+"""Does `popnb predict --data` hold its memory, and what do batches cost?
+
+    python bench/predict_table.py [--rows 5000 50000] [--rounds 3] [--batch 2000] [--out bench/results/predict_table.json]
+
+A tabular run on texts, time and creator predicts simulated tables of each size, each in a process of its own. Written are the
+resident memory after loading, its peak during the job, and rows a second; and for the first size the time of the whole job
+over that of the bare forward pass, `model.predict` of the table in memory (ABAB in one process, median).
+"""
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from process_memory import MALLOC, process_bytes, reset_peak
+
+from popnb.core import write_json
+from popnb.models.predictor import load
+from popnb.runs.predict_table import predict_table
+from popnb.runs.train import train
+from popnb.simulation.dataset import simulate
+
+
+def repeated(table, rows, path):
+    "A Parquet file of so many rows, those of a table again and again with new ids"
+    writer = None
+    for n in range(0, rows, len(table)):
+        part = table[:rows-n]
+        part = pa.Table.from_pandas(part.assign(video_id=[f"v{n+i}" for i in range(len(part))]), preserve_index=False)
+        writer = writer or pq.ParquetWriter(path, part.schema)
+        writer.write_table(part)
+    writer.close()
+    return path
+
+
+def job(run, table, out, batch):
+    "Print peak and rate of one job"
+    model = load(run)
+    predict_table(model, table, out.with_suffix(".first"), batch=batch, store=out.parent/"store")     # imports, caches
+    start,t = reset_peak(),time.time()
+    done = predict_table(model, table, out, batch=batch, store=out.parent/"store", level=.8)
+    seconds = time.time()-t
+    print(json.dumps(dict(rows=done["rows"], start_mb=start//2**20, peak_mb=process_bytes("VmHWM")//2**20,
+        rows_a_second=round(done["rows"]/seconds))))
+
+
+def alone(*args):
+    "Result of a job in a process of its own"
+    text = subprocess.run([sys.executable, __file__, "--job", *map(str, args)], capture_output=True, text=True, check=True,
+        env=os.environ | MALLOC | {"POPNB_PROGRESS": "0"}).stdout
+    return json.loads(text.splitlines()[-1])
+
+
+def against_bare(run, table, out, batch, rounds):
+    "Median ratio of the times of the job and of `model.predict`"
+    model,frame,ratios = load(run),pd.read_parquet(table),[]
+    for i in range(rounds):
+        t = time.time()
+        model.predict(frame)
+        bare,t = time.time()-t,time.time()
+        predict_table(model, table, out.with_suffix(f".{i}"), batch=batch, store=out.parent/"store")
+        ratios.append((time.time()-t)/bare)
+    return round(statistics.median(ratios), 3)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--rows", type=int, nargs="+", default=[5000, 50000])
+    p.add_argument("--batch", type=int, default=2000)
+    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--job", nargs=4, help=argparse.SUPPRESS)
+    p.add_argument("--out", type=Path, default=Path(__file__).parent/"results"/"predict_table.json", help="JSON file")
+    a = p.parse_args()
+    if a.job: return job(*map(Path, a.job[:3]), int(a.job[3]))
+    start = time.time()
+    with tempfile.TemporaryDirectory() as d:
+        d,world = Path(d),simulate(5000, media=False, seed=0).table
+        small = dict(inputs=["title", "description", "time", "creator"], members=1, rounds=200)
+        run = train("tabular", world, d/"run", encoders=None, n_boot=0, store=d/"store", **small).folder
+        tables = [repeated(world, n, d/f"t{n}.parquet") for n in a.rows]
+        result = dict(batch=a.batch, jobs=[alone(run, t, d/f"{t.stem}.scores", a.batch) for t in tables])
+        result["time_over_bare_forward_pass"] = against_bare(run, tables[0], d/"again.parquet", a.batch, a.rounds)
+    print(result)
+    write_json(a.out, result)
+    print(f"{len(tables)} tables in {time.time()-start:.0f} s; {a.out}")
+
+
+if __name__ == "__main__": sys.exit(main())
