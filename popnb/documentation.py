@@ -30,7 +30,7 @@ def link_pages(
     cell.source = _PAGE_LINK.sub(lambda m: m[1] + page_address(m[2]), cell.source)
 
 # %% ../nbs/06_documentation.ipynb #5734c376
-_CODE_WORD = re.compile(r"`([^`\s]+)`")
+_CODE_WORD = re.compile(r"(\[[^\]]*\]\([^)]*\))|`([^`\s]+)`")   # a link, which stays as it is, or a word of code
 
 def is_code_name(
     word:str, # Word between backticks
@@ -44,9 +44,9 @@ def link_text(
     text:str, # Markdown
     address, # Function from a name of code to its address, or to `None`
 ) -> str:
-    "Link the names of code in a text, those in fenced or indented code excepted"
+    "Link the names of code in a text, those in links and in fenced or indented code excepted"
     def linked(m):
-        to = address(m[1].removesuffix("()")) if is_code_name(m[1]) else None
+        to = address(m[2].removesuffix("()")) if m[2] and is_code_name(m[2]) else None
         return f"[{m[0]}]({to})" if to else m[0]
     lines,fenced = text.splitlines(),False
     for i,line in enumerate(lines):

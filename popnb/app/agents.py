@@ -111,7 +111,7 @@ def _with_thumbnail(variant, folder, i):
 # %% ../../nbs/app/05_agents.ipynb #c41df7d9
 @patch
 def what_if(self:Tools,
-    variants:list[dict[str, Any]], # At least two objects of what differs: title, description, tags, category, hour (UTC), published_at, thumbnail_base64
+    variants:list[dict[str, Any]], # At least two objects of what differs: title, description, hour, thumbnail_base64, …
     title:str|None=None, # Title of variants that have none of their own
     description:str|None=None, # Description of all variants
     author:str|None=None, # Name or id of the creator
@@ -135,7 +135,7 @@ def what_if(self:Tools,
 # %% ../../nbs/app/05_agents.ipynb #f9b93c53
 @patch
 def score_table(self:Tools,
-    csv:str, # CSV text with a header: title, and what else is known (description, tags, author, followers, published_at)
+    csv:str, # CSV text with a header: title, and what else is known (description, author, followers, published_at, …)
     run:str|None=None, # Name of a run from list_runs; none: the first
     level:float=.8, # Share of true values that lower to upper is to hold
 ) -> dict[str, Any]:
@@ -166,8 +166,8 @@ def explain_score(self:Tools,
         return self.answers.explain(**files, **facts, run=run, pictures=False)
 
 # %% ../../nbs/app/05_agents.ipynb #1bf11cb4
-_ABOUT = ("popnb predicts the popularity of short videos from runs trained on a table of videos. Answers are calibrated: "
-    "say the interval and the limits with every number, and 'cannot tell' where the answer says so.")
+_ABOUT = ("popnb predicts the popularity of short videos from runs trained on a table of videos. Answers are calibrated:"
+    " say the interval and the limits with every number, and 'cannot tell' where the answer is that.")
 MOST_CALLS = 8   # calls that are worked on at once
 
 TOOLS = ("list_runs", "score_video", "what_if", "score_table", "explain_score", "compare_runs")

@@ -34,12 +34,14 @@ def _short(v): return "?" if v is None else f"{v:.3g}"
 def _score_text(name, e):
     "A test score with its interval and the number of videos"
     ends = "" if e["low"] is None else f" (95 % interval {_short(e['low'])} to {_short(e['high'])})"
-    return f"{name} {_short(e['value'])}{ends} on {e['n']:,} test videos; {METRICS[name].meaning}; {METRICS[name].better} is better."
+    meaning = f"{METRICS[name].meaning}; {METRICS[name].better} is better"
+    return f"{name} {_short(e['value'])}{ends} on {e['n']:,} test videos; {meaning}."
 
 def _coverage(about):
     "Level -> share of the test rows whose truth was in the interval"
     levels = (about.get("intervals") or {}).get("levels") or []
-    return {f"{o['level']:g}": {k: o[k] for k in ("coverage", "low", "high", "n")} for o in levels if o["slice"] == "all"}
+    levels = {f"{o['level']:g}": o for o in levels if o["slice"] == "all"}
+    return {k: {e: o[e] for e in ("coverage", "low", "high", "n")} for k,o in levels.items()}
 
 def _dates(table):
     "First and last day of publication, `None` if they are not known"
@@ -54,11 +56,13 @@ def _limit_sentences(f):
     "Sentences about the limits of a run's answers, from its facts"
     rows,dates = f["trained_on"]["rows"],f["trained_on"]["dates"]
     span = f", published from {dates[0]} to {dates[1]}" if dates else ""
-    out = [f"Trained on {rows.get('train', 0):,} videos, chosen on {rows.get('valid', 0):,}{span}; made {f['made'] or 'at an unknown time'}."]
+    made = f"; made {f['made']}" if f["made"] else ""
+    out = [f"Trained on {rows.get('train', 0):,} videos, chosen on {rows.get('valid', 0):,}{span}{made}."]
     head = HEADLINE[f["task"]]
     if head in f["scores"]: out.append(_score_text(head, f["scores"][head]))
     if f["verdict"]: out.append(f["verdict"])
-    if c := f["coverage"].get("0.8"): out.append(f"Its 80 % intervals held the truth of {c['coverage']:.0%} of {c['n']:,} test videos.")
+    if c := f["coverage"].get("0.8"):
+        out.append(f"Its 80 % intervals held the truth of {c['coverage']:.0%} of {c['n']:,} test videos.")
     return out + [_NOTHING] + ([f"{f['caution'][0].upper()}{f['caution'][1:]}."] if f["caution"] else [])
 
 # %% ../../nbs/app/01_answers.ipynb #e5be1f0b
@@ -67,7 +71,8 @@ def _facts(name, model, config, table):
     file = model.folder/"metrics.json"
     stored = read_json(file) if file.is_file() else {}
     about,label = stored.get("about") or {},model.label
-    scores = {k: {e: stored[k].get(e) for e in ("value", "low", "high", "n")} for k in REPORT_METRICS[label.task] if isinstance(stored.get(k), dict)}
+    there = [k for k in REPORT_METRICS[label.task] if isinstance(stored.get(k), dict)]
+    scores = {k: {e: stored[k].get(e) for e in ("value", "low", "high", "n")} for k in there}
     made = str((config.get("provenance") or {}).get("date") or "")[:10]
     out = dict(name=name, system=model.system, label=label.name, unit=label.unit, label_text=label.describe(),
         task=label.task, inputs=list(model.inputs), made=made, scores=scores, coverage=_coverage(about),
@@ -145,14 +150,16 @@ def _text(name, value):
     "A text without its outer blanks; `None` for an empty one"
     if value is None: return None
     if not isinstance(value, str): raise InputError(f"{name} must be a text.")
-    if len(value) > TEXTS[name]: raise InputError(f"{name} has {len(value):,} characters, at most {TEXTS[name]:,} are accepted.")
+    if len(value) > TEXTS[name]:
+        raise InputError(f"{name} has {len(value):,} characters, at most {TEXTS[name]:,} are accepted.")
     return value.strip() or None
 
 def _moment(published_at, hour):
     "Time of publication; with an hour (UTC) and no day, that of today"
     if published_at in (None, "") and hour is None: return None
     at = pd.to_datetime(published_at or pd.Timestamp.now("UTC").normalize(), utc=True, errors="coerce")
-    if pd.isna(at): raise InputError(f"published_at {str(published_at)[:40]!r} is no time: write e.g. 2026-03-01T18:00Z.")
+    if pd.isna(at):
+        raise InputError(f"published_at {str(published_at)[:40]!r} is no time: write e.g. 2026-03-01T18:00Z.")
     if hour is None: return at
     if isinstance(hour, bool) or not isinstance(hour, (int, float)) or not 0 <= hour < 24:
         raise InputError("hour must be a number from 0 up to 24 (UTC).")
@@ -192,7 +199,7 @@ def asked(self:Answers,
     run:str|None=None, # Name of a run; `None`: the first
     clip:str|Path|None=None, # Uploaded clip
     thumbnail:str|Path|None=None, # Uploaded picture
-    **facts, # `title`, `description`, `tags`, `category`, `author`, `followers`, `author_posts`, `duration`, `published_at`, `hour`
+    **facts, # Keys of `TEXTS` and `NUMBERS`, `published_at`, `hour`
 ): # `_Served` and the row, a table; the model belongs to this request within the block
     "Check the inputs of a request, wait for the model and keep its features in memory"
     served,row = self.find(run),_fact_row(**facts)
@@ -221,15 +228,17 @@ def _number(v): return "–" if v is None else f"{v:,.0f}" if abs(v) >= 100 else
 def _values_text(r):
     "The prediction in words, with its interval"
     if isinstance(r["prediction"], dict): return "A curve is predicted: one number a day."
-    value,low,high = (r.get("views"), r.get("views_lower"), r.get("views_upper")) if r.get("views") is not None else (r["prediction"], r.get("lower"), r.get("upper"))
-    unit = "views" if r.get("views") is not None else f"({r['unit']})"
-    if low is None: return f"Predicted: {_number(value)} {unit}. No interval: {r.get('no_interval') or 'not known'}."
-    return f"Predicted: {_number(value)} {unit}; of videos with such a prediction, {r['level']:.0%} have {_number(low)} to {_number(high)}."
+    counted = r.get("views") is not None
+    names = ("views", "views_lower", "views_upper") if counted else ("prediction", "lower", "upper")
+    (value,low,high),unit = (r.get(k) for k in names),"views" if counted else f"({r['unit']})"
+    said = f"Predicted: {_number(value)} {unit}"
+    if low is None: return f"{said}. {r.get('no_interval') or 'No interval is known.'}"
+    return f"{said}; of videos with such a prediction, {r['level']:.0%} have {_number(low)} to {_number(high)}."
 
 def _median_sentence(r):
     "P(beats own median) in words, or why there is none"
-    if "no_median" not in r: return "No comparison with the creator's own median: give earlier_views, the views of earlier videos."
-    if r["no_median"]: return f"No comparison with the creator's own median: {r['no_median']}."
+    why = r.get("no_median", "give earlier_views, the views of earlier videos")
+    if why: return f"No comparison with the creator's own median: {why}."
     return (f"{r['p_beats_median']:.0%}: probability of more views than the median of the creator's {r['earlier_videos']} "
         f"earlier videos, {_number(r['own_median'])}.")
 
@@ -237,11 +246,13 @@ def _median_sentence(r):
 def _score_sentences(r, at_least):
     "An answer in words"
     out = [_values_text(r)]
-    if r["percentile"] is not None: out.append(f"Better than {r['percentile']:.0f} % of the predictions for the validation videos of this run.")
+    if r["percentile"] is not None:
+        out.append(f"Better than {r['percentile']:.0f} % of the predictions for the validation videos of this run.")
     if r.get("p_at_least") is not None and not isinstance(r["p_at_least"], dict):
         out.append(f"{r['p_at_least']:.0%}: probability of at least {_number(at_least)}.")
     out.append(_median_sentence(r))
-    out.append(f"Missing: {', '.join(r['missing'])}; the run saw typical values in their place." if r["missing"] else "Missing: nothing that the run uses.")
+    missing = ", ".join(r["missing"])
+    out.append(f"Missing: {missing}; the prediction does without." if missing else "Nothing that the run uses is missing.")
     return out + ([f"About the file: {r['error']}."] if r["error"] else [])
 
 # %% ../../nbs/app/01_answers.ipynb #0dba0288
@@ -259,17 +270,18 @@ def score(self:Answers,
     level:float=.8, # Share of truths that the interval is to hold
     at_least:float|None=None, # Count for `p_at_least`
     **facts, # `tags`, `category`, `author`, `followers`, `author_posts`, `duration`
-) -> dict: # `run label unit prediction views lower upper level percentile p_at_least p_beats_median missing caution limits sentences`
+) -> dict: # As `predict_videos`, with `run`, `limits` and `sentences`
     "Score a video; raises `PopnbError` for inputs that cannot be used"
     facts |= dict(title=title, description=description, hour=hour, published_at=published_at)
     with self.asked(run, clip, thumbnail, **facts) as (served, row):
         history = _history(row, earlier_views)
-        if history is not None: row = row.assign(author="creator") if "author" not in row else row
-        if history is not None: history = history.assign(author=row["author"][0])
-        r = predict_videos(served.model, row, store=served.model.store, workers=self.workers, level=level, at_least=at_least, history=history)[0]
+        if history is not None and "author" in row: history = history.assign(author=row["author"][0])
+        r = predict_videos(served.model, row, store=served.model.store, workers=self.workers, level=level,
+            at_least=at_least, history=history)[0]
     if r["prediction"] is None: raise PopnbError(r["error"] or "This video cannot be scored.")
     r = {"run": served.facts["name"]} | {k: v for k,v in r.items() if k not in ("video", "part")}
-    r = dict.fromkeys(("views", "p_at_least", "p_beats_median")) | r | {"error": hide_paths(r["error"]) if r["error"] else None}
+    r = dict.fromkeys(("views", "p_at_least", "p_beats_median")) | r
+    r["error"] = hide_paths(r["error"]) if r["error"] else None
     return r | {"limits": served.facts["limits"], "sentences": [hide_paths(s) for s in _score_sentences(r, at_least)]}
 
 # %% ../../nbs/app/01_answers.ipynb #59f3bbe7
@@ -289,9 +301,12 @@ def contrasts(self:Answers,
 def _named(variants):
     "Name -> changes, from a dict or a list"
     if not isinstance(variants, (dict, list)): raise InputError("variants must be a list or an object of changes.")
-    if len(variants) > MOST_VARIANTS: raise InputError(f"{len(variants):,} variants are too many: at most {MOST_VARIANTS}.")
-    named = variants if isinstance(variants, dict) else {chr(65+i) if i < 26 else f"{i+1}": v for i,v in enumerate(variants)}
-    if not all(isinstance(v, dict) for v in named.values()): raise InputError("Each variant must be an object: field and value.")
+    if len(variants) > MOST_VARIANTS:
+        raise InputError(f"{len(variants):,} variants are too many: at most {MOST_VARIANTS}.")
+    letters = [chr(65+i) if i < 26 else f"{i+1}" for i in range(len(variants))]
+    named = variants if isinstance(variants, dict) else dict(zip(letters, variants))
+    if not all(isinstance(v, dict) for v in named.values()):
+        raise InputError("Each variant must be an object: field and value.")
     return {str(k)[:200]: dict(v) for k,v in named.items()}
 
 # %% ../../nbs/app/01_answers.ipynb #6d6c24f2
@@ -327,8 +342,9 @@ def _table_rows(cells):
     used = {ours: theirs for ours,theirs in known.items() if ours in _FIELDS}
     if not used:
         names = ", ".join(str(c)[:40] for c in list(cells)[:12])
-        raise InputError(f"The table is refused: it has none of the columns {', '.join(_FIELDS)}; its columns are {names}.")
-    rows = pd.DataFrame({ours: cells[theirs] for ours,theirs in used.items()}).assign(video_id=[f"row {i+1}" for i in range(len(cells))])
+        raise InputError(f"The table is refused: it has none of the columns {', '.join(_FIELDS)}; it has {names}.")
+    rows = pd.DataFrame({ours: cells[theirs] for ours,theirs in used.items()})
+    rows = rows.assign(video_id=[f"row {i+1}" for i in range(len(cells))])
     lost = [known[c] for c in _FILES if c in known]
     return rows,[f"Column {c} names files, which are not read." for c in lost]
 
@@ -375,17 +391,20 @@ def batch(self:Answers,
 ) -> dict: # `run rows scored failed notes limits`
     "Score the rows of a CSV file; raises `InputError` for a file that is refused"
     served,found = self.find(run),{}
-    with scratch(self.folder) as folder: cells = read_sheet(take_upload(csv_path, "table", folder, self.limits))
+    with scratch(self.folder) as folder:
+        cells = read_sheet(take_upload(csv_path, "table", folder, self.limits))
     rows,notes = _table_rows(cells)
     for i in range(0, len(rows), 100):
-        found |= self._score_rows(served, rows.iloc[i:i+100].reset_index(drop=True), dict(level=level, at_least=at_least))
+        some = rows.iloc[i:i+100].reset_index(drop=True)
+        found |= self._score_rows(served, some, dict(level=level, at_least=at_least))
         if progress: progress(min(i+100, len(rows)), len(rows))
     new = pd.DataFrame([found[i] for i in rows["video_id"]])
     taken = [c for c in new if c in cells]
     if taken: raise InputError(f"The table is refused: column {taken[0]} is one that the answer has; rename it.")
     write_sheet(pd.concat([cells, new[[*(c for c in new if c != "error"), "error"]]], axis=1), out_path)
-    failed = int(new["error"].notna().sum())
-    return {"run": served.facts["name"], "rows": len(new), "scored": len(new)-failed, "failed": failed, "notes": notes, "limits": served.facts["limits"]}
+    failed = int(new["prediction"].isna().sum()) if "prediction" in new else len(new)
+    counts = {"rows": len(new), "scored": len(new)-failed, "failed": failed}
+    return {"run": served.facts["name"]} | counts | {"notes": notes, "limits": served.facts["limits"]}
 
 # %% ../../nbs/app/01_answers.ipynb #77826136
 @patch
@@ -401,7 +420,8 @@ def _comparison(self:Answers):
 def compare(self:Answers) -> dict: # `scores`: one dict a run and metric; `differences` and `verdict` to the first run, or `why` not
     "Compare the runs on their common test videos; computed once"
     if not hasattr(self, "_compared"):
-        scores = [{"run": n, "metric": m, **e} for n,s in self.served.items() for m,e in s.facts["scores"].items()]
+        facts = {n: s.facts for n,s in self.served.items()}
+        scores = [{"run": n, "metric": m, **e} for n,f in facts.items() for m,e in f["scores"].items()]
         found = {"differences": [], "verdict": [], "notes": [], "reference": self.names[0]} | self._comparison()
-        self._compared = {"scores": scores} | found | {"limits": {n: s.facts["limits"] for n,s in self.served.items()}}
+        self._compared = {"scores": scores} | found | {"limits": {n: f["limits"] for n,f in facts.items()}}
     return self._compared

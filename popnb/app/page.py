@@ -252,11 +252,14 @@ def table_page(self:Pages,
     return found if len(found) == 3 else (None, *found)
 
 # %% ../../nbs/app/04_page.ipynb #4ea0820a
-MEASURES = {"srocc": "Are the videos in the right order? 1: always, 0: by chance", "r2": "Share of the differences that is "
-    "explained; 0: none", "mae": "Usual error, in the unit of the prediction", "nmse": "Error against always saying the "
-    "average; 1: no better", "auroc": "Is the better of two videos found? 1: always, 0.5: by chance", "accuracy": "Share of "
-    "right answers", "brier": "Error of the probabilities; 0: none", "srocc_mean": "Are the videos of a day in the right order? "
-    "1: always, 0: by chance", "mae_mean": "Usual error of a day, in the unit of the prediction"}   # metric -> plain words
+MEASURES = { # metric -> plain words
+    "srocc": "Are the videos in the right order? 1: always, 0: by chance",
+    "r2": "Share of the differences that is explained; 0: none",
+    "mae": "Usual error, in the unit of the prediction",
+    "roc_auc": "Is the better of two videos found? 1: always, 0.5: by chance",
+    "accuracy": "Share of right answers",
+    "asrc": "Are the videos of a day in the right order? 1: always, 0: by chance",
+    "amae": "Usual error of a day, in the unit of the prediction"}
 
 def _score_cell(e):
     if e is None: return "–"
@@ -321,7 +324,7 @@ _CARDS = """
 .pn-table th, .pn-table td { text-align:left !important; padding:.5rem .6rem !important; border:0 !important; border-bottom:1px solid var(--pn-line) !important; vertical-align:top; overflow-wrap:normal; color:var(--pn-ink) }
 .pn-table thead th { color:var(--pn-soft); font-weight:500; white-space:nowrap }
 .pn-table tbody th { font-weight:600 } .pn-table td > span { white-space:nowrap } .pn-table .pn-rail { min-width:7rem }
-@media (max-width:520px) { .pn-facts div { grid-template-columns:1fr; gap:0 } .pn-big { font-size:1.7rem } .pn-card { padding:.85rem .9rem } }
+@media (max-width:520px) { .pn-table thead th { white-space:normal } .pn-facts div { grid-template-columns:1fr; gap:0 } .pn-big { font-size:1.7rem } .pn-card { padding:.85rem .9rem } }
 """
 
 # %% ../../nbs/app/04_page.ipynb #830f247e

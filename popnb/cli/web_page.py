@@ -50,7 +50,8 @@ def _limits(mb, seconds, megapixels, rows, timeout):
 @app.command("app")
 def web_page(
     runs:Annotated[list[Path], Argument(help="Run folders; the first one answers where none is chosen")],
-    host:Annotated[str, Option(help="Address to listen at; another than 127.0.0.1 opens the page to the network")]="127.0.0.1",
+    host:Annotated[str, Option(help="Address to listen at; another than 127.0.0.1 opens the page to the"
+        " network")]="127.0.0.1",
     port:Annotated[int, Option(help="Port; 0: a free one")]=7860,
     mcp:Annotated[bool, Option("--mcp", help="Also answer agents (Model Context Protocol) at /mcp")]=False,
     token:Annotated[str|None, Option(help="Secret that requests carry [dim](default: none on 127.0.0.1, else a random"
@@ -65,7 +66,8 @@ def web_page(
     limit_megapixels:Annotated[float, Option(help="Size of a picture, and of a frame of a clip")]=33,
     limit_rows:Annotated[int, Option(help="Rows of a CSV file")]=1000,
     limit_timeout:Annotated[float, Option(help="Seconds of work on one file")]=60,
-    as_json:Annotated[bool, Option("--json", help="Print one JSON object with the address when the page is there")]=False,
+    as_json:Annotated[bool, Option("--json", help="Print one JSON object with the address when the page is"
+        " there")]=False,
     no_open:Annotated[bool, Option("--no-open", help="Do not open a browser")]=False,
     store:StoreFlag=None, workers:WorkersFlag=None,
 ):

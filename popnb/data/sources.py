@@ -491,7 +491,8 @@ def _finish(name, path, raw, notes, lost, videos, thumbnails, duplicates):
     for c,folder in (("video_path", videos), ("thumbnail_path", thumbnails)):
         if folder is not None or c in raw: raw[c],media[c] = _locate(raw, c, folder, Path(path).parent)
     _check_understood(path, used, unknown, media)
-    raw = raw.assign(**{c: _own_type(c, raw[c]) for c in raw.columns if c not in COLUMNS})
+    own = {c: cells for c,cells in raw.items() if c not in COLUMNS}
+    raw = raw.assign(**{c: t for c,cells in own.items() if (t := _own_type(c, cells)) is not cells})
     raw.attrs = {}
     table = conform(raw, path, rows=raw.index)
     dropped = pd.DataFrame(lost, columns=["row", "video_id", "reason"])

@@ -550,8 +550,9 @@ def _column_lines(self):
     "Which columns were understood, and which not"
     if not self.used: return []
     names = [f"`{c}`" if c == theirs else f"`{c}` from `{theirs}`" for c,theirs in self.used.items()]
-    days = [c for c in self.used if re.fullmatch(r"(day|popularity)_\d+", c) and self.used[c] == c]
-    if len(days) > 3: names = [o for o in names if o.strip("`") not in days]+[f"`{days[0]}` … `{days[-1]}`"]
+    for stem in ("day", "popularity", "retention"):
+        run = [c for c in self.used if re.fullmatch(rf"{stem}_\d+", c) and self.used[c] == c]
+        if len(run) > 3: names = [o for o in names if o.strip("`") not in run]+[f"`{run[0]}` … `{run[-1]}`"]
     lines = [f"- columns used: {', '.join(names)}"]
     order = sorted(self.unknown, key=lambda c: self.unknown[c] is None)
     other = [f"`{c}`" + (f" (perhaps `{g}`: --column '{c}={g}')" if (g := self.unknown[c]) else "") for c in order]

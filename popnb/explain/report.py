@@ -455,15 +455,18 @@ def _read_only_store(model, store, workers):
 
 # %% ../../nbs/explain/04_report.ipynb #96fee690
 def _predict_one(context):
-    "The prediction of the row with the number that stands for a curve, and its last day; raises `PopnbError`"
+    "The prediction of the row, as a series, and the points of a curve; raises `PopnbError` for an unusable file"
     model,row = context.model,context.row
     p = model.predict(row).iloc[0]
     problem = model.unusable.get(row["video_id"][0]) if context.has("video_path") else None
     if problem: raise PopnbError(f"{row['video_path'][0]}: broken, {problem}")      # it opened, but its frames are unusable
-    days = days_of(p.to_frame().T)
-    if days is None: return p,None
-    curve = p[[f"prediction_{d}" for d in days]].to_numpy(float)
-    return pd.concat([p, pd.Series({"prediction": float(model.label.one_number(curve))})]),days[-1]
+    return p,days_of(p.to_frame().T)
+
+def _one_number(label, p, days):
+    "The prediction as one number, its unit, and the last day of a curve of days"
+    if days is None: return float(p["prediction"]),label.unit,None
+    value = float(label.one_number(p[[f"prediction_{d}" for d in days]].to_numpy(float)))
+    return value,f"{label.unit}, {f'day {days[-1]}' if label.axis == 'day' else label.number_of}",days[-1]
 
 # %% ../../nbs/explain/04_report.ipynb #ce936ff8
 def _check_rollout(options):
@@ -496,12 +499,10 @@ def explain(
     row = item_row(item, title, description, thumbnail, table, audio_only)
     context = ExplanationContext(model, row, int(grid), fill, rollout or {})
     with _read_only_store(model, store, workers):
-        p,day = _predict_one(context)
+        p,days = _predict_one(context)
         made,notes = _make_parts(context, parts)
-    label,value = model.label,float(p["prediction"])
+    label,(value,unit,day) = model.label,_one_number(model.label, p, days)
     missing = [m for m in p["missing"].split(",") if m]
-    what = f"day {day}" if label.axis == "day" else label.number_of
-    unit = label.unit if day is None else f"{label.unit}, {what}"
     e = Explanation(str(item), model.system, value, float(p["percentile"]), label.describe(), unit,
         _natural(label, value, day), missing, _notes(context) + notes, made, model.caution)
     if out is not None: e.save(out)

@@ -207,7 +207,9 @@ def _interval_names(label, level, at_least):
 
 def _ends(label, found):
     "Arrays of both ends in the unit of the label and of its values, by key"
-    out,names = dict(zip(("lower", "upper"), found)),_value_names(label)
+    names = _value_names(label)
+    if not names and invertible(label): found = [label.inverse(v) for v in found]      # its own unit, within its range
+    out = dict(zip(("lower", "upper"), found))
     return out | ({f"{names[0]}_{k}": label.inverse(v) for k,v in out.items()} if names else {})
 
 def _by_row(arrays, days):
