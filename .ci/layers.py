@@ -45,18 +45,24 @@ LAYERS = {
 }
 
 # Folders of prose, in the order in which a reader meets them
-PROSE = {"tutorials": "Tutorials", "howto": "How-to guides", "explanations": "Background", "reference": "Reference"}
+PROSE = {"tutorials": "Tutorials", "howto": "How-to guides", "explanations": "Background", "reference": "Reference", "project": "Project"}
 SITE = "https://popnb.github.io/popnb"
-FIRST = {"reference": ["overview", "command_line", "columns", "labels", "splits", "metrics"],
-    "tutorials": ["01_quickstart", "07_your_own_csv", "02_youtube_shorts", "04_watch_the_video", "05_vision_language", "06_engagement_with_sound",
-        "03_thirty_days"]}
+FIRST = {
+    "tutorials": ["01_quickstart", "07_your_own_csv", "02_youtube_shorts", "03_thirty_days", "04_watch_the_video", "09_tiktok_virality",
+        "05_vision_language", "06_engagement_with_sound", "10_ensemble_and_submission", "08_for_creators"],
+    "howto": ["install", "import_each_source", "audit_a_table", "choose_a_label", "choose_a_split", "train_on_a_gpu", "presets", "local_weights", "resume",
+        "score_many_videos", "explain_a_score", "compare_runs", "published_tables", "published_commands"],
+    "explanations": ["five_systems", "splits_leaks_ceilings", "what_popular_means", "what_explanations_tell", "intervals"],
+    "reference": ["overview", "command_line", "columns", "labels", "splits", "metrics", "run_folder", "glossary"],
+    "project": ["contributing", "changelog"]}
+LAST = {"project": ["99_layout.ipynb"]}      # pages at the top of nbs/ that end a section
 
 def pages_of(folder):
     "Pages of a folder of nbs/ in order, as paths relative to nbs/"
     names = sorted((NBS/folder).glob("*.ipynb"), key=lambda p: p.name)
     first = FIRST.get(folder, [])
     names.sort(key=lambda p: first.index(p.stem) if p.stem in first else len(first))
-    return [p.relative_to(NBS).as_posix() for p in names]
+    return [p.relative_to(NBS).as_posix() for p in names] + LAST.get(folder, [])
 
 def layer_of(page):
     "`(position of the layer, number of the page)` of a page, e.g. data/02_sources.ipynb; `None` for prose"
@@ -81,10 +87,11 @@ def render():
         pad = " "*depth
         out.extend([f"{pad}- section: {heading!r}" if ":" in heading else f"{pad}- section: {heading}", f"{pad}  contents:"])
         out.extend(f"{pad}    - {p}" for p in pages)
-    for folder,heading in PROSE.items(): section(heading, pages_of(folder), 6)
+    *before,(last,project) = PROSE.items()
+    for folder,heading in before: section(heading, pages_of(folder), 6)
     out.extend(["      - section: API by package", "        contents:"])
     for heading,pages in sections().items(): section(heading, pages, 10)
-    section("Project", ["99_layout.ipynb"], 10)
+    section(project, pages_of(last), 6)
     return "\n".join(out) + "\n"
 
 def heading(page):

@@ -146,7 +146,7 @@ QUESTIONS = {"train on a gpu": r"train on a gpu", "slurm": r"\bslurm\b", "colab"
 
 ANSWERS = {      # what newcomers type -> the page that answers, at most two clicks from the home page
     "train on a gpu": "howto/train_on_a_gpu.html", "use my own csv": "tutorials/your_own_csv.html",
-    "what is srocc": "reference/metrics.html", "which gpu": "explanations/gpus.html", "resume": "howto/train_on_a_gpu.html",
+    "what is srocc": "reference/glossary.html", "which gpu": "explanations/gpus.html", "resume": "howto/resume.html",
     "add a model": "howto/add_a_system.html", "cite": "index.html", "ceiling": "explanations/splits_leaks_ceilings.html",
     "tiktok": "tutorials/tiktok_virality.html", "why is my score low": "howto/troubleshooting.html"}
 
@@ -249,10 +249,11 @@ def frame(site):
     "11 What the frame of a site has: links, pictures, dark mode, pages before and after"
     q = site["quarto"]
     need = {"repo-url": "link to the repository", "favicon": "favicon", "logo": "logo", "dark:": "dark mode", "page-navigation: true": "previous and next",
-        "page-footer": "version and licence at the foot"}
+        "page-footer": "version and licence at the foot", "open-graph": "social card", "commonmark: default": "Markdown twin of every page"}
     for k,what in need.items():
         if k not in q: yield "_quarto.yml", f"no {what} ({k})"
-    for f in ("nbs/llms.txt", "CITATION.cff"):
+    pictures = re.findall(r"(?:favicon|logo|image): (\S+\.\w+)", q)
+    for f in ("nbs/llms.txt", "CITATION.cff", *(f"nbs/{o}" for o in pictures)):
         if not (site["root"]/f).exists(): yield f, "is not there"
     names = {output_name(p) for p in site["pages"]}
     if not any(n.endswith("gallery.html") for n in names): yield "gallery", "is not there"

@@ -94,7 +94,7 @@ def _package_findings(v):
 def _findings(found):
     "Known problems as sentences, given the other parts of the report"
     say = []
-    if sys.version_info < (3, 10): say.append(f"Python {found['python']} is too old: popnb needs 3.10.")
+    if sys.version_info < (3, 11): say.append(f"Python {found['python']} is too old: popnb needs 3.11.")
     if not found["decoders"].get("pyav", {}).get("works"):
         say.append("PyAV does not work here, and nothing can be read without it: pip install --force-reinstall av.")
     say += _package_findings(found["packages"])

@@ -109,10 +109,12 @@ class Answers:
         data:pd.DataFrame|str|Path|None=None, # Table that the runs were made from, for what-if; `None`: their files
         refits:int=8, # Models that what-if fits again; 0: none, and its intervals are too narrow
         folder:str|Path|None=None, # Folder of the requests' files; `None`: that of temporary files
+        within:str|Path|None=None, # Folder that uploads must be in; `None`: any
     ):
         paths = as_list(runs)
         if not paths: raise InputError("Give at least one run folder.")
-        self.limits,self.workers,self.refits,self.folder = limits or UploadLimits(),workers,refits,folder
+        self.limits,self.workers,self.refits = limits or UploadLimits(),workers,refits
+        self.folder,self.within = folder,within
         self.store = open_store(store)
         self.served = {n: _Served(p, n, data) for n,p in zip(_names(paths), paths)}
 
@@ -194,6 +196,15 @@ def find(self:Answers,
     return self.served[one_of("run", run or self.names[0], self.names)]
 
 @patch
+def taken(self:Answers,
+    path:str|Path, # Uploaded file
+    kind:str, # `clip`, `picture` or `table`
+    folder:Path, # Folder of the request
+) -> Path: # A checked copy
+    "Take an upload of a request; raises `InputError`"
+    return take_upload(path, kind, folder, self.limits, self.within)
+
+@patch
 @contextmanager
 def asked(self:Answers,
     run:str|None=None, # Name of a run; `None`: the first
@@ -205,7 +216,7 @@ def asked(self:Answers,
     served,row = self.find(run),_fact_row(**facts)
     with scratch(self.folder) as folder:
         for column,kind,path in (("video_path", "clip", clip), ("thumbnail_path", "picture", thumbnail)):
-            if path: row[column] = str(take_upload(path, kind, folder, self.limits))
+            if path: row[column] = str(self.taken(path, kind, folder))
         if row.shape[1] == 1: raise InputError("Give a clip, a thumbnail or a title: there is nothing to score.")
         with served.lock, self.borrowed(served): yield served,row
 
@@ -325,7 +336,7 @@ def what_if(self:Answers,
     with scratch(self.folder) as folder:
         for v in named.values():
             for k in TEXTS: v |= {k: _text(k, v[k])} if k in v else {}
-            if v.get("thumbnail"): v["thumbnail"] = str(take_upload(v["thumbnail"], "picture", folder, self.limits))
+            if v.get("thumbnail"): v["thumbnail"] = str(self.taken(v["thumbnail"], "picture", folder))
         shared = next((v["title"] for v in named.values() if v.get("title")), None)
         facts["title"] = facts.get("title") or shared
         with self.asked(run, clip, thumbnail, **facts) as (served, row):
@@ -392,7 +403,7 @@ def batch(self:Answers,
     "Score the rows of a CSV file; raises `InputError` for a file that is refused"
     served,found = self.find(run),{}
     with scratch(self.folder) as folder:
-        cells = read_sheet(take_upload(csv_path, "table", folder, self.limits))
+        cells = read_sheet(self.taken(csv_path, "table", folder))
     rows,notes = _table_rows(cells)
     for i in range(0, len(rows), 100):
         some = rows.iloc[i:i+100].reset_index(drop=True)

@@ -174,7 +174,8 @@ def change_text(
     unit:str="", # Unit of the label
 ) -> str: # E.g. `+12 % views` or `-0.3 (rank)`
     "Say a weight: a percentage of views for a logarithm, else a number with its unit"
-    if log: return f"{100*np.expm1(weight):+.0f} % views"
+    share = 100*np.expm1(weight)
+    if log: return f"{share:+.0f} % views" if abs(share) >= .5 else "0 % views"
     return f"{weight:+.2g}" + (f" ({unit})" if unit else "")
 
 # %% ../../nbs/app/02_explained.ipynb #b3f4f49e
@@ -188,17 +189,17 @@ def sentences_of(
     shown:dict, # `words`, `moments`, `regions`, `inputs`
     said, # Function of a weight that returns its text
 ) -> list: # One sentence a part that is there
-    "Name the word, the stretch and the region that moved the prediction most"
-    out,word,moment = [],_largest(shown["words"]),_largest(shown["moments"])
-    if word: out.append(f"Without the word “{word[0]}”, the model's answer changes most: the word counts {said(word[1])}.")
-    if moment:
-        out.append(f"Of the clip, the stretch from {moment[0]:.1f} to {moment[1]:.1f} s counts most: {said(moment[2])}.")
+    "Name the word, the stretch and the tile that moved the prediction most"
+    word,moment,tile = _largest(shown["words"]),_largest(shown["moments"]),None
     if shown["regions"]:
         weights = np.asarray(shown["regions"]["weights"])
         r,c = np.unravel_index(np.abs(weights).argmax(), weights.shape)
-        out.append(f"Of the thumbnail, the tile in row {r+1} of {weights.shape[0]}, column {c+1} of {weights.shape[1]} "
-            f"counts most: {said(weights[r, c])}.")
-    return out
+        tile = f"row {r+1} of {weights.shape[0]}, column {c+1} of {weights.shape[1]}",float(weights[r, c])
+    stretch = moment and f"{moment[0]:.1f} to {moment[1]:.1f} s"
+    found = [("word", word and f"“{word[0]}”", word), ("stretch of the clip", stretch, moment),
+        ("tile of the thumbnail", tile and tile[0], tile)]
+    return [f"The {kind} that counts most is {name}: {said(o[-1])}." if said(o[-1]) != said(0.) else
+        f"No {kind} by itself moves the answer noticeably." for kind,name,o in found if o]
 
 # %% ../../nbs/app/02_explained.ipynb #ea71e53b
 _SHOWN = ("contributions", "occlusion", "words", "temporal_occlusion", "frames")   # parts of a report that are drawn

@@ -18,7 +18,8 @@ from fastcore.basics import patch
 from fastcore.docments import docments
 
 from .answers import Answers
-from .drawing import details_html, error_html, explanation_html, input_name, note_html, score_html, table_html, what_if_html
+from .drawing import card_html, count_text, details_html, error_html, explanation_html, input_name, note_html
+from .drawing import score_html, table_html, what_if_html
 from ..core import InputError, PopnbError
 
 # %% ../../nbs/app/04_page.ipynb #1b70bb5c
@@ -50,11 +51,12 @@ def versions_of(
     "Name the versions of a video; raises `InputError` unless exactly one thing differs"
     kinds = {"title": titles, "thumbnail": thumbnails, "hour": hours}
     several = [k for k,v in kinds.items() if len(v) > 1]
-    if not several: raise InputError("Give at least two titles, two thumbnails or two hours: one alone has nothing to be compared with.")
+    if not several: raise InputError("Give at least two titles, two thumbnails or two hours, to be compared.")
     if len(several) > 1: raise InputError(f"Compare one thing at a time: here {' and '.join(several)} differ.")
     kind, = several
     shared = {k: v[0] for k,v in kinds.items() if len(v) == 1}
-    said = {"title": str, "thumbnail": lambda v: Path(v).name, "hour": lambda v: f"{int(v):02}:{round(v%1*60):02} UTC"}[kind]
+    def clock(v): return f"{int(v):02}:{round(v%1*60):02} UTC"
+    said = {"title": str, "thumbnail": lambda v: Path(v).name, "hour": clock}[kind]
     letters = [chr(65+i) if i < 26 else f"{i+1}" for i in range(len(kinds[kind]))]
     return {f"{a}: {said(v)}": shared | {kind: v} for a,v in zip(letters, kinds[kind])}
 
@@ -64,9 +66,11 @@ def agent_text(
 ) -> str: # Description, `Parameters:` and `Returns:`, one line each
     "Write the description of an endpoint for agents, from the comments of its parameters"
     found = docments(method, full=True)
-    given = [f"    {k}: {d['docment']}" for k,d in found.items() if k not in ("self", "return") and d.get("docment")]
+    said = {k: d["docment"] for k,d in found.items() if k not in ("self", "return") and d.get("docment")}
+    given = [f"    {k}: {v}" for k,v in said.items()]
     gives = (found.get("return") or {}).get("docment")
-    out = [inspect.getdoc(method).partition("\n\nParameters\n")[0]] + (["", "Parameters:", *given] if given else [])
+    about = inspect.getdoc(method).partition("\n\nParameters\n")[0]
+    out = [" ".join(about.split())] + (["", "Parameters:", *given] if given else [])
     return "\n".join(out + (["", "Returns:", f"    {gives}"] if gives else []))
 
 def endpoint(
@@ -90,8 +94,9 @@ class Endpoints:
 
 # %% ../../nbs/app/04_page.ipynb #7d7f50b8
 @patch
-def list_runs(self:Endpoints) -> list: # One object a run: name, label, unit, inputs, training data, test scores with intervals, limits
-    "List the models that can be asked, with what they predict, what they learned from, how good they are, and their limits."
+def list_runs(self:Endpoints) -> list: # One object a model
+    """List the models that can be asked, with what they predict, their inputs, what they learned from, test
+    scores with intervals, and their limits."""
     return self.answers.runs()
 
 # %% ../../nbs/app/04_page.ipynb #a7b26419
@@ -111,7 +116,8 @@ def score_video(self:Endpoints,
     goal:float|None=None, # Number of views (or value of the label) whose probability is wanted
     run:str|None=None, # Name of a model; none: the first
 ) -> dict: # prediction with lower and upper at `level`, percentile, probabilities, missing inputs, limits, sentences
-    "Predict the popularity of a short video. The answer is a range: always report it with its limits, never the prediction alone. Give a clip, a title or a thumbnail; the more is known, the better."
+    """Predict the popularity of a short video. Give a clip, a title or a thumbnail; the more is known, the better.
+    The answer is a range: always report it with its limits, never the prediction alone."""
     facts = _given(clip=clip, title=title, description=description, thumbnail=thumbnail, category=category,
         hour=hour, followers=followers, author_posts=author_posts, run=run, at_least=goal)
     return self.answers.score(**facts, earlier_views=numbers_of(earlier_views, "Views of earlier videos") or None)
@@ -129,7 +135,8 @@ def explain_score(self:Endpoints,
     author_posts:float|None=None, # Number of videos that the creator has published
     run:str|None=None, # Name of a model; none: the first
 ) -> dict: # weights of words, moments `[start, end, weight]`, regions of the thumbnail, inputs; sentences
-    "Say what moved the prediction of a video: words of the title, moments of the clip, regions of the thumbnail, inputs. It says what the model did, not what would happen if the video were changed."
+    """Say what moved the prediction of a video: words of the title, moments of the clip, regions of the thumbnail,
+    inputs. It says what the model did, not what would happen if the video were changed."""
     facts = _given(clip=clip, title=title, description=description, thumbnail=thumbnail, category=category,
         hour=hour, followers=followers, author_posts=author_posts, run=run)
     return self.answers.explain(**facts, pictures=False)
@@ -149,8 +156,9 @@ def what_if(self:Endpoints,
     followers:float|None=None, # Followers of the creator
     author_posts:float|None=None, # Number of videos that the creator has published
     run:str|None=None, # Name of a model; none: the first
-) -> dict: # answer (a version, or `cannot tell`), effects with intervals, record on held-out pairs, views that a real test needs
-    "Compare versions of a video that differ in one thing: titles, thumbnails or hours. The answer is a version or `cannot tell`; report `cannot tell` as it is."
+) -> dict: # answer, effects with intervals, record on held-out pairs, views that a real test needs
+    """Compare versions of a video that differ in one thing: titles, thumbnails or hours. The answer is a version or
+    `cannot tell`; report `cannot tell` as it is."""
     hours = numbers_of(hours, "Hours")
     versions = versions_of(lines_of(titles), list(thumbnails or []), hours)
     facts = _given(clip=clip, title=title, description=description, thumbnail=thumbnail, category=category,
@@ -177,16 +185,32 @@ def score_table(self:Endpoints,
     table:str, # CSV file with a header, one row a video: title, description, followers, published_at, …
     run:str|None=None, # Name of a model; none: the first
 ) -> tuple: # CSV file with prediction, range and error of each row; counts and limits
-    "Score the rows of a CSV file. Each row gets a prediction with its range, or the reason why not. Files that the table names are not read."
+    """Score the rows of a CSV file. Each row gets a prediction with its range, or the reason why not. Files that the
+    table names are not read."""
     return self._scored(table, run)
 
 # %% ../../nbs/app/04_page.ipynb #aff192ff
 @patch
-def compare_runs(self:Endpoints) -> dict: # scores with intervals; differences to the first model with intervals, and a verdict
+def compare_runs(self:Endpoints) -> dict: # scores, differences to the first model, verdict
     "Compare the models by their scores on the videos that they share for testing, with intervals."
     return self.answers.compare()
 
 # %% ../../nbs/app/04_page.ipynb #4029e477
+_NUMBERS = {"hour": "Hour of publication", "followers": "Followers", "author_posts": "Videos published so far",
+    "goal": "Your goal"}                                            # parameter -> name in the form
+
+def _number(text, name):
+    "Number of a field; `None` for an empty one"
+    found = numbers_of(text, name)
+    if len(found) > 1: raise InputError(f"{name} must be one number.")
+    return found[0] if found else None
+
+def _by_name(method, values):
+    "Values of a form by the parameters of an endpoint; raises `InputError` for a text that is no number"
+    pairs = zip(inspect.signature(method).parameters, values)
+    return {k: _number(v, _NUMBERS[k]) if k in _NUMBERS else v for k,v in pairs}
+
+# %% ../../nbs/app/04_page.ipynb #87d8f3b8
 def _shown(f):
     "HTML of `f()`, and a sentence that is read aloud; an error is shown in the place of the result"
     try: return f()
@@ -201,7 +225,7 @@ def score_page(self:Pages,
 ) -> tuple: # HTML, and a sentence that is read aloud
     "Show the score of the video in the form"
     def f():
-        found = self.score_video(*values)
+        found = self.score_video(**_by_name(self.score_video, values))
         found["known"] = self.answers.known(found["run"])
         return score_html(found), " ".join(found["sentences"][:2])
     return _shown(f)
@@ -212,9 +236,10 @@ def explain_page(self:Pages,
     *values, # Of the form, in the order of `score_video`
 ) -> str: # HTML
     "Show what moved the score of the video in the form; empty where there is no score"
-    names = [k for k in inspect.signature(self.score_video).parameters]
-    facts = {k: v for k,v in zip(names, values) if k not in ("goal", "earlier_views")}
-    try: return explanation_html(self.answers.explain(**_given(**facts)))
+    try:
+        facts = _by_name(self.score_video, values)
+        facts = {k: v for k,v in facts.items() if k not in ("goal", "earlier_views")}
+        return explanation_html(self.answers.explain(**_given(**facts)))
     except PopnbError: return ""
 
 # %% ../../nbs/app/04_page.ipynb #8f5f2068
@@ -224,11 +249,23 @@ def what_if_page(self:Pages,
 ) -> tuple: # HTML, and a sentence that is read aloud
     "Show the answer to which version is best"
     def f():
-        found = self.what_if(*values)
+        found = self.what_if(**_by_name(self.what_if, values))
         return what_if_html(found), found["sentences"][0]
     return _shown(f)
 
 # %% ../../nbs/app/04_page.ipynb #759bcc48
+_PREVIEW = {"Estimate": ("views_median", "prediction"), "From": ("views_lower", "lower"),
+    "To": ("views_upper", "upper")}                                     # heading -> columns, the first one that is there
+
+def _preview_rows(table):
+    "First rows of a scored table: its first column, the estimate with its range, and the problem"
+    name = "title" if "title" in table else list(table)[0]
+    columns = [next((c for c in names if c in table), None) for names in _PREVIEW.values()]
+    def number(v): return count_text(float(v)) if v else "–"
+    for r in table.fillna("").to_dict("records"):
+        yield str(r[name])[:80], *(number(r[c]) if c else "–" for c in columns), str(r["error"])[:200] or "–"
+
+# %% ../../nbs/app/04_page.ipynb #44fe2d1f
 def _counts_text(counts):
     failed = counts["failed"]
     return (f"{counts['scored']:,} of {counts['rows']:,} rows have a score"
@@ -245,9 +282,10 @@ def table_page(self:Pages,
     from popnb.data.safe_csv import read_sheet
     def f():
         out,counts = self._scored(table, run, progress)
-        first = read_sheet(out).head(10).fillna("")
-        drawn = table_html(list(first), first.values.tolist(), "First rows of the scored table")
-        return out, f'{note_html(_counts_text(counts))}<h2>First rows</h2>{drawn}', _counts_text(counts)
+        heads = ["Video", *_PREVIEW, "Problem"]
+        drawn = table_html(heads, list(_preview_rows(read_sheet(out).head(10))), "First rows of the scored table")
+        said = _counts_text(counts)
+        return out, card_html("Scored table", f"<h2>First rows</h2><p>{escape(said)}</p>", drawn), said
     found = _shown(f)
     return found if len(found) == 3 else (None, *found)
 
@@ -273,11 +311,13 @@ def _score_rows(found, names):
         if m not in MEASURES: continue
         yield f"{MEASURES[m]} ({m})", *(_score_cell(scores.get((m, n))) for n in names)
 
+# %% ../../nbs/app/04_page.ipynb #12b9b468
 def _run_card(r):
     "A model in a card: what it uses, and its limits"
     uses = ", ".join(map(input_name, r["inputs"]))
-    return (f'<section class="pn-card"><h2>{escape(r["name"])}</h2><p>Predicts {escape(r["label"])} ({escape(r["unit"])}). '
-        f'Uses {escape(uses)}.</p>{details_html("What it learned from, and its limits", r["limits"])}</section>')
+    about = escape(f"Predicts {r['label']} ({r['unit']}). Uses {uses}.")
+    return card_html(r["name"], f"<h2>{escape(r['name'])}</h2><p>{about}</p>",
+        details_html("What it learned from, and its limits", r["limits"]))
 
 # %% ../../nbs/app/04_page.ipynb #a7155917
 @patch
@@ -285,87 +325,124 @@ def compare_page(self:Pages) -> str: # HTML
     "Show all models with their scores, differences and limits"
     found,names = self.compare_runs(),self.answers.names
     said = found.get("verdict") or [found.get("why")]
-    drawn = table_html(["Measure, 95 % interval in brackets", *names], list(_score_rows(found, names)), "Scores of the models")
+    heads,rows = ["Measure, 95 % interval in brackets", *names],list(_score_rows(found, names))
     words = "".join(f"<p>{escape(str(s))}</p>" for s in said if s)
-    card = f'<section class="pn-card"><h2>Which model predicts better?</h2>{words}{drawn}</section>'
+    drawn = table_html(heads, rows, "Scores of the models")
+    card = card_html("Comparison", f"<h2>Which model predicts better?</h2>{words}", drawn)
     return card + "".join(map(_run_card, self.list_runs()))
 
 # %% ../../nbs/app/04_page.ipynb #40c583ac
 _COLOURS = """
 :root, .pn { --pn-ink:#1a1d26; --pn-soft:#4e5566; --pn-card:#fff; --pn-line:#d5d9e2; --pn-well:#f3f4f8;
-  --pn-accent:#3542a8; --pn-up:33,102,172; --pn-down:179,88,6; --pn-most:#e0e3ea; --pn-half:#a9afbd; --pn-error:#a11212 }
-.dark, .dark .pn { --pn-ink:#eef0f5; --pn-soft:#b4bac8; --pn-card:#1d212b; --pn-line:#3a4050; --pn-well:#12151c;
-  --pn-accent:#a9b4ff; --pn-up:110,172,230; --pn-down:240,160,80; --pn-most:#323846; --pn-half:#6c7487; --pn-error:#ff9d9d }
-.pn-hidden { position:absolute !important; width:1px; height:1px; overflow:hidden; clip-path:inset(50%); white-space:nowrap }
-.pn-top { display:flex; gap:.5rem 1rem; align-items:start; justify-content:space-between }
-.pn-top h1 { font-size:1.5rem; margin:0; color:var(--pn-ink) }
-.pn-top p, .pn-lead { margin:0; color:var(--pn-soft); max-width:46rem; line-height:1.5 }
-.pn-theme { flex:none; background:none; border:1px solid var(--pn-half); border-radius:999px; width:2.4rem; height:2.4rem; padding:0; display:grid; place-items:center; font-size:1.1rem; color:var(--pn-ink); cursor:pointer }
-.html-container { padding:0 !important } .form:has(> #pn-run) { max-width:22rem }
-.tab-container button.selected { color:var(--pn-accent) !important; font-weight:600 } .label-wrap { text-align:left }
-.gradio-container { width:100% !important; max-width:1120px !important; margin:0 auto !important; box-sizing:border-box; overflow-x:clip; color:var(--pn-ink) }
-:focus-visible { outline:3px solid var(--pn-accent) !important; outline-offset:2px }
+--pn-accent:#3542a8; --pn-up:33,102,172; --pn-down:179,88,6; --pn-most:#e0e3ea; --pn-half:#a9afbd;
+--pn-error:#a11212 } .dark, .dark .pn { --pn-ink:#eef0f5; --pn-soft:#b4bac8; --pn-card:#1d212b;
+--pn-line:#3a4050; --pn-well:#12151c; --pn-accent:#a9b4ff; --pn-up:110,172,230; --pn-down:240,160,80;
+--pn-most:#323846; --pn-half:#6c7487; --pn-error:#ff9d9d } .pn-hidden { position:absolute !important; width:1px;
+height:1px; overflow:hidden; clip-path:inset(50%); white-space:nowrap } .pn-top { display:flex; gap:.5rem 1rem;
+align-items:start; justify-content:space-between } .pn-top h1 { font-size:1.5rem; margin:0;
+color:var(--pn-ink) } .pn-top p, .pn-lead { margin:0; color:var(--pn-soft); max-width:46rem; line-height:1.5 }
+.pn-theme { flex:none; background:none; border:1px solid var(--pn-half); border-radius:999px; width:2.4rem;
+height:2.4rem; padding:0; display:grid; place-items:center; font-size:1.1rem; color:var(--pn-ink);
+cursor:pointer } .html-container { padding:0 !important } .form:has(> #pn-run) { max-width:22rem }
+.tab-container button.selected { color:var(--pn-accent) !important; font-weight:600 } .label-wrap {
+text-align:left } .gradio-container { width:100% !important; max-width:1120px !important;
+margin:0 auto !important; box-sizing:border-box; overflow-x:clip; color:var(--pn-ink) } :focus-visible {
+outline:3px solid var(--pn-accent) !important; outline-offset:2px }
 """
 
 # %% ../../nbs/app/04_page.ipynb #e6f6abea
 _CARDS = """
-.pn-card { background:var(--pn-card); border:1px solid var(--pn-line); border-radius:14px; padding:1rem 1.15rem; margin:0 0 .9rem;
-  color:var(--pn-ink); line-height:1.5; overflow-wrap:anywhere }
-.pn-card h2 { font-size:1.15rem; margin:0 0 .3rem } .pn-card h3 { font-size:1rem; margin:1.2rem 0 .4rem }
-.pn-card p { margin:.2rem 0 .5rem } .pn-card ul { margin:.4rem 0; padding-left:1.2rem; list-style:disc }
-.pn-big { font-size:2rem; font-weight:700; line-height:1.15; margin:0 !important } .pn-big span { font-size:1.1rem; font-weight:500; color:var(--pn-soft) }
-.pn-range { font-size:1.05rem } .pn-small, .pn-card small { font-size:.82rem; color:var(--pn-soft) }
-.pn-caution { border-left:4px solid rgb(var(--pn-down)); padding-left:.6rem }
-.pn-error { border-color:var(--pn-error); color:var(--pn-error) } .pn-empty { color:var(--pn-soft); background:var(--pn-well) }
-.pn-facts { margin:.9rem 0 .3rem; display:grid; gap:.45rem } .pn-facts div { display:grid; grid-template-columns:9.5rem 1fr; gap:.6rem }
-.pn-facts dt { color:var(--pn-soft) } .pn-facts dd { margin:0; font-weight:500 }
-.pn-card summary { cursor:pointer; color:var(--pn-accent); padding:.3rem 0 }
-.pn-table { overflow-x:auto; margin:.5rem 0 } .pn-table table, .pn-table tr { border:0 !important; background:none !important } .pn-table table { margin:0; border-collapse:collapse; width:100%; font-size:.92rem; color:var(--pn-ink) }
-.pn-table th, .pn-table td { text-align:left !important; padding:.5rem .6rem !important; border:0 !important; border-bottom:1px solid var(--pn-line) !important; vertical-align:top; overflow-wrap:normal; color:var(--pn-ink) }
-.pn-table thead th { color:var(--pn-soft); font-weight:500; white-space:nowrap }
-.pn-table tbody th { font-weight:600 } .pn-table td > span { white-space:nowrap } .pn-table .pn-rail { min-width:7rem }
-@media (max-width:520px) { .pn-table thead th { white-space:normal } .pn-facts div { grid-template-columns:1fr; gap:0 } .pn-big { font-size:1.7rem } .pn-card { padding:.85rem .9rem } }
+.pn-card { background:var(--pn-card); border:1px solid var(--pn-line); border-radius:14px; padding:1rem 1.15rem;
+margin:0 0 .9rem; color:var(--pn-ink); line-height:1.5; overflow-wrap:anywhere } .pn-card h2 {
+font-size:1.15rem; margin:0 0 .3rem } .pn-card h3 { font-size:1rem; margin:1.2rem 0 .4rem } .pn-card p {
+margin:.2rem 0 .5rem } .pn-card ul { margin:.4rem 0; padding-left:1.2rem; list-style:disc } .pn-big {
+font-size:2rem; font-weight:700; line-height:1.15; margin:0 !important } .pn-big span { font-size:1.1rem;
+font-weight:500; color:var(--pn-soft) } .pn-range { font-size:1.05rem } .pn-small, .pn-card small {
+font-size:.82rem; color:var(--pn-soft) } .pn-caution { border-left:4px solid rgb(var(--pn-down));
+padding-left:.6rem } .pn-error { border-color:var(--pn-error); color:var(--pn-error) } .pn-empty {
+color:var(--pn-soft); background:var(--pn-well) } .pn-facts { margin:.9rem 0 .3rem; display:grid; gap:.45rem }
+.pn-facts div { display:grid; grid-template-columns:9.5rem 1fr; gap:.6rem } .pn-facts dt {
+color:var(--pn-soft) } .pn-facts dd { margin:0; font-weight:500 } .pn-card summary { cursor:pointer;
+"""
+
+# %% ../../nbs/app/04_page.ipynb #0818c8b4
+_TABLES = """
+color:var(--pn-accent); padding:.3rem 0 } .pn-table { overflow-x:auto; margin:.5rem 0 }
+.pn-table table, .pn-table tr { border:0 !important; background:none !important } .pn-table table { margin:0;
+border-collapse:collapse; width:100%; font-size:.92rem; color:var(--pn-ink) } .pn-table th, .pn-table td {
+text-align:left !important; padding:.5rem .6rem !important; border:0 !important;
+border-bottom:1px solid var(--pn-line) !important; vertical-align:top; overflow-wrap:normal;
+color:var(--pn-ink) } .pn-table thead th { color:var(--pn-soft); font-weight:500; white-space:nowrap }
+.pn-table tbody th { font-weight:600 } .pn-table td > span { white-space:nowrap } .pn-table .pn-rail {
+min-width:7rem } @media (max-width:520px) { .pn-table thead th, .pn-table td > span { white-space:normal }
+.pn-table th, .pn-table td { padding:.4rem .3rem !important; font-size:.85rem } .pn-table .pn-rail {
+min-width:5rem } .pn-facts div { grid-template-columns:1fr; gap:0 } .pn-big { font-size:1.7rem } .pn-card {
+padding:.85rem .9rem } }
 """
 
 # %% ../../nbs/app/04_page.ipynb #830f247e
-_DRAWINGS = """
-.pn-scale { margin:.9rem 0 .3rem } .pn-line { display:grid; grid-template-columns:6.2rem 1fr; align-items:center; min-height:1.7rem }
-.pn-name { font-size:.82rem; color:var(--pn-soft) } .pn-rail { position:relative; height:1.5rem; border-left:1px solid var(--pn-line); border-right:1px solid var(--pn-line) }
-.pn-rail > span { position:absolute; top:50%; transform:translateY(-50%); border-radius:99px }
-.pn-own { height:.55rem; background:rgb(var(--pn-up)); opacity:.55 } .pn-most { height:.8rem; background:var(--pn-most) } .pn-half { height:.8rem; background:var(--pn-half) }
-.pn-dot { width:.95rem; height:.95rem; background:rgb(var(--pn-up)); border:2px solid var(--pn-card); margin-left:-.47rem }
-.pn-rail > .pn-tick { transform:translate(-50%,-50%); font-size:.78rem; color:var(--pn-soft) }
-.pn-zero { background:linear-gradient(var(--pn-half),var(--pn-half)) 50% 0/1px 100% no-repeat }
-.pn-words { display:flex; flex-wrap:wrap; gap:.35rem; list-style:none; margin:0; padding:0 }
-.pn-words li { border-radius:8px; padding:.25rem .55rem; display:grid; text-align:center; max-width:100% } .pn-words small { color:var(--pn-ink) }
-.pn-words .pn-up { background:rgba(var(--pn-up), calc(.08 + .34*var(--s))) } .pn-words .pn-down { background:rgba(var(--pn-down), calc(.08 + .34*var(--s))) }
-.pn-moments { display:grid; grid-template-columns:repeat(8, 1fr); gap:.25rem; list-style:none; margin:0; padding:0 }
-.pn-moments button { width:100%; background:none; border:1px solid transparent; border-radius:8px; padding:.15rem; display:grid; justify-items:center; gap:.1rem; color:var(--pn-ink); cursor:pointer; font-size:.85rem }
-.pn-moments img { width:100%; height:4.2rem; object-fit:cover; border-radius:6px } .pn-moments small { color:var(--pn-ink) }
-.pn-moments button:hover { border-color:var(--pn-accent) } .pn-moments button span:not(.pn-column) { font-weight:400 }
-.pn-column { position:relative; height:3rem; width:100%; background:linear-gradient(var(--pn-half),var(--pn-half)) 0 50%/100% 1px no-repeat }
-.pn-column i { position:absolute; left:18%; right:18%; bottom:50%; min-height:2px; background:rgb(var(--pn-up)); border-radius:3px } .pn-down .pn-column i { bottom:auto; top:50%; background:rgb(var(--pn-down)) }
-.pn-picture { position:relative; max-width:22rem } .pn-picture img { width:100%; display:block; border-radius:8px }
-.pn-tiles { position:absolute; display:grid; grid-template-columns:repeat(var(--c), 1fr) } .pn-tiles .pn-up { background:rgba(33,102,172, calc(.7*var(--s))) } .pn-tiles .pn-down { background:rgba(216,110,10, calc(.7*var(--s))) }
-.pn-card .pn-inputs { list-style:none; padding:0; display:grid; gap:.3rem } .pn-inputs li { display:grid; grid-template-columns:minmax(7rem, 11rem) 1fr 7.2rem; gap:.6rem; align-items:center }
-.pn-bar { position:relative; height:.8rem; background:linear-gradient(var(--pn-half),var(--pn-half)) 50% 0/1px 100% no-repeat } .pn-bar i { position:absolute; top:0; bottom:0; border-radius:3px }
-.pn-bar .pn-up { background:rgb(var(--pn-up)) } .pn-bar .pn-down { background:rgb(var(--pn-down)) } .pn-inputs small { text-align:right }
-.pn-key .pn-up { color:rgb(var(--pn-up)) } .pn-key .pn-down { color:rgb(var(--pn-down)) } .pn-key { font-weight:600; font-size:.9rem }
-@media (max-width:520px) { .pn-moments { grid-template-columns:repeat(4, 1fr); gap:.5rem .25rem } .tab-container button { padding:0 .38rem !important; font-size:.82rem !important }
-  .pn-inputs li { grid-template-columns:6.4rem 1fr 5.2rem; gap:.35rem; font-size:.88rem } }
+_SCALE = """
+.pn-scale { margin:.9rem 0 .3rem } .pn-line { display:grid; grid-template-columns:6.2rem 1fr;
+align-items:center; min-height:1.7rem } .pn-name { font-size:.82rem; color:var(--pn-soft) } .pn-rail {
+position:relative; height:1.5rem; border-left:1px solid var(--pn-line); border-right:1px solid var(--pn-line) }
+.pn-rail > span { position:absolute; top:50%; transform:translateY(-50%); border-radius:99px } .pn-own {
+height:.55rem; background:rgb(var(--pn-up)); opacity:.55 } .pn-most { height:.8rem; background:var(--pn-most) }
+.pn-half { height:.8rem; background:var(--pn-half) } .pn-dot { width:.95rem; height:.95rem;
+background:rgb(var(--pn-up)); border:2px solid var(--pn-card); margin-left:-.47rem } .pn-rail > .pn-tick {
+transform:translate(-50%,-50%); font-size:.78rem; color:var(--pn-soft) } .pn-zero {
+background:linear-gradient(var(--pn-half),var(--pn-half)) 50% 0/1px 100% no-repeat } .pn-words { display:flex;
+flex-wrap:wrap; gap:.35rem; list-style:none; margin:0; padding:0 } .pn-words li, .pn-moments li {
+margin:0 !important } .pn-words li > * { margin:0 !important } .pn-words li { border-radius:8px;
+padding:.25rem .55rem; display:grid; text-align:center; max-width:100% } .pn-words small { color:var(--pn-ink) }
+.pn-words .pn-up { background:rgba(var(--pn-up), calc(.08 + .34*var(--s))) } .pn-words .pn-down {
+background:rgba(var(--pn-down), calc(.08 + .34*var(--s))) } .pn-moments { display:grid;
+grid-template-columns:repeat(8, 1fr); gap:.25rem; list-style:none; margin:0; padding:0 } .pn-moments button {
+width:100%; background:none; border:1px solid transparent; border-radius:8px; padding:.15rem; display:grid;
+justify-items:center; gap:.1rem; color:var(--pn-ink); cursor:pointer; font-size:.85rem } .pn-moments img {
+width:100%; height:4.2rem; object-fit:cover; border-radius:6px } .pn-moments small { color:var(--pn-ink);
+white-space:nowrap; font-size:.75rem } .pn-moments button:hover { border-color:var(--pn-accent) }
+"""
+
+# %% ../../nbs/app/04_page.ipynb #34b95cef
+_MOMENTS = """
+.pn-moments button span:not(.pn-column) { font-weight:400 } .pn-column { position:relative; height:3rem;
+width:100%; background:linear-gradient(var(--pn-half),var(--pn-half)) 0 50%/100% 1px no-repeat } .pn-column i {
+position:absolute; left:18%; right:18%; bottom:50%; min-height:2px; background:rgb(var(--pn-up));
+border-radius:3px } .pn-down .pn-column i { bottom:auto; top:50%; background:rgb(var(--pn-down)) } .pn-picture {
+position:relative; display:inline-block; max-width:100% } .pn-picture img { max-width:100%; max-height:18rem;
+margin:0 !important; display:block; border-radius:8px } .pn-tiles { position:absolute; display:grid;
+grid-template-columns:repeat(var(--c), 1fr) } .pn-tiles .pn-up {
+background:rgba(33,102,172, calc(.7*var(--s))) } .pn-tiles .pn-down {
+background:rgba(216,110,10, calc(.7*var(--s))) } .pn-card .pn-inputs { list-style:none; padding:0; display:grid;
+gap:.3rem } .pn-inputs li { display:grid; grid-template-columns:minmax(7rem, 11rem) 1fr 7.2rem; gap:.6rem;
+align-items:center } .pn-bar { position:relative; height:.8rem;
+background:linear-gradient(var(--pn-half),var(--pn-half)) 50% 0/1px 100% no-repeat } .pn-bar i {
+position:absolute; top:0; bottom:0; border-radius:3px } .pn-bar .pn-up { background:rgb(var(--pn-up)) }
+.pn-bar .pn-down { background:rgb(var(--pn-down)) } .pn-inputs small { text-align:right } .pn-key .pn-up {
+color:rgb(var(--pn-up)) } .pn-key .pn-down { color:rgb(var(--pn-down)) } .pn-key { font-weight:600;
+font-size:.9rem } @media (max-width:520px) { .pn-moments { grid-template-columns:repeat(4, 1fr);
+gap:.5rem .25rem } .tab-container button { padding:0 .3rem !important; font-size:.8rem !important }
+.pn-inputs li { grid-template-columns:6.4rem 1fr 5.2rem; gap:.35rem; font-size:.88rem } }
 """
 
 # %% ../../nbs/app/04_page.ipynb #e6039f85
-_SCRIPT = """<script>
+_CLICKS = """<script>
 document.addEventListener('click', e => {
   const at = e.target.closest('[data-seek]'), theme = e.target.closest('.pn-theme');
   if (theme) document.body.classList.toggle('dark');
   const player = at && document.querySelector('#pn-clip video');
   if (player) { player.currentTime = Number(at.dataset.seek) + .01; player.scrollIntoView({block: 'nearest'}); }
 });
+</script>"""
+
+# %% ../../nbs/app/04_page.ipynb #aa46592a
+_NAMES = """<script>
 const named = () => {
   const live = document.querySelector('#pn-live');
-  if (live && !live.getAttribute('role')) { live.setAttribute('role', 'status'); live.setAttribute('aria-live', 'polite'); }
+  if (live && !live.getAttribute('role')) {
+    live.setAttribute('role', 'status');
+    live.setAttribute('aria-live', 'polite');
+  }
   document.querySelectorAll('input[type=file]:not([aria-label])').forEach(o => {
     const box = o.closest('.block'), label = box && box.querySelector('label');
     o.setAttribute('aria-label', (label && label.innerText.trim()) || 'File');
@@ -375,33 +452,43 @@ const named = () => {
     const said = `${label ? label.innerText.trim() + ': ' : ''}${o.innerText.replace(/\\s+/g, ' ').trim()}`;
     if (o.getAttribute('aria-label') !== said) o.setAttribute('aria-label', said);
   });
+  document.querySelectorAll('.toast-header[role]').forEach(o => {
+    o.removeAttribute('role');
+    o.removeAttribute('tabindex');
+  });
   document.querySelectorAll('div[aria-label]:not([role])').forEach(o => o.setAttribute('role', 'group'));
 };
 new MutationObserver(named).observe(document.documentElement, {childList: true, subtree: true});
 </script>"""
 
 # %% ../../nbs/app/04_page.ipynb #38c43517
+_SOFT = ("#4e5566", "#b4bac8")
+_PAIRS = { # variable of gradio's theme -> colour in light and in dark
+    "body_background_fill": ("#f3f4f8", "#12151c"), "block_background_fill": ("#ffffff", "#1d212b"),
+    "block_border_color": ("#d5d9e2", "#3a4050"), "block_label_text_color": _SOFT, "block_info_text_color": _SOFT,
+    "body_text_color_subdued": _SOFT, "input_placeholder_color": ("#5d6475", "#a3aaba"),
+    "input_background_fill": ("#ffffff", "#12151c"), "input_border_color": ("#8b93a5", "#6c7487"),
+    "button_primary_background_fill": ("#3542a8", "#5361d6")}
+
 def page_theme(): # A gradio theme
     "Make a theme of system fonts and quiet colours"
     import gradio as gr
     fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
-    theme = gr.themes.Base(primary_hue="indigo", neutral_hue="slate", radius_size="lg", font=fonts, font_mono=["ui-monospace", "monospace"])
-    return theme.set(body_background_fill="#f3f4f8", body_background_fill_dark="#12151c", block_label_text_color="#4e5566",
-        block_label_text_color_dark="#b4bac8", block_info_text_color="#4e5566", block_info_text_color_dark="#b4bac8",
-        body_text_color_subdued="#4e5566", body_text_color_subdued_dark="#b4bac8", input_placeholder_color="#5d6475",
-        input_placeholder_color_dark="#a3aaba", block_background_fill_dark="#1d212b", input_background_fill_dark="#12151c",
-        block_border_color_dark="#3a4050", input_border_color="#8b93a5", input_border_color_dark="#6c7487", input_border_width="1px",
-        input_background_fill="#ffffff", button_primary_background_fill="#3542a8", button_primary_text_color="#ffffff",
-        button_primary_background_fill_hover="#2a3590", button_primary_background_fill_dark="#5361d6", block_border_width="1px")
+    theme = gr.themes.Base(primary_hue="indigo", neutral_hue="slate", radius_size="lg", font=fonts,
+        font_mono=["ui-monospace", "monospace"])
+    both = {k: dict(zip((k, f"{k}_dark"), v)) for k,v in _PAIRS.items()}
+    return theme.set(**{k: v for o in both.values() for k,v in o.items()}, button_primary_text_color="#ffffff",
+        button_primary_background_fill_hover="#2a3590", block_border_width="1px", input_border_width="1px")
 
 def page_style() -> dict: # `theme`, `css` and `head`, for gradio's `launch` or `mount_gradio_app`
     "Collect theme, style and script of the page"
-    return dict(theme=page_theme(), css=_COLOURS+_CARDS+_DRAWINGS, head=_SCRIPT)
+    return dict(theme=page_theme(), css=_COLOURS+_CARDS+_TABLES+_SCALE+_MOMENTS, head=_CLICKS+_NAMES)
 
 # %% ../../nbs/app/04_page.ipynb #f2ba1652
-_HEAD = """<div class="pn-top"><h1>How popular will this video be?</h1><button type="button" class="pn-theme" aria-label="Light or dark" title="Light or dark"><span aria-hidden="true">◐</span></button></div>
-<p class="pn-lead">An estimate with its range, by a model that has learned from other videos. It is not a promise: it says how sure
-it is, and when it cannot tell. Files are read once and deleted.</p>"""
+_HEAD = """<div class="pn-top"><h1>How popular will this video be?</h1>
+<button type="button" class="pn-theme" aria-label="Light or dark" title="Light or dark">
+<span aria-hidden="true">◐</span></button></div><p class="pn-lead">An estimate with its range, by a model that has learned from other videos. It is not a
+promise: it says how sure it is, and when it cannot tell. Files are read once and deleted.</p>"""
 
 def _form(gr):
     "Fields of the video, in the order of `score_video` without `run`"
@@ -409,22 +496,25 @@ def _form(gr):
     title = gr.Textbox(label="Title", placeholder="e.g. My cat meets snow", max_length=500)
     with gr.Accordion("More about the video (optional)", open=False):
         description = gr.Textbox(label="Description", lines=2)
-        thumbnail = gr.Image(label="Thumbnail", type="filepath", sources=["upload"], height=180)
+        thumbnail = gr.Image(label="Thumbnail", type="filepath", sources=["upload"], image_mode=None, height=180)
         category = gr.Textbox(label="Category", info="As on the platform, e.g. sports")
-        hour = gr.Number(label="Hour of publication (UTC)", info="0 to 24; 18.5 is half past six in the evening", value=None)
-        followers = gr.Number(label="Followers", value=None)
-        posts = gr.Number(label="Videos published so far", value=None)
-        earlier = gr.Textbox(label="Views of your last videos", info="At least three, e.g. 1200 800 3000: gives the chance to beat your usual")
-        goal = gr.Number(label="Your goal in views", info="Gives the chance to reach it", value=None)
+        hour = gr.Textbox(label="Hour of publication (UTC)", info="0 to 24; 18.5 is half past six in the evening")
+        followers = gr.Textbox(label="Followers", info="e.g. 1200 or 1.2k")
+        posts = gr.Textbox(label="Videos published so far")
+        earlier = gr.Textbox(label="Views of your last videos", info="At least three, e.g. 1200 800 3000: gives the "
+            "chance to beat your usual")
+        goal = gr.Textbox(label="Your goal in views", info="Gives the chance to reach it")
     return [clip, title, description, thumbnail, category, hour, followers, posts, earlier, goal]
 
 # %% ../../nbs/app/04_page.ipynb #cfa84739
-def _endpoint(gr, method, name, inputs, outputs):
-    "Add a named endpoint that no part of the page calls"
-    gr.Button(visible=False).click(endpoint(method), inputs, outputs, api_name=name)
+def _number(text, name):
+    "Number of a field; `None` for an empty one"
+    found = numbers_of(text, name)
+    if len(found) > 1: raise InputError(f"{name} must be one number.")
+    return found[0] if found else None
 
 def _score_tab(gr, pages, run, live):
-    "Tab of the score; returns the fields of the video"
+    "Tab of the score; returns the fields of the form"
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
             form = _form(gr)
@@ -442,8 +532,8 @@ def _score_tab(gr, pages, run, live):
 # %% ../../nbs/app/04_page.ipynb #d771f60b
 def _what_if_tab(gr, pages, run, live, form):
     "Tab of the versions; clip and facts come from the first tab"
-    gr.HTML('<p class="pn-lead">Give versions that differ in one thing. The clip and the facts of the first tab are used for '
-        'all of them. The answer is a version, or “cannot tell” when the model does not know.</p>')
+    gr.HTML('<p class="pn-lead">Give versions that differ in one thing. The clip and the facts of the first tab are '
+        'used for all of them. The answer is a version, or “cannot tell” when the model does not know.</p>')
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
             titles = gr.Textbox(label="Titles, one a line", lines=4, placeholder="My cat meets snow\nIs this snow?")
@@ -451,18 +541,17 @@ def _what_if_tab(gr, pages, run, live, form):
             hours = gr.Textbox(label="or hours of publication (UTC)", placeholder="9 18")
             button = gr.Button("Which is best?", variant="primary")
         with gr.Column(scale=3, min_width=300):
-            result = gr.HTML(note_html("The answer appears here. The first one takes longest: the model is fitted again several "
-                "times, to know how much its answer depends on chance."))
+            result = gr.HTML(note_html("The answer appears here. The first one takes longest: the model is fitted "
+                "again several times, to know how much its answer depends on chance."))
     fields = [titles, pictures, hours, *form[:8], run]
     button.click(pages.what_if_page, fields, [result, live], api_visibility="private")
-    return fields
 
 # %% ../../nbs/app/04_page.ipynb #a492e818
 def _table_tab(gr, pages, run, live):
     "Tab of the table"
-    gr.HTML('<p class="pn-lead">A CSV file with one video a row. Columns with these names are used: title, description, tags, '
-        'category, author, followers, author_posts, duration, published_at. You get the same file with the estimate, its range '
-        'and, where there is none, the reason.</p>')
+    gr.HTML('<p class="pn-lead">A CSV file with one video a row. Columns with these names are used: title, '
+        'description, tags, category, author, followers, author_posts, duration, published_at. You get the same file with the '
+        'estimate, its range and, where there is none, the reason.</p>')
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
             table = gr.File(label="CSV file", file_types=[".csv"], height=140)
@@ -474,19 +563,22 @@ def _table_tab(gr, pages, run, live):
         file,html,said = pages.table_page(table, run, lambda done, n: progress((done, n), unit="rows"))
         return html, gr.DownloadButton(value=file, visible=file is not None), said
     button.click(ask, [table, run], [result, out, live], api_visibility="private")
-    return table
 
 # %% ../../nbs/app/04_page.ipynb #b59d758f
-def _endpoints(gr, pages, run, form, versions, table):
-    "Add the named endpoints of the API"
+def _endpoint(gr, method, outputs):
+    "Add a named endpoint with hidden fields of its own, one a parameter"
+    several = functools.partial(gr.File, file_count="multiple")
+    kinds = dict.fromkeys(("clip", "thumbnail", "table"), gr.File) | dict.fromkeys(_NUMBERS, gr.Number)
+    kinds["thumbnails"] = several
+    inputs = [kinds.get(k, gr.Textbox)(visible=False, label=k) for k in inspect.signature(method).parameters]
+    gr.Button(visible=False).click(endpoint(method), inputs, outputs, api_name=method.__name__)
+
+def _endpoints(gr, pages):
+    "Add the named endpoints of the API, which no part of the page calls"
     answer = gr.JSON(visible=False)
-    explained = [*form[:8], run]
-    _endpoint(gr, pages.list_runs, "list_runs", [], answer)
-    _endpoint(gr, pages.score_video, "score_video", [*form, run], answer)
-    _endpoint(gr, pages.explain_score, "explain_score", explained, answer)
-    _endpoint(gr, pages.what_if, "what_if", versions, answer)
-    _endpoint(gr, pages.compare_runs, "compare_runs", [], answer)
-    _endpoint(gr, pages.score_table, "score_table", [table, run], [gr.File(visible=False), answer])
+    one = (pages.list_runs, pages.score_video, pages.explain_score, pages.what_if, pages.compare_runs)
+    for method in one: _endpoint(gr, method, answer)
+    _endpoint(gr, pages.score_table, [gr.File(visible=False), answer])
 
 # %% ../../nbs/app/04_page.ipynb #ce2bffa4
 def build_page(
@@ -497,14 +589,15 @@ def build_page(
     pages = Pages(answers)
     with gr.Blocks(title="popnb: how popular will this video be?", analytics_enabled=False) as page:
         gr.HTML(_HEAD)
-        run = gr.Dropdown(answers.names, value=answers.names[0], label="Model", elem_id="pn-run", visible=len(answers.names) > 1)
+        several = len(answers.names) > 1
+        run = gr.Dropdown(answers.names, value=answers.names[0], label="Model", elem_id="pn-run", visible=several)
         live = gr.HTML(elem_id="pn-live", elem_classes="pn-hidden")
         with gr.Tabs(overflow_behavior="wrap"):
             with gr.Tab("Score"): form = _score_tab(gr, pages, run, live)
-            with gr.Tab("Which of these?"): versions = _what_if_tab(gr, pages, run, live, form)
-            with gr.Tab("Many videos"): table = _table_tab(gr, pages, run, live)
+            with gr.Tab("Which of these?"): _what_if_tab(gr, pages, run, live, form)
+            with gr.Tab("Many videos"): _table_tab(gr, pages, run, live)
             with gr.Tab("Compare") as tab:
                 compared = gr.HTML(note_html("Comparing …"))
                 tab.select(pages.compare_page, None, compared, api_visibility="private")
-        _endpoints(gr, pages, run, form, versions, table)
+        _endpoints(gr, pages)
     return page

@@ -114,10 +114,11 @@ _SAYS = {"empty": "it is empty", "too-large": "it has too many pixels", "timeout
 
 def _refusal(kind, found, limits):
     "Sentence about a file that is refused"
-    why,looks,detail = found["kind"],found["looks"]," ".join(hide_paths(found["detail"]).split())[:160]
-    said = _SAYS.get(why, f"it looks like {looks}" if looks else "it does not decode")
-    if why == "too-large": looks,detail = "",f"{detail}; at most {limits.pixels:,.0f} are accepted"
-    return f"The {kind} is refused: {said}{f' ({detail})' if detail and not looks else ''}. Give {_WANTED[kind][1]}."
+    why,detail = found["kind"]," ".join(hide_paths(found["detail"]).split())[:160]
+    said = _SAYS.get(why, "it does not decode")
+    if why == "not-media" and found["looks"]: said,detail = f"it looks like {found['looks']}",""
+    if why == "too-large": detail = f"at most {limits.pixels:,.0f} are accepted"
+    return f"The {kind} is refused: {said}{f' ({detail})' if detail else ''}. Give {_WANTED[kind][1]}."
 
 # %% ../../nbs/app/00_uploads.ipynb #5bb327d6
 def _check_media(path, kind, limits):
@@ -184,11 +185,14 @@ def take_upload(
     kind:str, # `clip`, `picture` or `table`
     folder:str|Path, # Folder of the request, from `scratch`
     limits:UploadLimits=UploadLimits(), # Of this file
+    within:str|Path|None=None, # Folder that the file must be in; `None`: any
 ) -> Path: # A checked copy in `folder`
     "Copy a file and check its content; raises `InputError` in one sentence, without any path"
     one_of("kind", kind, _WANTED)
     most = min(limits.bytes, TABLE_BYTES) if kind == "table" else limits.bytes
     path,copy = Path(path),Path(tempfile.mkdtemp(dir=folder))/f"{kind}{_suffix(path, kind)}"
+    if within is not None and not path.resolve().is_relative_to(within):
+        raise InputError(f"The {kind} is refused: it was not uploaded.")
     if not path.is_file(): raise InputError(f"The {kind} is refused: {_SAYS['missing']}.")
     if (size := path.stat().st_size) > most:
         raise InputError(f"The {kind} is refused: it has {_size_text(size)}, at most {_size_text(most)} are accepted.")

@@ -129,12 +129,12 @@ def plot(self:Audit): # matplotlib figure
     y = np.arange(len(fs))
     ax.barh(y, [100*f.share for f in fs], color=[_COLOURS[f.severity] for f in fs], height=.7)
     for i,f in enumerate(fs):
-        ax.text(100*f.share, i, f" {f.count:,}" if f.count else " table", va="center", fontsize=7, color=GREY)
+        ax.text(100*f.share, i, f" {f.count:,}" if f.count else " table", va="center", fontsize=8, color=GREY)
     ax.set_yticks(y, [f.name.replace("_", " ") for f in fs], fontsize=8)
     ax.set_xlim(0, max(1, 115*max(f.share for f in fs)))
     used = [s for s in SEVERITIES if any(f.severity == s for f in fs)]
     handles = [ax.barh(0, 0, color=_COLOURS[s]) for s in used]
-    ax.legend(handles, used, fontsize=7, frameon=False, loc="lower right")
+    ax.legend(handles, used, fontsize=8, frameon=False, loc="lower right")
     return fig
 
 # %% ../../nbs/audit/00_findings.ipynb #e8140ab6

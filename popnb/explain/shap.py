@@ -267,7 +267,7 @@ def _mark_ends(ax, base, end, digits):
     ax.axvline(base, color=GREY, ls="--", lw=1)
     ax.axvline(end, color=GREY, lw=1)
     text = f"average {base:.{digits}f} (dashed), this one {end:.{digits}f} (line)"
-    ax.set_title(text, fontsize=7.5, color=GREY, loc="left")
+    ax.set_title(text, fontsize=8, color=GREY, loc="left")
 
 # %% ../../nbs/explain/02_shap.ipynb #05f9d242
 def plot_waterfall(
@@ -290,7 +290,7 @@ def plot_waterfall(
     digits = int(np.clip(np.ceil(1.3-np.log10(room)), 0, 5))
     for i,v in enumerate(values):
         at = max(starts[i], ends[i]) + .02*room
-        ax.text(at, y[i], f"{v:+.{digits}f}", va="center", fontsize=7.5, bbox=dict(fc="white", ec="none", pad=.6))
+        ax.text(at, y[i], f"{v:+.{digits}f}", va="center", fontsize=8, bbox=dict(fc="white", ec="none", pad=.6))
     _mark_ends(ax, base, ends[-1], digits)
     ax.set_yticks(y, [o if len(o) <= 36 else f"{o[:35]}…" for o in names], fontsize=8)
     ax.set_xlim(low - .08*room, high + .3*room)

@@ -44,7 +44,7 @@ def plot_coverage(
     ax.errorbar(x, y, xerr=error, fmt="o", color=BLUE, ms=4, ecolor=BLUE, elinewidth=1.2, capsize=2)
     ax.axvline(wanted, color=RED, ls="--", lw=1)
     names = [f"{s}: {str(l)[:24]}" if l else s for s,l in zip(frame["slice"], frame["level"])]
-    ax.set_yticks(y, [f"{s} ({k})" for s,k in zip(names, frame["n"])], fontsize=7)
+    ax.set_yticks(y, [f"{s} ({k})" for s,k in zip(names, frame["n"])], fontsize=8)
     ax.set_xlim(min(.4, (x-error[0]).min()-.02), 1.02)
     ax.grid(False, axis="y")
     return fig

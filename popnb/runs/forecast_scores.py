@@ -248,7 +248,7 @@ def plot(self:ForecastScores): # matplotlib figure
     right.plot(x, self.drift["log10_capital"], color=BLUE, lw=1.6)
     right.axhline(-np.log10(self.drift["level"]), color=RED, ls="--", lw=1, label="alarm")
     for ax in (left, right):
-        ax.legend(fontsize=7, frameon=False)
+        ax.legend(fontsize=8, frameon=False)
         if dated: _date_axis(ax)
     return fig
 

@@ -8,7 +8,7 @@ __all__ = ['VARIANT_FIELDS', 'WEIGHT', 'SIZES', 'MOST_WORDS', 'FEWEST_ROWS', 'PA
            'FieldEffect', 'ContrastModel', 'effect_interval', 'views_needed', 'moderated', 'WhatIf', 'what_if']
 
 # %% ../../nbs/runs/16_what_if.ipynb #223a90e1
-import inspect, os, re, shutil, tempfile
+import inspect, re, tempfile
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ..core import InputError, MediaError, as_path, file_sha256, in_range, read_json, typed
+from ..core import InputError, MediaError, as_path, file_sha256, in_range, new_folder, path_state, read_json, typed
 from ..data.splits import split_from_dict
 from ..data.table import conform
 from ..evaluation.claims import FEWEST_CREATORS, _independent, _left_out
@@ -234,10 +234,8 @@ def _refit(run, config, split, parts, times):
 def _kept(folder, of, fit):
     "A kept model of the same run and seed; else fit and keep it"
     if (folder/"config.json").is_file() and read_json(folder/"config.json").get("what_if") == of: return load(folder)
-    part,model = folder.with_name(f"{folder.name}.part-{os.getpid()}"),fit()
-    model.save(part, what_if=of)
-    if folder.exists(): shutil.rmtree(folder)
-    part.rename(folder)
+    model = fit()
+    with new_folder(folder, path_state(folder)) as work: model.save(work, what_if=of)
     return load(folder)
 
 # %% ../../nbs/runs/16_what_if.ipynb #04b705d8
@@ -320,6 +318,7 @@ class FieldEffect:
         self.mean,scale = numbers.mean(),numbers.std(ddof=0)
         windows = numbers.columns.str.startswith(("hour ", "weekday "))
         self.scale = scale.where(~windows | (scale < 1e-9), 1.)[scale > 1e-9]
+        self.low,self.high = numbers.min(),numbers.max()
         self.gone = numbers.columns[numbers.isna().any() & numbers.notna().any()]
         counts = Counter(w for row in self._words_of(rows) for w in row).most_common(MOST_WORDS)
         self.words = [w for w,n in counts if FEWEST_ROWS <= n < len(rows)]
@@ -332,16 +331,18 @@ class FieldEffect:
 @patch
 def columns(self:FieldEffect,
     rows:pd.DataFrame, # `(n)` rows
-) -> tuple: # Numbers `(n, q)`, words `(n, w)`, sets of other words, names of numbers that never varied and do here
-    "Compute the columns of rows"
-    numbers = field_numbers(rows, self.fields, self.store, self.workers)
-    new = [c for c in numbers if c not in self.scale and numbers[c].nunique() > 1]
-    known = numbers[self.scale.index]
-    X = ((known-self.mean[known.columns])/self.scale).fillna(0).to_numpy(float)
-    X = np.hstack([X, numbers[self.gone].isna().to_numpy(float)])
+) -> dict: # `numbers (n, q)`, `beyond (n, q)`: excess over their range, `words (n, w)`, sets of `other` words, `new` numbers
+    "Compute the columns of rows; `new` are names of numbers that never varied and do here"
+    found = field_numbers(rows, self.fields, self.store, self.workers)
+    new = [c for c in found if c not in self.scale and found[c].nunique() > 1]
+    known = found[self.scale.index]
+    inside = known.clip(self.low[known.columns], self.high[known.columns], axis=1)
+    X = ((inside-self.mean[known.columns])/self.scale).fillna(0).to_numpy(float)
+    X = np.hstack([X, found[self.gone].isna().to_numpy(float)])
     words = self._words_of(rows)
     W = np.array([[w in row for w in self.words] for row in words], float).reshape(len(rows), len(self.words))
-    return X,W,[row-set(self.words) for row in words],new
+    beyond = ((known-inside)/self.scale).fillna(0).to_numpy(float)
+    return dict(numbers=X, beyond=beyond, words=W, other=[row-set(self.words) for row in words], new=new)
 
 # %% ../../nbs/runs/16_what_if.ipynb #fb171161
 def _solved(G, b, yy, sizes, q, n):
@@ -374,10 +375,10 @@ def fit(self:FieldEffect,
     i:np.ndarray, # `(p,)` positions of the first videos in `known`
     j:np.ndarray, # `(p,)` positions of the second ones
     cluster:np.ndarray, # `(p,)` creators of the pairs
-    known:tuple, # `columns` of the rows
+    known:dict, # `columns` of the rows
 ) -> FieldEffect:
     "Fit on pairs of held-out videos"
-    X,W = (o[i]-o[j] for o in known[:2])
+    X,W = (known[k][i]-known[k][j] for k in ("numbers", "words"))
     code = np.unique(cluster, return_inverse=True)[1]
     Z,w,q = np.column_stack([contrast, rest, X, W]),_pair_weights(i, j, code),(X.shape[1], W.shape[1])
     V,n = Z*w[:, None],max(w.sum(), 3)
@@ -404,7 +405,7 @@ def _average(self:FieldEffect, found, sizes, share, gap, Z, V, code):
         B,g,off = np.linalg.inv(A),sums@(V*(gap-Z@m)[:, None]),m-self.coefficients
         off = np.outer(off, off)
         self.covariances += a*np.array([v*B+off, B@(g.T@g*k/(k-1)+v*np.diag(penalty))@B+off])
-    self.df,self.rare = k-1,float(share@(sizes[:, 1]**2*[o[2] for o in found]))
+    self.df,self.sizes = k-1,share@(sizes**2*np.array([o[2] for o in found])[:, None])     # variances of effects
     _,m,_,A,_ = found[int(share.argmax())]
     effect = Z.copy()
     effect[:, 1] = 0                                # the rest of the prediction is no effect of the field
@@ -418,14 +419,15 @@ def _average(self:FieldEffect, found, sizes, share, gap, Z, V, code):
 @patch
 def effect(self:FieldEffect,
     contrast:float, # Predicted contrast of two variants
-    known:tuple, # `columns` of the variants
+    known:dict, # `columns` of the variants
     i:int, # Position of a variant
     j:int, # Position of another
 ) -> tuple: # Expected effect of the first against the second, and its variance
     "Compute the effect of a change; the variance is infinite if a number differs that never varied"
-    z = np.r_[contrast, 0, known[0][i]-known[0][j], known[1][i]-known[1][j]]
-    variance = max(float(z@o@z) for o in self.covariances)+self.rare*len(known[2][i] ^ known[2][j])
-    return float(z@self.coefficients),np.inf if known[3] else variance
+    z = np.r_[contrast, 0, *(known[k][i]-known[k][j] for k in ("numbers", "words"))]
+    variance = max(float(z@o@z) for o in self.covariances)
+    beyond = np.square(known["beyond"][i]-known["beyond"][j]).sum(),len(known["other"][i] ^ known["other"][j])
+    return float(z@self.coefficients),np.inf if known["new"] else variance+float(self.sizes@beyond)
 
 # %% ../../nbs/runs/16_what_if.ipynb #277a571d
 def _config_of(model):
@@ -539,7 +541,8 @@ def test(self:ContrastModel,
         contrast,rest = self._contrasts(fields, i, j)
         model = FieldEffect(self.rows, fields, self.model.store, self.model.workers)
         known,gap = model.columns(self.rows),self.truth[i]-self.truth[j]
-        differs = (np.abs(contrast) > 1e-9) | (known[0][i] != known[0][j]).any(1) | (known[1][i] != known[1][j]).any(1)
+        differs = np.abs(contrast) > 1e-9
+        for k in ("numbers", "words"): differs |= (known[k][i] != known[k][j]).any(1)
         estimate = np.zeros(len(i))
         if len(np.unique(cluster[differs])) >= FEWEST_CREATORS:
             self.effects[fields] = model.fit(gap, contrast, rest, i, j, cluster, known)
@@ -649,9 +652,10 @@ def sentences(self:WhatIf) -> list: # The answer, the record of each field, the 
     out = [self._headline(), *map(_record_of, self.tests)]
     if not self.needed: return out
     size,views = f"{100*(self.needed_for-1):+.0f} % views",f"{float(f'{self.needed:.2g}'):,.0f}"
-    why = "the expected difference" if self.answer != "cannot tell" else "the largest difference that agrees with the data"
-    return out + [f"A real A/B test of these two needs about {views} views to find {why} ({size}; it finds it in 80 % of "
-        "such tests, viewers assigned at random)."]
+    known = self.answer != "cannot tell"
+    why = "the expected difference" if known else "the largest difference that agrees with the data"
+    return out + [f"A real A/B test of these two needs {'about' if known else 'at least'} {views} views to find {why} "
+        f"({size}; found in 80 % of such tests, viewers assigned at random)."]
 
 # %% ../../nbs/runs/16_what_if.ipynb #4e16553f
 @patch
@@ -746,7 +750,7 @@ def _frame(names, p, views, order, groups, found):
 @patch
 def _notes(self:ContrastModel, rows, records, tests):
     "Sentences about method and limits"
-    n,new = len(rows),[c for t in tests if t.fields in self.effects for c in self.effects[t.fields].columns(rows)[3]]
+    n,new = len(rows),[c for t in tests if t.fields in self.effects for c in self.effects[t.fields].columns(rows)["new"]]
     together = f"Intervals hold together for the {n-1} comparisons with the best. " if n > 2 else ""
     out = [f"{together}Effects are those of similar changes between videos of one creator: associations, not proven "
         "causes, and what makes this one video special is not in them."]

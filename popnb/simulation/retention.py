@@ -52,7 +52,8 @@ def with_retention(
 # %% ../../nbs/simulation/07_retention.ipynb #eb0d59ea
 def _api_report(shares):
     names = ("elapsedVideoTimeRatio", "audienceWatchRatio")
-    heads = [{"name": n, "columnType": "DIMENSION" if i == 0 else "METRIC", "dataType": "FLOAT"} for i,n in enumerate(names)]
+    kinds = dict(zip(names, ("DIMENSION", "METRIC")))
+    heads = [{"name": n, "columnType": k, "dataType": "FLOAT"} for n,k in kinds.items()]
     rows = [[k/100, float(v)] for k,v in zip(POINTS, shares)]
     return json.dumps({"kind": "youtubeAnalytics#resultTable", "columnHeaders": heads, "rows": rows})
 
@@ -67,7 +68,8 @@ def write_retention_reports(
     kind:str="api", # `api`: JSON of the Analytics API; `studio`: CSV as Studio exports it
 ) -> Path: # The folder
     "Write the retention of each video as a report named after its id"
-    write,suffix = {"api": (_api_report, ".json"), "studio": (_studio_report, ".csv")}[one_of("kind", kind, ("api", "studio"))]
+    kinds = {"api": (_api_report, ".json"), "studio": (_studio_report, ".csv")}
+    write,suffix = kinds[one_of("kind", kind, kinds)]
     folder = as_path(folder, "folder")
     folder.mkdir(parents=True, exist_ok=True)
     known = table[table["retention_1"].notna()]
