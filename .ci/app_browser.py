@@ -152,6 +152,14 @@ def step_wrong_file(w):
         text = box.inner_text()
         w.check("wrong file", "refused" in text and "/" not in text.replace("w/o", ""), text)
         w.look(tab, "wrong_file")
+    with w.page() as tab:
+        bad = bad.rename(bad.with_suffix(".png"))
+        tab.get_by_text("More about the video").click()
+        tab.locator("input[type=file][accept*='image']").first.set_input_files(bad)
+        tab.wait_for_timeout(1500)
+        tab.get_by_role("button", name="Estimate").click()
+        tab.locator(".pn-error:visible").wait_for(timeout=SECONDS)
+        w.check("wrong picture", "refused" in tab.locator(".pn-error").inner_text(), tab.locator(".pn-error").inner_text())
 
 def step_two_users(w):
     with w.page() as one, w.page() as two:

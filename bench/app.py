@@ -158,6 +158,8 @@ def hostile(user, clip):
             "table of formulas": table(b"title,note\n=1+1,=HYPERLINK(1)\n"),
             "table without a known column": table(b"a,b\n1,2\n"), "empty table": table(b""),
             "table of 100,000 rows": table(b"title\n"+b"x\n"*100_000),
+            "name of an upload that climbs": re.sub(r"^/uploads-\w+/files/\w{64}", "…",
+                user.upload("../../../a.mp4", clip)),
             "file of the server": user.ask("/gradio_api/file=/etc/passwd"),
             "proxy": user.ask("/gradio_api/proxy=https://example.com/"),
             "another name of the server": user.ask("/", Host="evil.example"),

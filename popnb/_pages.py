@@ -1,7 +1,7 @@
 "Pages of the site: address -> title, summary, headings. Written by .ci/layers.py."
 
 PAGES = {
-    'index.html': ('popnb', 'Predict how popular a short video will be: five published systems, one table, one comparison', ('Install', 'The same in Python', 'On your own data', 'Systems', 'First questions', 'Honest by construction', 'Cite')),
+    'index.html': ('popnb', 'Predict how popular a short video will be: five published systems, one table, one comparison', ('Install', 'In Python', 'On your own data', 'Systems', 'First questions', 'Honest by construction', 'Cite')),
     'tutorials/quickstart.html': ('Quickstart', 'From raw clips to a model, a report and the score of a new video, in ten minutes and offline', ('1. Some videos', '2. Hand-made signals', '3. A model', '4. What each kind of input contributes', '5. A new video', 'The same from the command line')),
     'tutorials/your_own_csv.html': ('Your own CSV and clips', 'From a spreadsheet with column names of your own to a trained model and the score of a new video', ('A file', 'Read it', 'What is wrong with it', 'Train', 'Score a new video', 'note: repeated titles (192 rows, 48.0%)', 'note: no ages', 'note: small test part', 'note: several scripts')),
     'tutorials/youtube_shorts.html': ('YouTube Shorts, from a search to an explanation', 'Collect, download, clean, inspect, train, explain: the published study repeated, with the steps that it skipped', ('1. Collect', '2. Download', '3. Clean', '4. Inspect the data first', 'The label was made flat on purpose', 'Languages', 'Titles', 'Near-duplicate titles', '5. Train', '6. Explain', 'The same from the command line')),
@@ -52,7 +52,7 @@ PAGES = {
     'explanations/speed.html': ('Speed and memory, measured', 'Benchmarks of decoding, features, training and prediction against other libraries and the published code', ('Eight exact frames of a clip', 'The nearest key frame', 'Memory', 'Features from the store', 'Embeddings', 'Trees on wide tables', 'Downloads', 'A curve of thirty days', 'Frozen encoders', 'Five folds', 'Memory of a cached run', 'Frames from the cache', 'Full fine-tuning, the head, or adapters', 'Vision-language networks', 'VideoLLaMA2', 'Run them yourself')),
     'explanations/threats.html': ('What popnb trusts', 'Every boundary to files of strangers: what may come, what popnb does, and the test that holds it', ('Limits',)),
     'reference/overview.html': ('Modules', 'Every module of the package, what it is about and its main names', ()),
-    'reference/command_line.html': ('Command-line reference', 'Every command of `popnb` with all its arguments and flags', ('popnb import', 'popnb export', 'popnb simulate', 'popnb mock-youtube', 'popnb collect', 'popnb download', 'popnb clean', 'popnb features', 'popnb train', 'popnb evaluate', 'popnb ablate', 'popnb leaderboard', 'popnb predict', 'popnb explain', 'popnb audit', 'popnb splits', 'popnb test-claim', 'popnb score-forecasts', 'popnb cv', 'popnb tune', 'popnb compare', 'popnb what-if', 'popnb check', 'popnb doctor', 'popnb plan', 'popnb demo', 'popnb push', 'popnb weights list', 'popnb weights get', 'popnb weights check')),
+    'reference/command_line.html': ('Command-line reference', 'Every command of `popnb` with all its arguments and flags', ('popnb import', 'popnb export', 'popnb simulate', 'popnb mock-youtube', 'popnb collect', 'popnb download', 'popnb clean', 'popnb features', 'popnb train', 'popnb evaluate', 'popnb ablate', 'popnb leaderboard', 'popnb predict', 'popnb explain', 'popnb audit', 'popnb splits', 'popnb test-claim', 'popnb score-forecasts', 'popnb cv', 'popnb tune', 'popnb compare', 'popnb what-if', 'popnb docs', 'popnb app', 'popnb check', 'popnb doctor', 'popnb plan', 'popnb demo', 'popnb push', 'popnb weights list', 'popnb weights get', 'popnb weights check')),
     'reference/columns.html': ('Columns of the table', 'Every column that popnb understands, with type, meaning and other names', ()),
     'reference/labels.html': ('All labels', 'Every definition of popularity that can be a training target, with its options', ('ecr', 'log-views', 'views-per-day', 'virality', 'rank', 'extremes', 'above', 'column', 'class', 'outlier')),
     'reference/splits.html': ('All splits', 'Every way to divide a table into training, validation and test rows, with its options', ('random', 'stratified', 'group', 'time', 'creator-time', 'kfold', 'column')),
@@ -262,7 +262,7 @@ PAGES = {
     'runs/tune.html': ('Search over the options of a system', 'Trials scored on validation rows, resumable, with the test rows left for the best of them', ()),
     'runs/hub.html': ('Runs on the hub', 'Publish a run on the Hugging Face hub with a card that says what it is worth, and load one from there', ()),
     'runs/front.html': ('The front in Python', 'What `popnb.` offers by the tab key: lists of all parts as tables, and a run as an object with its report, plots and next steps', ()),
-    'runs/what_if.html': ('What if', 'Which of these titles, thumbnails or posting hours gets more views, and when a model cannot tell', ()),
+    'runs/what_if.html': ('What if', 'Which of these titles, thumbnails, cuts or posting hours gets more views, and when a model cannot tell', ()),
     'runs/predict_table.html': ('Predict large tables', 'A table of any size through a run in constant memory, in parts that a killed job takes up again', ()),
     'app/uploads.html': ('Uploads', 'Files of strangers: limits, a check of the content in a process of its own, and folders that are deleted', ()),
     'app/answers.html': ('Answers', 'What the web page, the HTTP API and agents get from a run: calibrated numbers, what was missing, and the limits of the answer', ()),
@@ -280,7 +280,7 @@ PAGES = {
     'cli/forecasts.html': ('Command for forecasts', '`score-forecasts`: a ledger of forecasts and the outcomes that were collected later', ()),
     'cli/claims.html': ('Command that tests claims', '`test-claim`: does a rule for titles, lengths or posting hours hold within creators?', ()),
     'cli/tuning.html': ('Commands for cross-validation, tuning and comparison', '`cv`: a system on every fold of a table; `tune`: a search over its options; `compare`: runs in pairs', ()),
-    'cli/what_if.html': ('Command: what-if', '`what-if`: which of several titles, thumbnails or posting hours is expected to get more views?', ()),
+    'cli/what_if.html': ('Command: what-if', '`what-if`: which of several titles, thumbnails, cuts or posting hours is expected to get more views?', ()),
     'cli/web_page.html': ('Command: app', '`app`: a web page, an HTTP API and a door for agents that answer from trained runs', ()),
     'cli/docs.html': ('Command that finds a page', '`docs`: the address of the page about a command, a function or a few words, without a network', ()),
     'cli/main.html': ('Program of all commands', '`check`, `doctor`, `plan`, `weights` and `demo`, and the module that starts the program with all commands', ()),

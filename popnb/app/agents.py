@@ -14,7 +14,7 @@ from typing import Any
 from fastcore.basics import patch
 from fastcore.docments import docments
 from .answers import Answers, NUMBERS, TEXTS
-from .explained import HONEST # noqa: F401  (adds `Answers.explain`)
+from .explained import HONEST
 from .uploads import scratch
 from ..core import InputError, PopnbError, need
 
@@ -111,7 +111,7 @@ def _with_thumbnail(variant, folder, i):
 # %% ../../nbs/app/05_agents.ipynb #c41df7d9
 @patch
 def what_if(self:Tools,
-    variants:list[dict[str, Any]], # At least two objects of what differs: title, description, hour, thumbnail_base64, …
+    variants:list[dict[str, Any]], # At least two objects of changes: title, description, hour, trim, thumbnail_base64
     title:str|None=None, # Title of variants that have none of their own
     description:str|None=None, # Description of all variants
     author:str|None=None, # Name or id of the creator
@@ -122,7 +122,7 @@ def what_if(self:Tools,
     thumbnail_base64:str|None=None, # Thumbnail of all variants in base64
     run:str|None=None, # Name of a run from list_runs; none: the first
 ) -> dict[str, Any]:
-    """Ask which variant of a video (title, thumbnail, hour) is expected to do best.
+    """Ask which variant of a video (title, thumbnail, hour, seconds cut from the start) is expected to do best.
 
     answer is the name of a variant (A, B, … in the given order) or "cannot tell", which is a result and not a
     failure: choose none then. pairs has effects with intervals; tests says how often such predicted differences were
@@ -166,8 +166,9 @@ def explain_score(self:Tools,
         return self.answers.explain(**files, **facts, run=run, pictures=False)
 
 # %% ../../nbs/app/05_agents.ipynb #1bf11cb4
-_ABOUT = ("popnb predicts the popularity of short videos from runs trained on a table of videos. Answers are calibrated:"
-    " say the interval and the limits with every number, and 'cannot tell' where the answer is that.")
+_ABOUT = ("popnb predicts the popularity of short videos from runs trained on a table of videos. Answers are"
+    " calibrated: say the interval and the limits with every number, and 'cannot tell' where the answer is that. Of"
+    f" explanations: {HONEST}")
 MOST_CALLS = 8   # calls that are worked on at once
 
 TOOLS = ("list_runs", "score_video", "what_if", "score_table", "explain_score", "compare_runs")

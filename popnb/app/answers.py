@@ -28,7 +28,7 @@ from ..runs.predict import predict_videos
 from ..runs.train import open_store
 from ..runs.what_if import ContrastModel
 
-# %% ../../nbs/app/01_answers.ipynb #eed9bb1f
+# %% ../../nbs/app/01_answers.ipynb #9a8219cd
 def _short(v): return "?" if v is None else f"{v:.3g}"
 
 def _score_text(name, e):
@@ -37,6 +37,7 @@ def _score_text(name, e):
     meaning = f"{METRICS[name].meaning}; {METRICS[name].better} is better"
     return f"{name} {_short(e['value'])}{ends} on {e['n']:,} test videos; {meaning}."
 
+# %% ../../nbs/app/01_answers.ipynb #eed9bb1f
 def _coverage(about):
     "Level -> share of the test rows whose truth was in the interval"
     levels = (about.get("intervals") or {}).get("levels") or []
@@ -80,7 +81,7 @@ def _facts(name, model, config, table):
         verdict=(about.get("verdict") or {}).get("text") or "", caution=model.caution)
     return _plain(out | {"limits": [hide_paths(s) for s in _limit_sentences(out)]})
 
-# %% ../../nbs/app/01_answers.ipynb #7c6c2fc7
+# %% ../../nbs/app/01_answers.ipynb #55344108
 class _Served:
     "A loaded run, its facts, and the lock of its users"
     def __init__(self, path, name, data):
@@ -90,6 +91,7 @@ class _Served:
         except PopnbError: self.table,self.why = None,"the table that it was made from is not at hand"
         self.facts = _facts(name, self.model, self.config, self.table)
 
+# %% ../../nbs/app/01_answers.ipynb #7c6c2fc7
 def _names(paths):
     "Last parts of the paths, made different by numbers"
     out = []
@@ -144,8 +146,9 @@ def runs(self:Answers) -> list: # One dict a run
     "List the runs: label, inputs, what they were trained on, test scores, limits"
     return [s.facts for s in self.served.values()]
 
-# %% ../../nbs/app/01_answers.ipynb #7db41fac
+# %% ../../nbs/app/01_answers.ipynb #4ef39f81
 TEXTS = {"title": 500, "description": 10_000, "tags": 2_000, "category": 200, "author": 200}   # most characters
+
 NUMBERS = ("followers", "author_posts", "duration")
 
 def _text(name, value):
@@ -156,6 +159,7 @@ def _text(name, value):
         raise InputError(f"{name} has {len(value):,} characters, at most {TEXTS[name]:,} are accepted.")
     return value.strip() or None
 
+# %% ../../nbs/app/01_answers.ipynb #7db41fac
 def _moment(published_at, hour):
     "Time of publication; with an hour (UTC) and no day, that of today"
     if published_at in (None, "") and hour is None: return None
@@ -167,7 +171,7 @@ def _moment(published_at, hour):
         raise InputError("hour must be a number from 0 up to 24 (UTC).")
     return at.normalize() + pd.Timedelta(hours=float(hour))
 
-# %% ../../nbs/app/01_answers.ipynb #00e307f4
+# %% ../../nbs/app/01_answers.ipynb #0b51f7c6
 def _fact_row(published_at=None, hour=None, **facts):
     "Table of one row from what is known about a video"
     for k in facts: one_of("fact", k, (*TEXTS, *NUMBERS))
@@ -177,6 +181,7 @@ def _fact_row(published_at=None, hour=None, **facts):
     try: return conform(pd.DataFrame([row], dtype=object), "this video")
     except InputError as e: raise InputError(str(e).replace("this video, row 1, ", "")) from None
 
+# %% ../../nbs/app/01_answers.ipynb #00e307f4
 def _history(row, earlier_views):
     "Earlier videos of the creator as a table, the latest last; `None` without any"
     if earlier_views in (None, []): return None
@@ -231,9 +236,11 @@ def borrowed(self:Answers,
     before = model.store,model.workers
     model.store,model.workers = store,self.workers
     try: yield store
-    finally: model.store,model.workers = before
+    finally:
+        model.store,model.workers = before
+        for m in served.contrast.refits if served.contrast else (): m.store = before[0]
 
-# %% ../../nbs/app/01_answers.ipynb #1388c199
+# %% ../../nbs/app/01_answers.ipynb #9bdebc4c
 def _number(v): return "–" if v is None else f"{v:,.0f}" if abs(v) >= 100 else f"{v:.3g}"
 
 def _values_text(r):
@@ -246,12 +253,13 @@ def _values_text(r):
     if low is None: return f"{said}. {r.get('no_interval') or 'No interval is known.'}"
     return f"{said}; of videos with such a prediction, {r['level']:.0%} have {_number(low)} to {_number(high)}."
 
+# %% ../../nbs/app/01_answers.ipynb #1388c199
 def _median_sentence(r):
     "P(beats own median) in words, or why there is none"
     why = r.get("no_median", "give earlier_views, the views of earlier videos")
     if why: return f"No comparison with the creator's own median: {why}."
-    return (f"{r['p_beats_median']:.0%}: probability of more views than the median of the creator's {r['earlier_videos']} "
-        f"earlier videos, {_number(r['own_median'])}.")
+    return (f"{r['p_beats_median']:.0%}: probability of more views than the median of the creator's"
+        f" {r['earlier_videos']} earlier videos, {_number(r['own_median'])}.")
 
 # %% ../../nbs/app/01_answers.ipynb #bc08efd0
 def _score_sentences(r, at_least):
@@ -263,7 +271,8 @@ def _score_sentences(r, at_least):
         out.append(f"{r['p_at_least']:.0%}: probability of at least {_number(at_least)}.")
     out.append(_median_sentence(r))
     missing = ", ".join(r["missing"])
-    out.append(f"Missing: {missing}; the prediction does without." if missing else "Nothing that the run uses is missing.")
+    said = f"Missing: {missing}; the prediction does without." if missing else "Nothing that the run uses is missing."
+    out.append(said)
     return out + ([f"About the file: {r['error']}."] if r["error"] else [])
 
 # %% ../../nbs/app/01_answers.ipynb #0dba0288
@@ -343,8 +352,9 @@ def what_if(self:Answers,
             found = self.contrasts(served).ask(row, named, level)
     return {"run": served.facts["name"]} | found.to_dict() | {"limits": served.facts["limits"]}
 
-# %% ../../nbs/app/01_answers.ipynb #7fb1ced0
+# %% ../../nbs/app/01_answers.ipynb #ae88012f
 _FIELDS = (*TEXTS, *NUMBERS, "published_at", "collected_at")
+
 _FILES = ("video_path", "thumbnail_path")
 
 def _table_rows(cells):
@@ -359,6 +369,7 @@ def _table_rows(cells):
     lost = [known[c] for c in _FILES if c in known]
     return rows,[f"Column {c} names files, which are not read." for c in lost]
 
+# %% ../../nbs/app/01_answers.ipynb #7fb1ced0
 def _good_rows(rows):
     "Rows as a table, and the error of each row that cannot be one"
     try: return conform(rows, "table"),{}
@@ -368,7 +379,7 @@ def _good_rows(rows):
         except InputError as e: errors[rows["video_id"].iloc[i]] = str(e)
     return pd.concat(good, ignore_index=True) if good else rows.iloc[:0],errors
 
-# %% ../../nbs/app/01_answers.ipynb #c686e7d4
+# %% ../../nbs/app/01_answers.ipynb #7ec9163a
 _ANSWER = ("prediction", "views", "lower", "upper", "level", "percentile", "p_at_least", "missing", "caution", "error")
 
 def _cells_of(r):
@@ -381,6 +392,7 @@ def _cells_of(r):
         else: out[k] = ", ".join(v) if isinstance(v, list) else v
     return out
 
+# %% ../../nbs/app/01_answers.ipynb #c686e7d4
 @patch
 def _score_rows(self:Answers, served, rows, options):
     "Answers of some rows, by `video_id`"
@@ -417,7 +429,7 @@ def batch(self:Answers,
     counts = {"rows": len(new), "scored": len(new)-failed, "failed": failed}
     return {"run": served.facts["name"]} | counts | {"notes": notes, "limits": served.facts["limits"]}
 
-# %% ../../nbs/app/01_answers.ipynb #77826136
+# %% ../../nbs/app/01_answers.ipynb #684a94e0
 @patch
 def _comparison(self:Answers):
     "Differences of all runs to the first, with paired intervals, or why there are none"
@@ -426,9 +438,10 @@ def _comparison(self:Answers):
     try: return compare_runs(folders).to_dict() | {"why": ""}
     except PopnbError as e: return {"why": hide_paths(e)}
 
+# %% ../../nbs/app/01_answers.ipynb #77826136
 @patch
 @answered
-def compare(self:Answers) -> dict: # `scores`: one dict a run and metric; `differences` and `verdict` to the first run, or `why` not
+def compare(self:Answers) -> dict: # `scores` of each run and metric; `differences` to the first run, or `why` not
     "Compare the runs on their common test videos; computed once"
     if not hasattr(self, "_compared"):
         facts = {n: s.facts for n,s in self.served.items()}

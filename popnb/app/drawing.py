@@ -151,13 +151,14 @@ def score_html(
 ) -> str: # HTML
     "Show a score: the value, its range, the scale, the facts and the limits"
     head = headline(answer)
-    unit = escape(head["unit"]) if len(head["unit"]) < 24 else ""
+    short = len(head["unit"]) < 24
+    unit,below = (escape(head["unit"]), "") if short else ("", f'<p class="pn-small">{escape(head["unit"])}</p>')
     caution = f'<p class="pn-caution">{escape(answer["caution"])}</p>' if answer.get("caution") else ""
     known,level = answer.get("known"),answer.get("level") or .8
     scale = scale_html(head, known, level) if known and len(known) == 101 and head["value"] is not None else ""
     facts = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k,v in _facts(answer))
     limits = details_html("What this answer cannot know", answer["limits"]) if answer.get("limits") else ""
-    return card_html("Result", caution, f'<p class="pn-big">about {count_text(head["value"])} <span>{unit}</span></p>',
+    return card_html("Result", caution, f'<p class="pn-big">about {count_text(head["value"])} <span>{unit}</span></p>{below}',
         f'<p class="pn-range">{_range_text(answer, head)}</p>', scale, f'<dl class="pn-facts">{facts}</dl>', limits)
 
 # %% ../../nbs/app/03_drawing.ipynb #c34764d0

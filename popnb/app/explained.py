@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COPY_FRAMES', 'COPY_SIDE', 'SEGMENTS', 'HONEST', 'picture_url', 'write_copy', 'clip_occlusion', 'moments_of',
-           'regions_of', 'words_of', 'inputs_of', 'change_text', 'sentences_of', 'explain_for_display']
+           'regions_of', 'word_weights', 'inputs_of', 'change_text', 'sentences_of', 'explain_for_display']
 
 # %% ../../nbs/app/02_explained.ipynb #ec7e1106
 import base64
@@ -145,7 +145,7 @@ def regions_of(
 # %% ../../nbs/app/02_explained.ipynb #caeb831b
 _LEFT_OUT = {"title": "title", "description": "description", "thumbnail": "thumbnail_path"}   # input -> column
 
-def words_of(
+def word_weights(
     parts:list, # `Part`s that were made
 ) -> list: # `[word, weight]` each, in the order of the title
     "Collect the weight of each word of the title"
@@ -176,7 +176,7 @@ def change_text(
     "Say a weight: a percentage of views for a logarithm, else a number with its unit"
     share = 100*np.expm1(weight)
     if log: return f"{share:+.0f} % views" if abs(share) >= .5 else "0 % views"
-    return f"{weight:+.2g}" + (f" ({unit})" if unit else "")
+    return (f"{weight:+.2g}" if abs(weight) >= 5e-4 else "0") + (f" ({unit})" if unit else "")
 
 # %% ../../nbs/app/02_explained.ipynb #b3f4f49e
 HONEST = ("Colours and bars say what this model did with this video. They do not say what would happen if you changed "
@@ -244,7 +244,7 @@ def explain_for_display(
         moments = _attempt(lambda: moments_of(context, parts, pictures), notes, row, {"moments": [], "stills": []})
         inputs = _attempt(lambda: inputs_of(context, parts), notes, row, [])
         missing = _attempt(lambda: model.predict(row)["missing"][0].split(","), notes, row, [])
-    shown = moments | regions_of(context, parts, pictures) | {"words": words_of(parts), "inputs": inputs,
+    shown = moments | regions_of(context, parts, pictures) | {"words": word_weights(parts), "inputs": inputs,
         "missing": [m for m in missing if m]}
     log,unit = logarithmic(model.label),context.unit
     said = sentences_of(shown, lambda v: change_text(float(v), log, unit))

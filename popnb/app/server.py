@@ -25,7 +25,7 @@ from .answers import Answers
 from .uploads import UploadLimits, server_folder
 from ..core import InputError, PopnbError, in_range, need
 
-# %% ../../nbs/app/06_server.ipynb #696fc878
+# %% ../../nbs/app/06_server.ipynb #ce7aee8a
 _OWN = {"hook": False, "ports": []}   # whether the hook is set; ports of the servers that run
 
 _WATCHED = ("socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname")
@@ -36,6 +36,7 @@ def _is_local(host):
     try: return ipaddress.ip_address(host.decode() if isinstance(host, bytes) else str(host)).is_loopback
     except ValueError: return False
 
+# %% ../../nbs/app/06_server.ipynb #7411a6f1
 def _refuse_outgoing(event, args, own=_OWN, watched=_WATCHED):
     "Audit hook that refuses connections and look-ups while a server runs"
     if not own["ports"] or event not in watched: return
@@ -45,6 +46,7 @@ def _refuse_outgoing(event, args, own=_OWN, watched=_WATCHED):
         allowed = not isinstance(at, tuple) or _is_local(at[0]) and at[1] in own["ports"]
     if not allowed: raise ConnectionRefusedError(f"popnb app makes no connection to other machines ({event}).")
 
+# %% ../../nbs/app/06_server.ipynb #696fc878
 def _is_address(host):
     try: ipaddress.ip_address(host.decode() if isinstance(host, bytes) else str(host))
     except ValueError: return False
@@ -64,8 +66,8 @@ def no_outgoing(
 
 # %% ../../nbs/app/06_server.ipynb #5b54b948
 _OPEN = re.compile(r"/(config|theme\.css|favicon\.ico|robots\.txt|manifest\.json|(static|assets|svelte)/.*|mcp/?|"
-    r"gradio_api/(info|openapi\.json|app_id|upload|upload_progress|startup-events|cancel|reset|queue/(join|data|status)|"
-    r"call/.*|run/.*|api/.*|heartbeat/.*|login_check|user|file=.*))?/?")
+    r"gradio_api/(info|openapi\.json|app_id|upload|upload_progress|startup-events|cancel|reset|queue/(join|data|status)"
+    r"|call/.*|run/.*|api/.*|heartbeat/.*|login_check|user|file=.*))?/?")
 _FIXED = ("/static/", "/assets/", "/svelte/")     # files of the library, the same for everybody
 JSON_BYTES = 1<<20                                # Largest body that is no upload and no call of an agent
 _POLICY = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -90,13 +92,14 @@ def allowed_host(
     except ValueError: return False
     return True
 
-# %% ../../nbs/app/06_server.ipynb #53e1b82f
+# %% ../../nbs/app/06_server.ipynb #dfdc9980
 def _same_origin(headers):
     "Whether a request comes from our page, or from a program"
     origin,site = headers.get("origin"),headers.get("sec-fetch-site")
     if origin is not None: return urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
     return site in (None, "same-origin", "none") or headers.get("sec-fetch-mode") == "navigate"
 
+# %% ../../nbs/app/06_server.ipynb #be013d43
 def _given_token(scope, headers):
     "Token of a request: of its header, cookie or address"
     kind,_,value = headers.get("authorization", "").partition(" ")
@@ -106,6 +109,7 @@ def _given_token(scope, headers):
     if "popnb_token" in cookie: return cookie["popnb_token"].value
     return _query_token(scope)
 
+# %% ../../nbs/app/06_server.ipynb #53e1b82f
 def _query_token(scope): return parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
 
 # %% ../../nbs/app/06_server.ipynb #89b7c635
@@ -123,7 +127,7 @@ class Guard:
         self.real = real.encode()
         self.alias = f"/uploads-{secrets.token_hex(len(real))}"[:len(real)].encode()
 
-# %% ../../nbs/app/06_server.ipynb #643d9947
+# %% ../../nbs/app/06_server.ipynb #2306edcd
 def _most_bytes(path, limits):
     "Largest body of a request to a path"
     if path.startswith("/gradio_api/upload"): return limits.bytes + (64<<10)
@@ -139,6 +143,7 @@ def _used_bytes(folder):
         with suppress(OSError): total += o.stat().st_size if o.is_file() else 0
     return total
 
+# %% ../../nbs/app/06_server.ipynb #643d9947
 HELD = 20   # uploads of the largest size that the server holds at a time
 
 @patch
@@ -172,7 +177,7 @@ def refusal(self:Guard,
         return 404,"There is no such file."
     return self._why_large(scope, headers)
 
-# %% ../../nbs/app/06_server.ipynb #4950aa05
+# %% ../../nbs/app/06_server.ipynb #8f3efe65
 async def _say_refusal(send, status, text):
     "Send a refusal as JSON; the connection is closed, because its body is not read"
     body = json.dumps({"detail": text}).encode()
@@ -181,6 +186,7 @@ async def _say_refusal(send, status, text):
     await send({"type": "http.response.start", "status": status, "headers": head})
     await send({"type": "http.response.body", "body": body})
 
+# %% ../../nbs/app/06_server.ipynb #4950aa05
 async def _take_token(send, token):
     "Keep the token of an address in a cookie and go to the page without it"
     cookie = f"popnb_token={token}; HttpOnly; SameSite=Strict; Path=/".encode()
@@ -188,7 +194,7 @@ async def _take_token(send, token):
     await send({"type": "http.response.start", "status": 303, "headers": head})
     await send({"type": "http.response.body", "body": b""})
 
-# %% ../../nbs/app/06_server.ipynb #0e75dbef
+# %% ../../nbs/app/06_server.ipynb #9e565495
 async def _whole(receive, most):
     "Body of a request"
     body,more = b"",True
@@ -204,6 +210,7 @@ def _files_of(value):
         yield from ((k, value[k]) for k in ("path", "url") if isinstance(value.get(k), str))
         yield from _files_of(list(value.values()))
 
+# %% ../../nbs/app/06_server.ipynb #0e75dbef
 @patch
 def why_foreign(self:Guard,
     body:bytes, # JSON of a call
@@ -212,7 +219,9 @@ def why_foreign(self:Guard,
     try: found = list(_files_of(json.loads(body or b"null")))
     except (ValueError, RecursionError): return "The request is no valid JSON."
     own = f"{self.alias.decode()}/files/"
-    def is_ours(k, v): return v.startswith(own) and ".." not in v.split("/") if k == "path" else not v.startswith("data:")
+    def is_ours(k, v):
+        if k == "url": return not v.startswith("data:")
+        return v.startswith(own) and ".." not in v.split("/")
     if all(is_ours(k, v) for k,v in found): return ""
     return "A file is uploaded first (/gradio_api/upload), and its path is the one that the upload returned."
 
@@ -268,9 +277,9 @@ async def __call__(self:Guard, scope, receive, send):
         scope = scope | {"path": path, "raw_path": path.encode(), "headers": kept}
     await self.app(scope, receive, self._sent(scope, send))
 
-# %% ../../nbs/app/06_server.ipynb #28d76bf3
+# %% ../../nbs/app/06_server.ipynb #19dec3af
 _QUIET = dict.fromkeys(("GRADIO_ANALYTICS_ENABLED", "GRADIO_SHARE", "GRADIO_RUN_HISTORY", "GRADIO_MCP_SERVER",
-    "GRADIO_SSR_MODE"), "False") | {"GRADIO_DEBUG": "0", "GRADIO_ALLOWED_PATHS": "", "HF_HUB_OFFLINE": "1"}
+    "GRADIO_SSR_MODE"), "False") | {"GRADIO_DEBUG": "0", "GRADIO_ALLOWED_PATHS": ""}
 
 @contextmanager
 def _environment(**values):
@@ -283,6 +292,7 @@ def _environment(**values):
             if v is None: os.environ.pop(k, None)
             else: os.environ[k] = v
 
+# %% ../../nbs/app/06_server.ipynb #28d76bf3
 def _sweep(folder, age, stop):
     "Delete files that are older than `age` seconds, until `stop` is set"
     while not stop.wait(min(age/2, 30)):
@@ -290,7 +300,7 @@ def _sweep(folder, age, stop):
             with suppress(OSError):
                 if o.is_file() and time.time()-o.stat().st_mtime > age: o.unlink()
 
-# %% ../../nbs/app/06_server.ipynb #d76994d7
+# %% ../../nbs/app/06_server.ipynb #a39dc4c0
 def _application(blocks, options, answers, mcp, limits):
     "The page, and the door for agents, as one ASGI application"
     import gradio as gr
@@ -314,6 +324,7 @@ def _application(blocks, options, answers, mcp, limits):
         enable_monitoring=False, pwa=False, mcp_server=False)
     return gr.mount_gradio_app(app, blocks, path="/", **options | safe)
 
+# %% ../../nbs/app/06_server.ipynb #d76994d7
 MOST_WAITING = 500   # requests that wait; more are refused
 MOST_SESSIONS = 100  # sessions whose settings gradio keeps in memory, about 150 kB each
 
@@ -327,7 +338,8 @@ def _listen(host, port):
     try: s.bind((host, port))
     except OSError as e:
         s.close()
-        raise InputError(f"Port {port} of {host} cannot be used ({e.strerror}): choose another --port, or 0 for any.") from e
+        raise InputError(
+            f"Port {port} of {host} cannot be used ({e.strerror}): choose another --port, or 0 for any.") from e
     s.listen(1024)
     return s
 
@@ -340,7 +352,7 @@ class Server:
         port:int=7860, # Port; 0: a free one
         mcp:bool=False, # Whether agents are answered, at `/mcp`
         limits:UploadLimits|None=None, # Of one request; `None`: the defaults
-        token:str|None=None, # Secret that requests carry; `None`: a random one unless `host` is loopback
+        token:str|None=None, # Secret that requests carry; `None`: a random one, none for loopback without `names`
         names:tuple|list=(), # Names under which it is reached, besides its addresses
         keep:float=900., # Seconds after which an upload is deleted
         build=None, # Function of `Answers` that returns the page, and its style; `None`: popnb's page
@@ -350,7 +362,8 @@ class Server:
         in_range("keep", keep, 1)
         self.runs,self.host,self.port,self.mcp,self.keep = runs,host,port,mcp,keep
         self.limits,self.options,self.build = limits or UploadLimits(),options,build or _our_page
-        self.token = token if token is not None else "" if _is_local(host) else secrets.token_urlsafe(16)
+        alone = _is_local(host) and not names
+        self.token = token if token is not None else "" if alone else secrets.token_urlsafe(16)
         self.names = (*names, *(() if _is_address(host) else (host,)))
 
 def _our_page(answers):

@@ -133,9 +133,11 @@ def _check_media(path, kind, limits):
         raise InputError(f"The clip is refused: it lasts {found['seconds']:.0f} s, and at most {limits.seconds:g} s "
             "are accepted. Give a shorter one.")
 
-# %% ../../nbs/app/00_uploads.ipynb #9ff10430
+# %% ../../nbs/app/00_uploads.ipynb #1ea9963b
 TABLE_BYTES = 20<<20    # Largest CSV file, bytes
+
 CELL = 20_000           # Most characters of a cell
+
 COLUMNS_MOST = 200      # Most columns
 
 def _check_start(path):
@@ -146,6 +148,7 @@ def _check_start(path):
     if b"\0" in head or head[:2] == b"PK" or looks:
         raise InputError(f"The table is refused: it looks like {looks or 'no text'}. Give a CSV file in UTF-8.")
 
+# %% ../../nbs/app/00_uploads.ipynb #9ff10430
 def _check_table(path, limits):
     "Raise `InputError` for a CSV file that is not accepted"
     _check_start(path)
@@ -171,7 +174,7 @@ def _count_rows(lines, limits):
         if any(len(c) > CELL for c in line): raise InputError(f"The table is refused: a cell of row {n} is too long.")
     if not n: raise InputError("The table is refused: it has no rows below its header.")
 
-# %% ../../nbs/app/00_uploads.ipynb #3b9d5885
+# %% ../../nbs/app/00_uploads.ipynb #2b8625d3
 def _suffix(path, kind):
     "Suffix of the copy: that of the upload if it is one of this kind"
     if kind == "table": return ".csv"
@@ -180,6 +183,7 @@ def _suffix(path, kind):
 
 def _size_text(n): return f"{n/2**20:,.0f} MB" if n >= 2**20 else f"{n:,} bytes"
 
+# %% ../../nbs/app/00_uploads.ipynb #3b9d5885
 def take_upload(
     path:str|Path, # Uploaded file
     kind:str, # `clip`, `picture` or `table`

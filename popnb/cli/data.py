@@ -56,7 +56,7 @@ def _write_dropped(report, out):
 def import_command(
     source:Annotated[str, Argument(help=", ".join(SOURCES))],
     csv:Annotated[Path, Option("--csv", "--file",
-        help="File of the source: CSV, JSON, xlsx, Parquet, plain or packed; for daily counts their folder")],
+        help="File of the source: CSV, JSON, xlsx, Parquet, plain or packed; for daily counts and retention reports their folder")],
     out:Annotated[Path, Option(help="Table to write, .parquet; dropped rows are listed beside it in .dropped.csv")],
     videos:Annotated[Path|None, Option(help="Folder with the videos, named by id")]=None,
     thumbnails:Annotated[Path|None, Option(help="Folder with the thumbnails, named by id")]=None,

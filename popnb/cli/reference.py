@@ -27,9 +27,10 @@ def reference_table(
     header:list, # Names of the columns
     rows:list, # Lists of values; `[bold]` becomes bold text
 ) -> str: # Markdown
-    "Format a table of reference"
-    lines = [header, ["---"]*len(header), *rows]
-    return "\n".join("| " + " | ".join(map(_cell, l)) + " |" for l in lines)
+    "Format a table of reference; a page gives its columns the widths of the dashes"
+    cells = [[_cell(v) for v in row] for row in (header, *rows)]
+    dashes = ["-"*min(50, max(3, *map(len, column))) for column in zip(*cells)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (cells[0], dashes, *cells[1:]))
 
 # %% ../../nbs/cli/21_reference.ipynb #5677fd57
 def _click_commands():
@@ -62,7 +63,7 @@ def command_reference(
     "Write what commands take: all arguments and flags with meaning and default; raises `InputError` for an unknown one"
     commands = _click_commands()
     if name is not None: commands = {name: commands[one_of("command", name, list(commands))]}
-    out = []
+    out = [] if name else [" · ".join(f"[{o}](#popnb-{o.replace(' ', '-')})" for o in commands)]
     for full,c in commands.items():
         shown = [p for p in c.params if not p.hidden and not set(p.opts) & set(_SHARED)]
         words = " ".join(f"[{_spelling(p)}]" if not p.required else _spelling(p)

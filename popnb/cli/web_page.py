@@ -14,7 +14,7 @@ from .app import app, say, StoreFlag, WorkersFlag
 from .options import note
 from ..core import InputError, json_text
 
-# %% ../../nbs/cli/10_web_page.ipynb #116853a3
+# %% ../../nbs/cli/10_web_page.ipynb #f6d321b3
 _WARNING = ("popnb: note: --host {host} opens the page to everybody who reaches this machine over the network, without "
     "encryption. Requests need the token of the address. For yourself alone, leave --host out and use an SSH tunnel.")
 
@@ -24,6 +24,7 @@ def _describe(server):
     return dict(address=server.address, mcp=mcp, token=server.token or None, runs=server.answers.names,
         limits=server.limits.to_dict())
 
+# %% ../../nbs/cli/10_web_page.ipynb #116853a3
 def _announce(as_json, browser):
     "Function that says where a server is, and opens a browser"
     def ready(server):
@@ -54,8 +55,8 @@ def web_page(
         " network")]="127.0.0.1",
     port:Annotated[int, Option(help="Port; 0: a free one")]=7860,
     mcp:Annotated[bool, Option("--mcp", help="Also answer agents (Model Context Protocol) at /mcp")]=False,
-    token:Annotated[str|None, Option(help="Secret that requests carry [dim](default: none on 127.0.0.1, else a random"
-        " one)[/dim]")]=None,
+    token:Annotated[str|None, Option(help="Secret that requests carry [dim](default: none on 127.0.0.1 without --name,"
+        " else a random one)[/dim]")]=None,
     name:Annotated[list[str]|None, Option(help="A name under which browsers reach the page, e.g. that of this machine;"
         " may be repeated")]=None,
     data:Annotated[Path|None, Option("--data", help="Table that the runs were made from, for what-if [dim](default:"

@@ -94,7 +94,7 @@ def _plot_days(ax, fig, days, values, names):
     ax.invert_yaxis()
     ax.grid(False)
     bar = fig.colorbar(shades, ax=ax, pad=.02)
-    bar.ax.tick_params(labelsize=7)
+    bar.ax.tick_params(labelsize=8)
 
 # %% ../../nbs/explain/09_curves.ipynb #20ed9afa
 def plot_curve_contributions(
@@ -113,7 +113,7 @@ def plot_curve_contributions(
     marker = "o" if len(days) < 12 else None
     left.plot(days, base, "--", color=GREY, lw=1.5, marker=marker, ms=3, label="nothing known")
     left.plot(days, curve, color=BLUE, lw=2, marker=marker, ms=3, label="this video")
-    left.legend(fontsize=7, frameon=False)
+    left.legend(fontsize=8, frameon=False)
     order = np.argsort(-np.abs(values).mean(1), kind="stable")
     _plot_days(right, fig, days, values[order], [names[i] for i in order])
     right.set_title(f"contribution to each {'day' if axis == 'day' else 'part'}", fontsize=8)

@@ -16,7 +16,7 @@ import pandas as pd
 from ..explain.base import ExplanationContext, Part, explainer, markdown_table
 from ..core import InputError, PopnbError, _plain, atomic_path, new_folder, only_one, typed, write_text
 from ..data.safe_csv import write_sheet
-from ..data.labels import label_from_dict, make_label
+from ..data.labels import label_from_dict, make_label, point_name
 from ..data.groups import relations_of
 from ..data.splits import leaks, split_from_dict
 from ..data.table import as_table
@@ -247,10 +247,14 @@ def train_ensemble(
     return Run(out, model, split, scores)
 
 # %% ../../nbs/runs/04_ensemble.ipynb #8e40a9cb
+def _attributed_unit(model):
+    "Unit of the number that is attributed: of a curve, its last point"
+    return model.label.unit if model.days is None else f"{point_name(model.label.axis, model.days[-1])}, {model.label.unit}"
+
 def _members_text(c, rows, context):
     absent = [m for m,s in zip(c["member"], c["says"]) if not np.isfinite(s)]
     text = (f"Where every member predicts its average the ensemble predicts {c['base'][0]:.3g}; this prediction is "
-        f"{c['prediction'][0]:.3g}, and the contributions sum to the difference ({context.unit}).")
+        f"{c['prediction'][0]:.3g}, and the contributions sum to the difference ({_attributed_unit(context.model)}).")
     if absent: text += f" Absent for this video: {', '.join(absent)}; the weights of the others are scaled up."
     shown = rows if context.model.blend.stack is None else rows.drop(columns="weight")
     return f"{text}\n\n{markdown_table(shown)}"
@@ -263,9 +267,10 @@ def explain_members(context:ExplanationContext) -> Part:
     rows = c[["member", "system", "says", "weight", "contribution"]]
     records = rows.astype(object).where(rows.notna(), None).to_dict("records")
     how = context.model.options["how"]
-    data = {"base": c["base"][0], "prediction": c["prediction"][0], "unit": context.unit}
+    unit = _attributed_unit(context.model)
+    data = {"base": c["base"][0], "prediction": c["prediction"][0], "unit": unit}
     data |= {"how": how, "members": records}
     o = c.loc[c["contribution"].abs().sort_values(ascending=False, kind="stable").index]
     names = [f"{m} ({s})" if m != s else m for m,s in zip(o["member"], o["system"])]
-    fig = plot_waterfall(names, o["contribution"].to_numpy(), c["base"][0], context.unit)
+    fig = plot_waterfall(names, o["contribution"].to_numpy(), c["base"][0], unit)
     return Part("members", "Contributions of the members", _members_text(c, rows, context), data, fig)
