@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['INPUT_NAMES', 'count_text', 'chance_text', 'headline', 'scale_html', 'input_name', 'details_html', 'card_html',
-           'score_html', 'words_html', 'moments_html', 'regions_html', 'inputs_html', 'explanation_html',
-           'what_if_html', 'table_html', 'error_html', 'note_html']
+           'score_html', 'spoken_score', 'words_html', 'moments_html', 'regions_html', 'inputs_html',
+           'explanation_html', 'what_if_html', 'table_html', 'error_html', 'note_html']
 
 # %% ../../nbs/app/03_drawing.ipynb #251621e2
+import re
 from html import escape
 
 import numpy as np
@@ -160,6 +161,15 @@ def score_html(
     limits = details_html("What this answer cannot know", answer["limits"]) if answer.get("limits") else ""
     return card_html("Result", caution, f'<p class="pn-big">about {count_text(head["value"])} <span>{unit}</span></p>{below}',
         f'<p class="pn-range">{_range_text(answer, head)}</p>', scale, f'<dl class="pn-facts">{facts}</dl>', limits)
+
+# %% ../../nbs/app/03_drawing.ipynb #7c855bd0
+def spoken_score(
+    answer:dict, # From `Answers.score`
+) -> str: # Text
+    "Say a score in two sentences, to be read aloud"
+    head = headline(answer)
+    said = re.sub("<[^>]+>", "", _range_text(answer, head))
+    return f"About {count_text(head['value'])} {head['unit']}. {said}"
 
 # %% ../../nbs/app/03_drawing.ipynb #c34764d0
 def _shade(w, most):

@@ -19,7 +19,7 @@ from fastcore.docments import docments
 
 from .answers import Answers
 from .drawing import card_html, count_text, details_html, error_html, explanation_html, input_name, note_html
-from .drawing import score_html, table_html, what_if_html
+from .drawing import score_html, spoken_score, table_html, what_if_html
 from ..core import InputError, PopnbError
 
 # %% ../../nbs/app/04_page.ipynb #1b70bb5c
@@ -227,7 +227,7 @@ def score_page(self:Pages,
     def f():
         found = self.score_video(**_by_name(self.score_video, values))
         found["known"] = self.answers.known(found["run"])
-        return score_html(found), " ".join(found["sentences"][:2])
+        return score_html(found), spoken_score(found)
     return _shown(f)
 
 # %% ../../nbs/app/04_page.ipynb #32298671
@@ -334,7 +334,7 @@ def compare_page(self:Pages) -> str: # HTML
 # %% ../../nbs/app/04_page.ipynb #40c583ac
 _COLOURS = """
 :root, .pn { --pn-ink:#1a1d26; --pn-soft:#4e5566; --pn-card:#fff; --pn-line:#d5d9e2; --pn-well:#f3f4f8;
---pn-accent:#3542a8; --pn-up:33,102,172; --pn-down:179,88,6; --pn-most:#e0e3ea; --pn-half:#a9afbd;
+--pn-accent:#3542a8; --pn-up:33,102,172; --pn-down:179,88,6; --pn-most:#e0e3ea; --pn-half:#868da0;
 --pn-error:#a11212 } .dark, .dark .pn { --pn-ink:#eef0f5; --pn-soft:#b4bac8; --pn-card:#1d212b;
 --pn-line:#3a4050; --pn-well:#12151c; --pn-accent:#a9b4ff; --pn-up:110,172,230; --pn-down:240,160,80;
 --pn-most:#323846; --pn-half:#6c7487; --pn-error:#ff9d9d } .pn-hidden { position:absolute !important; width:1px;
@@ -386,7 +386,7 @@ _SCALE = """
 align-items:center; min-height:1.7rem } .pn-name { font-size:.82rem; color:var(--pn-soft) } .pn-rail {
 position:relative; height:1.5rem; border-left:1px solid var(--pn-line); border-right:1px solid var(--pn-line) }
 .pn-rail > span { position:absolute; top:50%; transform:translateY(-50%); border-radius:99px } .pn-own {
-height:.55rem; background:rgb(var(--pn-up)); opacity:.55 } .pn-most { height:.8rem; background:var(--pn-most) }
+height:.55rem; background:rgb(var(--pn-up)); opacity:.75 } .pn-most { height:.8rem; background:var(--pn-most) }
 .pn-half { height:.8rem; background:var(--pn-half) } .pn-dot { width:.95rem; height:.95rem;
 background:rgb(var(--pn-up)); border:2px solid var(--pn-card); margin-left:-.47rem } .pn-rail > .pn-tick {
 transform:translate(-50%,-50%); font-size:.78rem; color:var(--pn-soft) } .pn-zero {

@@ -610,7 +610,7 @@ class WhatIf:
     label:str # Name of the label
     log:bool # Whether effects are logarithms of ratios of counts
     needed:float|None = None # Views that a real A/B test of the first two variants needs, where it can be computed
-    needed_for:float|None = None # Ratio of views that it then finds: the expected one, or 1.1 where the model cannot tell
+    needed_for:float|None = None # Ratio of views that it then finds: the expected one, or 1.1 for "cannot tell"
     level:float = .95 # Level of all intervals together
     notes:list = field(default_factory=list) # Sentences about method and limits
 
@@ -628,12 +628,14 @@ def _said(v, log): return "–" if not np.isfinite(v) else f"{100*np.expm1(v):+.
 
 def _record_of(test):
     "How often estimated effects of a field were right on held-out pairs, in a sentence"
-    name,unit = " and ".join(test.fields).replace("trim", "video")," (creators are not known)" if test.creators is None else " of one creator"
+    name = " and ".join(test.fields).replace("trim", "video")
+    unit = " (creators are not known)" if test.creators is None else " of one creator"
     if test.why: return f"{name}: cannot tell. {test.why}"
-    return (f"How often such a choice was right: in {test.right:.0%} ({test.right_low:.0%} to {test.right_high:.0%}) of "
-        f"{test.pairs:,} pairs of videos{unit} that the model had not seen, the {name} that was expected to do better "
-        f"was that of the video that did better, other predicted differences apart. Where the expected effect was "
-        f"large (a third of the pairs): {test.right_large:.0%}. Guessing: 50%.")
+    ends = f"{test.right_low:.0%} to {test.right_high:.0%}"
+    return (f"How often such a choice was right: in {test.right:.0%} ({ends}) of {test.pairs:,} pairs of videos{unit} "
+        f"that the model had not seen, the {name} that was expected to do better was that of the video that did better, "
+        "other predicted differences apart. Where the expected effect was large (a third of the pairs): "
+        f"{test.right_large:.0%}. Guessing: 50%.")
 
 # %% ../../nbs/runs/16_what_if.ipynb #21803caf
 @patch
@@ -655,8 +657,8 @@ def sentences(self:WhatIf) -> list: # The answer, the record of each field, the 
     if not self.needed: return out
     size,views = f"{100*(self.needed_for-1):+.0f} % views",f"{float(f'{self.needed:.2g}'):,.0f}"
     what = "the expected difference" if self.needed_for != 1+SMALLEST/100 else "a small difference"
-    return out + [f"A real A/B test of these two needs about {views} views to find {what} ({size}; found in 80 % of such "
-        "tests, viewers assigned at random)."]
+    return out + [f"A real A/B test of these two needs about {views} views to find {what} ({size}; found in 80 % of "
+        "such tests, viewers assigned at random)."]
 
 # %% ../../nbs/runs/16_what_if.ipynb #4e16553f
 @patch
@@ -755,7 +757,8 @@ def _frame(names, p, views, order, groups, found, log):
 @patch
 def _notes(self:ContrastModel, rows, records, tests):
     "Sentences about method and limits"
-    n,new = len(rows),[c for t in tests if t.fields in self.effects for c in self.effects[t.fields].columns(rows)["new"]]
+    n,models = len(rows),[self.effects[t.fields] for t in tests if t.fields in self.effects]
+    new = [c for m in models for c in m.columns(rows)["new"]]
     together = f"Intervals hold together for the {n-1} comparisons with the best. " if n > 2 else ""
     out = [f"{together}Effects are those of similar changes between videos of one creator: associations, not proven "
         "causes, and what makes this one video special is not in them."]
