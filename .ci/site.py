@@ -303,8 +303,8 @@ PLANTS = (       # kind, what is planted, how
     (3, "no step that breaks long outputs", lambda d: _replace(d/"settings.ini", "popnb.documentation:wrap_outputs", "")),
     (4, "a command without reference", lambda d: _cells(d, "cli/20_main.ipynb", ('#| export\n@app.command("made-up")\ndef f(): ...', []))),
     (5, "a name without import", lambda d: _cells(d, _GUIDE, ("unknown_name", []))),
-    (6, "an answer that no page links to", lambda d: [_replace(p, "troubleshooting.ipynb", "presets.ipynb")
-        for p in [*(d/"nbs").rglob("*.ipynb"), d/"_quarto.yml"] if "troubleshooting.ipynb" in p.read_text(encoding="utf-8")]),
+    (6, "an answer that no page links to", lambda d: [_replace(p, "troubleshooting.", "presets.")
+        for p in [*(d/"nbs").rglob("*.ipynb"), d/"_quarto.yml"] if "troubleshooting." in p.read_text(encoding="utf-8")]),
     (6, "no page that says how to train on a GPU", lambda d: [p.unlink() for p in (d/"nbs").rglob("*.ipynb")
         if "slurm" in p.read_text(encoding="utf-8").lower()]),
     (7, "no page of a system", lambda d: (d/"nbs"/"reference"/"system_smtpd.ipynb").unlink()),
@@ -320,17 +320,18 @@ PLANTS = (       # kind, what is planted, how
 
 def planted(root):
     "`(kind, what is planted, faults before, faults after)` of each plant, in a copy of what the checks read"
-    root,before = Path(root),faults(root)
+    root,texts = Path(root),("settings.ini", "_quarto.yml", "README.md", "CITATION.cff", "popnb/registry.py")
     with tempfile.TemporaryDirectory() as folder:
-        d = Path(folder)/"copy"
-        (d/"popnb").mkdir(parents=True)
-        for name in ("settings.ini", "_quarto.yml", "README.md", "CITATION.cff", "popnb/registry.py"): shutil.copy(root/name, d/name)
+        whole,d = Path(folder)/"whole",Path(folder)/"planted"
+        (whole/"popnb").mkdir(parents=True)
+        for name in texts: shutil.copy(root/name, whole/name)
+        shutil.copytree(root/"nbs", whole/"nbs", ignore=shutil.ignore_patterns(".*", "_proc", "_quarto.yml"))
+        before = faults(whole)
         for kind,what,plant in PLANTS:
-            shutil.copytree(root/"nbs", d/"nbs", ignore=shutil.ignore_patterns(".*", "_proc", "_quarto.yml"))
+            shutil.copytree(whole, d)
             plant(d)
             yield kind, what, len(before[kind]), len(faults(d, [kind])[kind])
-            shutil.rmtree(d/"nbs")
-            for name in ("settings.ini", "_quarto.yml"): shutil.copy(root/name, d/name)
+            shutil.rmtree(d)
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -396,7 +396,7 @@ def _predict_large(run, data, out, as_json, **options):
 def _check_large(data, out, for_files):
     "Raise `InputError` unless a large table has all of its options and none of those for files"
     if data is None or out is None:
-        raise InputError("--data TABLE and --out FILE.parquet belong together; without them, name VIDEOS.")
+        raise InputError("Name VIDEOS, or give both --data TABLE and --out FILE.parquet.")
     odd = next((k for k,v in for_files.items() if v), None)
     if odd: raise InputError(f"{odd} does not go with --data and --out.")
 

@@ -441,7 +441,8 @@ def plot_strip(
     "Plot images side by side with captions"
     if len(images) != len(captions) or not images: raise InputError(f"A strip needs as many captions as pictures, got {len(captions)} and {len(images)}.")
     n,tall = len(images),max((o.shape[0]/o.shape[1] for o in images if o is not None), default=1)
-    fig,axes = canvas([""]*n, "", title, size=(max(5, 1.3*n), .55 + max(5/n, 1.3)*min(tall, 1.8)), colours=200)
+    fig,axes = canvas([""]*n, "", title, size=(max(5, 1.3*n), .55 + max(5/n, 1.3)*min(tall, 1.8)))
+    fig._repr_png_ = FigureImage(fig, 200, density=1)._repr_png_       # more pixels would not add to small pictures
     missing = dict(ha="center", va="center", fontsize=8, color=GREY)
     for ax,img,text in zip(axes, images, captions):
         ax.set_axis_off()

@@ -633,8 +633,8 @@ def _record_of(test):
     if test.why: return f"{name}: cannot tell. {test.why}"
     ends = f"{test.right_low:.0%} to {test.right_high:.0%}"
     return (f"How often such a choice was right: in {test.right:.0%} ({ends}) of {test.pairs:,} pairs of videos{unit} "
-        f"that the model had not seen, the {name} that was expected to do better was that of the video that did better, "
-        "other predicted differences apart. Where the expected effect was large (a third of the pairs): "
+        f"that the model had not seen, the {name} that was expected to do better was that of the video that did "
+        "better, other predicted differences apart. Where the expected effect was large (a third of the pairs): "
         f"{test.right_large:.0%}. Guessing: 50%.")
 
 # %% ../../nbs/runs/16_what_if.ipynb #21803caf
