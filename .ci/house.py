@@ -89,7 +89,7 @@ def notebook_figures(paths):
 
 def modules(root):
     package = Path(root)/"popnb"
-    return {p.relative_to(package).as_posix()[:-3].replace("/", "."): p for p in sorted(package.rglob("*.py")) if p.name not in ("__init__.py", "_modidx.py")}
+    return {p.relative_to(package).as_posix()[:-3].replace("/", "."): p for p in sorted(package.rglob("*.py")) if not p.name.startswith("_")}
 
 def imports(root):
     "module -> modules of popnb that it imports anywhere, lazily too"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from fastcore.basics import patch
 from fastcore.docments import docments
-from .answers import Answers, NUMBERS, TEXTS
+from .answers import Answers, NUMBER_FACTS, TEXT_FACTS
 from .explained import HONEST
 from .uploads import scratch
 from ..core import InputError, PopnbError, need
@@ -66,7 +66,7 @@ def _files(folder, clip_base64, thumbnail_base64):
 
 def _known(values):
     "Facts among the arguments of a tool"
-    return {k: v for k,v in values.items() if k in (*TEXTS, *NUMBERS, "hour", "published_at") and v is not None}
+    return {k: v for k,v in values.items() if k in (*TEXT_FACTS, *NUMBER_FACTS, "hour", "published_at") and v is not None}
 
 # %% ../../nbs/app/05_agents.ipynb #8fdbb8c2
 @patch
@@ -183,7 +183,7 @@ def _in_thread(function, limiter):
         except PopnbError as e: raise ToolError(str(e)) from None
     return call
 
-# %% ../../nbs/app/05_agents.ipynb #7f17b9c6
+# %% ../../nbs/app/05_agents.ipynb #6830ed44
 def _described(tool, function):
     "Add the comments of the parameters to the schema of a tool"
     comments = docments(function)
@@ -191,6 +191,7 @@ def _described(tool, function):
         if comments.get(k): p["description"] = " ".join(comments[k].split())
     return tool
 
+# %% ../../nbs/app/05_agents.ipynb #7f17b9c6
 def agent_server(
     answers:Answers, # Behind all doors
 ): # `FastMCP`

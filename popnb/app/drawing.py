@@ -192,7 +192,7 @@ def words_html(
         for w,v in words)
     return f'<h3>Words of the title</h3><ol class="pn-words">{cells}</ol>'
 
-# %% ../../nbs/app/03_drawing.ipynb #a759fea6
+# %% ../../nbs/app/03_drawing.ipynb #8333e0b6
 def _moment(at, w, most, picture, said):
     "A stretch as a button"
     size = 0 if most <= 0 else 50*abs(w)/most
@@ -201,6 +201,7 @@ def _moment(at, w, most, picture, said):
         f'<span class="pn-column" aria-hidden="true"><i style="height:{size:.0f}%"></i></span><span>{at:.1f} s</span>'
         f'<small>{escape(said(w))}</small></button></li>')
 
+# %% ../../nbs/app/03_drawing.ipynb #a759fea6
 def moments_html(
     moments:list, # `[start, end, weight]` each, seconds
     stills:list, # Address of a picture of each; may be empty
@@ -297,7 +298,7 @@ def _forest(r, reach):
     bar = _bar("pn-own", place(r["low"]), place(r["high"]))
     return f'<div class="pn-rail pn-zero" aria-hidden="true">{bar}{dot}</div>'
 
-# %% ../../nbs/app/03_drawing.ipynb #7a9a11bd
+# %% ../../nbs/app/03_drawing.ipynb #c1904f8c
 def _variant_row(r, best, log, reach):
     "Row of the table of variants"
     first = r["variant"] == best
@@ -309,6 +310,7 @@ def _variant_row(r, best, log, reach):
     return (f'<tr><th scope="row">{escape(str(r["variant"]))}</th><td>{views}</td>'
         f'<td>{drawn}<span>{escape(against)}</span></td><td>{said}</td></tr>')
 
+# %% ../../nbs/app/03_drawing.ipynb #7a9a11bd
 def _verdict(found):
     "The answer in words, and what is added to it"
     n,first = len(found["variants"]),next(iter(found.get("sentences", [])), "")

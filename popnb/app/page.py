@@ -99,9 +99,10 @@ def list_runs(self:Endpoints) -> list: # One object a model
     scores with intervals, and their limits."""
     return self.answers.runs()
 
-# %% ../../nbs/app/04_page.ipynb #a7b26419
+# %% ../../nbs/app/04_page.ipynb #df0b37a1
 def _given(**facts): return {k: v for k,v in facts.items() if v not in (None, "", [])}
 
+# %% ../../nbs/app/04_page.ipynb #a7b26419
 @patch
 def score_video(self:Endpoints,
     clip:str|None=None, # Video file of the clip
@@ -289,7 +290,7 @@ def table_page(self:Pages,
     found = _shown(f)
     return found if len(found) == 3 else (None, *found)
 
-# %% ../../nbs/app/04_page.ipynb #4ea0820a
+# %% ../../nbs/app/04_page.ipynb #c2567990
 PLAIN_MEASURES = { # metric -> plain words
     "srocc": "Are the videos in the right order? 1: always, 0: by chance",
     "r2": "Share of the differences that is explained; 0: none, below: worse than the average",
@@ -304,6 +305,7 @@ def _score_cell(e):
     ends = "" if e.get("low") is None else f" ({e['low']:.2g} to {e['high']:.2g})"
     return f"{e['value']:.2f}{ends}"
 
+# %% ../../nbs/app/04_page.ipynb #4ea0820a
 def _score_rows(found, names):
     "Rows of the table of scores: measure with its meaning, then a value with its 95 % interval for each model"
     scores = {(s["metric"], s["run"]): s for s in found["scores"]}
@@ -490,12 +492,13 @@ _HEAD = """<div class="pn-top"><h1>How popular will this video be?</h1>
 <span aria-hidden="true">◐</span></button></div><p class="pn-lead">An estimate with its range, by a model that has learned from other videos. It is not a
 promise: it says how sure it is, and when it cannot tell. Files are read once and deleted.</p>"""
 
-# %% ../../nbs/app/04_page.ipynb #468ea345
+# %% ../../nbs/app/04_page.ipynb #6cbbeec1
 def _path_alone(component):
     "Let a component pass the path of an upload: no file of a stranger is decoded in this process"
     component.preprocess = lambda file: file.path if file else None
     return component
 
+# %% ../../nbs/app/04_page.ipynb #468ea345
 def _form(gr):
     "Fields of the video, in the order of `score_video` without `run`"
     clip = _path_alone(gr.Video(label="Clip (optional)", sources=["upload"], elem_id="pn-clip", height=260))

@@ -237,11 +237,13 @@ def _replay(body, receive):
 
 def _is_call(scope): return scope["method"] == "POST" and re.match("/gradio_api/(queue|call|run|api)/", scope["path"])
 
-# %% ../../nbs/app/06_server.ipynb #9dbfc6c5
+# %% ../../nbs/app/06_server.ipynb #0cb98aad
 _HEADERS = {b"x-content-type-options": b"nosniff", b"referrer-policy": b"no-referrer", b"x-frame-options": b"DENY",
     b"cross-origin-resource-policy": b"same-origin"}
+
 _TEXTS = (b"text/", b"application/json", b"application/javascript", b"application/manifest")
 
+# %% ../../nbs/app/06_server.ipynb #9dbfc6c5
 @patch
 def _sent(self:Guard, scope, send):
     "`send` in which the folder has its other name, with headers for the browser"

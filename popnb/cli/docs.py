@@ -64,11 +64,12 @@ def _stems(text):
     words = (o for o in re.findall(r"[a-z0-9]+", text.lower()) if o not in _EMPTY)
     return [re.sub(r"(?<=\w{3})(ing|ed|es|s|e)$", "", _SAME.get(o, o)) for o in words]
 
-# %% ../../nbs/cli/11_docs.ipynb #b50e0652
+# %% ../../nbs/cli/11_docs.ipynb #8222b1ff
 _PROSE = ("howto", "tutorials", "index.html", "explanations", "reference")   # these come first among equals
 
 def _score(query, text): return 4*len(set(_stems(query)) & set(_stems(text))) + len({*query.lower().split()} & {*text.lower().split()})
 
+# %% ../../nbs/cli/11_docs.ipynb #b50e0652
 def _word_pages(query):
     "Pages with most words of a query, best first: words of titles count most, then those of a heading and of the summary"
     found = []

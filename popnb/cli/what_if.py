@@ -14,7 +14,7 @@ from .app import app, say, OverwriteFlag, SeedFlag, StoreFlag, WorkersFlag
 from .options import note
 from ..core import InputError, as_path, json_text, output_path
 
-# %% ../../nbs/cli/09_what_if.ipynb #6ebc2d85
+# %% ../../nbs/cli/09_what_if.ipynb #a9a14d77
 MOST_VARIANTS = 200
 
 def _said(field, value):
@@ -22,6 +22,7 @@ def _said(field, value):
     if field == "thumbnail": return Path(value).name
     return f"{value:g}" if field == "hour" else str(value)
 
+# %% ../../nbs/cli/09_what_if.ipynb #6ebc2d85
 def variants_of(
     changes:dict, # Field -> values
 ) -> dict: # Name of a variant -> field -> value
@@ -60,6 +61,19 @@ def _base(video, given):
     rows = video_rows(video)
     if len(rows) != 1: raise InputError(f"What-if is about one video, and {video} holds {len(rows)}.")
     return conform(rows.assign(**{k: v for k,v in given.items() if v is not None}))
+
+# %% ../../nbs/cli/09_what_if.ipynb #f243fb53
+def _found(run, video, known, asked, thumbnails, *how):
+    "Result of a question to a run"
+    thumbnails = [str(as_path(o, "--thumbnail").absolute()) for o in thumbnails or ()]
+    variants = variants_of(asked | {"thumbnail": thumbnails})
+    from popnb.runs.what_if import what_if
+    return what_if(run, _base(video, known), variants, *how)
+
+def _write_found(found, out, as_json):
+    from popnb.core import write_json
+    write_json(out, found.to_dict())
+    note(f"Result: {out}", machine=as_json)
 
 # %% ../../nbs/cli/09_what_if.ipynb #a1d1c486
 @app.command("what-if")
@@ -102,15 +116,8 @@ def what_if_command(
     """
     if title and title_file: raise InputError("Give --title or --title-file, not both.")
     if out: out = output_path(out, "--out", overwrite=overwrite, inputs=(run, video))
-    titles = _lines(title_file) if title_file else title
-    thumbnails = [str(as_path(o, "--thumbnail").absolute()) for o in thumbnail or ()]
-    variants = variants_of({"title": titles, "description": description, "thumbnail": thumbnails,
-        "trim": trim, "hour": hour})
-    from popnb.core import write_json
-    from popnb.runs.what_if import what_if
-    base = _base(video, {"author": author, "published_at": published_at})
-    found = what_if(run, base, variants, data, refits, level, store, workers, seed, keep)
+    asked = dict(title=_lines(title_file) if title_file else title, description=description, trim=trim, hour=hour)
+    base = {"author": author, "published_at": published_at}
+    found = _found(run, video, base, asked, thumbnail, data, refits, level, store, workers, seed, keep)
     say(json_text(found.to_dict()) if as_json else found._repr_markdown_())
-    if out:
-        write_json(out, found.to_dict())
-        note(f"Result: {out}", machine=as_json)
+    if out: _write_found(found, out, as_json)

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..core import InputError, in_range, one_of
 from ..media.image import Box
-from ..plots.figures import BLUE, GREY, ORANGE, RED, canvas, png
+from ..plots.figures import BLUE, GREY, ORANGE, RED, FigureImage, canvas, png
 
 # %% ../../nbs/explain/03_attention.ipynb #c77a8c11
 FUSIONS = {"mean": np.mean, "max": np.max, "min": np.min}
@@ -256,11 +256,11 @@ def _limits(values, signed):
     return (-top, top) if signed else (0, top)
 
 # %% ../../nbs/explain/03_attention.ipynb #8b9b42e5
-def _photo(fig):
+def _photo(fig, colours=200, density=1):
     "PNG bytes of a figure with a photo, small; the palette covers the colour bar as well"
     from PIL import Image
-    out,image = io.BytesIO(),Image.open(io.BytesIO(png(fig, colours=0))).convert("RGB")
-    image = image.quantize(200, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    out,image = io.BytesIO(),Image.open(io.BytesIO(png(fig, 0, density))).convert("RGB")
+    image = image.quantize(colours, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     image.save(out, format="png", optimize=True)
     return out.getvalue()
 
@@ -282,7 +282,7 @@ def overlay(
     h,w = view.shape[:2]
     full = heat if np.shape(heat) == (h, w) else resize_map(heat, h, w, smooth=not signed)
     fig,(left,right) = canvas(["", ""], "", title, size=(5, min(4.5, max(2.2, .5 + 2.1*h/w))))
-    fig._repr_png_ = lambda: _photo(fig)
+    fig._repr_png_ = FigureImage(fig, 200, draw=_photo)._repr_png_
     for ax in (left, right): ax.set_axis_off()
     grey = np.repeat(view.mean(2, keepdims=True)/255, 3, 2)
     low,high = _limits(full, signed)
@@ -293,7 +293,7 @@ def overlay(
     bar = fig.colorbar(tint, ax=right, fraction=.05, pad=.02)
     bar.solids.set_alpha(1)
     bar.set_label(label, fontsize=8)
-    bar.ax.tick_params(labelsize=7)
+    bar.ax.tick_params(labelsize=8)
     return fig
 
 # %% ../../nbs/explain/03_attention.ipynb #9f975352
@@ -407,5 +407,5 @@ def word_strip(
     ax.set(xlim=(-.2, 36.2), ylim=(-rows+.5, .8))
     bar = fig.colorbar(scale, ax=ax, orientation="horizontal", fraction=.12, pad=.02, aspect=45)
     bar.set_label(label + (f", first {most} of {len(words)} pieces" if len(words) > most else ""), fontsize=8)
-    bar.ax.tick_params(labelsize=7)
+    bar.ax.tick_params(labelsize=8)
     return fig

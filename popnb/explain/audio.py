@@ -17,7 +17,7 @@ from .vlm import batch_text, score_inputs, usable_inputs
 from ..features.audio_cache import AUDIO_RATE, piece_starts
 from ..models.network_predictor import NetworkPredictor
 from ..models.predictor import resolve_modalities
-from ..plots.figures import BLUE, GREY, RED, canvas, png
+from ..plots.figures import BLUE, GREY, RED, FigureImage, canvas, png
 
 # %% ../../nbs/explain/07_audio.ipynb #6f0afdad
 FADE = 160 # samples within which a replacement is faded in and out
@@ -99,7 +99,7 @@ def _draw_energies(ax, energy, seconds, at, v, least):
         if most > 0 and w: ax.axvspan(a, b, color=BLUE if w > 0 else RED, alpha=.5*abs(w)/most, lw=0)
     ax.set_xticks([])
     ax.set_yticks([])
-    ax.set_ylabel("pitch", fontsize=7)
+    ax.set_ylabel("pitch", fontsize=8)
 
 # %% ../../nbs/explain/07_audio.ipynb #13d31e6e
 def _draw_curve(ax, at, v, label, pieces):
@@ -107,9 +107,9 @@ def _draw_curve(ax, at, v, label, pieces):
     ax.fill_between(x, y, 0, where=y >= 0, color=BLUE, lw=0)
     ax.fill_between(x, y, 0, where=y <= 0, color=RED, lw=0)
     ax.axhline(0, color=GREY, lw=.8)
-    ax.set_ylabel(label, fontsize=7)
+    ax.set_ylabel(label, fontsize=8)
     time = "seconds" if pieces == 1 else f"seconds of the input, {pieces} pieces of the track"
-    ax.set_xlabel(time, fontsize=7)
+    ax.set_xlabel(time, fontsize=8)
 
 # %% ../../nbs/explain/07_audio.ipynb #0fa383f0
 def audio_strip(
@@ -125,14 +125,14 @@ def audio_strip(
     v = m.over((at[:-1]+at[1:])/2) if len(m.windows) else np.zeros(200)
     fig,_ = canvas("", "", size=(7.5, 2.6))
     fig.clf()
-    fig._repr_png_ = lambda: png(fig, colours=128)
+    fig._repr_png_ = FigureImage(fig, 128)._repr_png_
     grid = fig.add_gridspec(2, 1, height_ratios=[1.4, 1], hspace=.12, left=.1, right=.99, top=.97, bottom=.18)
     top,low = fig.add_subplot(grid[0]),fig.add_subplot(grid[1])
     _draw_energies(top, energy, seconds, at, v, least)
     _draw_curve(low, at, v, label, pieces)
     for ax in (top, low):
         ax.set_xlim(0, seconds)
-        ax.tick_params(labelsize=7)
+        ax.tick_params(labelsize=8)
         ax.spines[["top", "right"]].set_visible(False)
         for k in range(1, pieces): ax.axvline(k*seconds/pieces, color=GREY, lw=.6, ls=":")
     return fig

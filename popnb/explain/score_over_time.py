@@ -33,7 +33,7 @@ def centred_windows(
 # %% ../../nbs/explain/10_score_over_time.ipynb #33ea7208
 MOST_FRAMES = 2000     # frames of one video that are decoded at most; windows of a longer video share frames
 
-# %% ../../nbs/explain/10_score_over_time.ipynb #6873c8d8
+# %% ../../nbs/explain/10_score_over_time.ipynb #cfba6cb6
 def _last_time(path, even):
     "Time of the last frame, seconds; 1 for a file that does not decode, which the frame set then reports"
     try: return float(decode_frames(path, even)[1]["times"].max())
@@ -49,6 +49,7 @@ def _dense_frames(model, row, seconds):
     if not found.ok[0]: raise InputError(f"The video has no frames: {found.problems[0]}.")
     return found.read(0)[0],found.times[0][0]
 
+# %% ../../nbs/explain/10_score_over_time.ipynb #6873c8d8
 def _pick(times, span, n):
     "Indices of `n` frames spread over a window"
     wanted = span[0]+(np.arange(n)+.5)/n*(span[1]-span[0])

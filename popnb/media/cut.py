@@ -35,9 +35,11 @@ def parse_span(
             "0:03-0:20.")
     return start,end
 
-# %% ../../nbs/media/10_cut.ipynb #f9f18bdc
+# %% ../../nbs/media/10_cut.ipynb #2931dce8
 X264 = {"preset": "superfast", "crf": "18"}
+
 SOUND = 44_100     # Hz of the written sound
+
 CLOCK = 90_000     # ticks of the written picture's clock a second
 
 def _check_part(path, info, start, end):
@@ -57,6 +59,7 @@ def _turned(frame, turn):
     px = np.concatenate([y.ravel(), u.ravel(), v.ravel()]).reshape(-1, y.shape[1])
     return av.VideoFrame.from_ndarray(px, format="yuv420p")
 
+# %% ../../nbs/media/10_cut.ipynb #f9f18bdc
 def _upright(frame, turn, size):
     "Frame as displayed, with even sides"
     frame = frame if turn == Orientation() else _turned(frame, turn)
