@@ -51,7 +51,7 @@ FIRST = {
     "tutorials": ["01_quickstart", "07_your_own_csv", "02_youtube_shorts", "03_thirty_days", "04_watch_the_video", "09_tiktok_virality",
         "05_vision_language", "06_engagement_with_sound", "10_ensemble_and_submission", "08_for_creators"],
     "howto": ["install", "import_each_source", "audit_a_table", "choose_a_label", "choose_a_split", "train_on_a_gpu", "presets", "local_weights", "resume",
-        "score_many_videos", "explain_a_score", "compare_runs", "published_tables", "published_commands"],
+        "score_many_videos", "serve_answers", "explain_a_score", "compare_runs", "published_tables", "published_commands"],
     "explanations": ["five_systems", "splits_leaks_ceilings", "what_popular_means", "what_explanations_tell", "intervals"],
     "reference": ["overview", "command_line", "columns", "labels", "splits", "metrics", "run_folder", "glossary"],
     "project": ["contributing", "changelog"]}

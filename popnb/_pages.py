@@ -22,6 +22,7 @@ PAGES = {
     'howto/local_weights.html': ('Use weights from a local folder', 'What a folder of pretrained weights holds for each system, and the commands that take it, each in a process of its own', ('Names of earlier versions',)),
     'howto/resume.html': ('Resume an interrupted job', 'What to type after a power cut, a full disk, a time limit or Ctrl-C, for every command', ()),
     'howto/score_many_videos.html': ('Score many new videos', 'One call for a folder or a table, a CSV with a row a video, and a call that goes on where it stopped', ()),
+    'howto/serve_answers.html': ('Serve answers to people, programs and agents', 'One command opens a web page, an HTTP API and a door for agents (MCP), on your machine alone unless you say otherwise', ('A program', 'An agent', 'Other machines')),
     'howto/explain_a_score.html': ('Explain a score', 'What moved the prediction of one video, for each kind of system', ()),
     'howto/compare_runs.html': ('Compare runs', 'Whether one model is better than another, or the difference is chance', ()),
     'howto/published_tables.html': ('Reproduce the published tables', 'The commands for each published table, and what is still missing where a figure cannot be reached', ('SMTPD: thirty days, with and without day 1', 'EVQA-SnapUGC: the leaderboard of the challenge', 'A, C and E', 'How close is it?')),
