@@ -8,8 +8,9 @@ __all__ = ['MEDIA_KINDS', 'BF16_FLAGS', 'ROOM', 'DISK_WORDS', 'MOST_JSON', 'DEEP
            'need', 'Settings', 'seed_all', 'processors', 'pick_device', 'has_bf16', 'as_path', 'expand_home',
            'printable', 'visible', 'say', 'free_bytes', 'require_room', 'remove_strays', 'path_state', 'claims',
            'replace_file', 'output_path', 'output_files', 'writing', 'atomic_path', 'write_text', 'work_folder',
-           'only_one', 'check_unchanged', 'publish_folder', 'new_folder', 'json_text', 'write_json', 'parse_json',
-           'read_json', 'file_sha256', 'import_folders', 'child_environment', 'safe_path', 'as_is', 'real_data']
+           'only_one', 'check_unchanged', 'publish_folder', 'new_folder', 'json_text', 'write_json', 'quiet_warnings',
+           'parse_json', 'read_json', 'file_sha256', 'import_folders', 'child_environment', 'safe_path', 'as_is',
+           'real_data']
 
 # %% ../nbs/00_core.ipynb #92217ef5
 import errno
@@ -28,8 +29,10 @@ import socket
 import stat
 import sys
 import tempfile
+import threading
 import types
 import typing
+import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -737,6 +740,23 @@ def _no_collection():
     try: yield
     finally:
         if on: gc.enable()
+
+# %% ../nbs/00_core.ipynb #193ff57b
+_SILENCE = {"lock": threading.Lock(), "users": 0, "before": None}
+
+@contextmanager
+def quiet_warnings():
+    "Show no warning within the block; several threads may be in it, and the last one restores the filters"
+    with _SILENCE["lock"]:
+        if not _SILENCE["users"]:
+            _SILENCE["before"] = warnings.catch_warnings(action="ignore")
+            _SILENCE["before"].__enter__()
+        _SILENCE["users"] += 1
+    try: yield
+    finally:
+        with _SILENCE["lock"]:
+            _SILENCE["users"] -= 1
+            if not _SILENCE["users"]: _SILENCE["before"].__exit__(None, None, None)
 
 # %% ../nbs/00_core.ipynb #cf15e27d
 def parse_json(

@@ -9,6 +9,8 @@ __all__ = ['FILE_BYTES', 'MOST_CALLS', 'TOOLS', 'decode_file', 'Tools', 'agent_s
 import base64
 import binascii
 import functools
+import logging
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from fastcore.basics import patch
@@ -191,6 +193,17 @@ def _described(tool, function):
         if comments.get(k): p["description"] = " ".join(comments[k].split())
     return tool
 
+# %% ../../nbs/app/05_agents.ipynb #f452a695
+@contextmanager
+def _own_logging():
+    "Keep level and handlers of the process within the block, in which a library sets its own"
+    root = logging.getLogger()
+    level,handlers = root.level,root.handlers[:]
+    try: yield
+    finally:
+        root.setLevel(level)
+        root.handlers[:] = handlers
+
 # %% ../../nbs/app/05_agents.ipynb #7f17b9c6
 def agent_server(
     answers:Answers, # Behind all doors
@@ -208,5 +221,6 @@ def agent_server(
         f = getattr(mine, name)
         return _described(Tool.from_function(_in_thread(f, limiter), name=name, annotations=about), f)
     security = TransportSecuritySettings(enable_dns_rebinding_protection=False)   # `popnb.app.server` checks hosts
-    return fastmcp.FastMCP("popnb", _ABOUT, tools=[tool(n) for n in TOOLS], stateless_http=True, json_response=True,
-        log_level="ERROR", max_request_body_size=2*FILE_BYTES, transport_security=security)
+    with _own_logging():
+        return fastmcp.FastMCP("popnb", _ABOUT, tools=[tool(n) for n in TOOLS], stateless_http=True, json_response=True,
+            log_level="ERROR", max_request_body_size=2*FILE_BYTES, transport_security=security)

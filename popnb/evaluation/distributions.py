@@ -8,7 +8,7 @@ __all__ = ['FEWEST', 'BINS', 'SCORED_LEVELS', 'check_level', 'rows_needed', 'Dis
 
 # %% ../../nbs/evaluation/00_distributions.ipynb #ca7dc6ec
 import numpy as np
-from ..core import InputError
+from ..core import InputError, quiet_warnings
 from ..metrics.bootstrap import cluster_codes
 from ..metrics.probabilistic import crps, pinball, pit
 
@@ -51,8 +51,7 @@ def _system(residuals):
 
 def _percentiles(residuals, low=None, high=None):
     "Offsets from a prediction at percentiles, those in `low` rounded down and those in `high` rounded up"
-    import warnings
-    with warnings.catch_warnings(action="ignore"):      # too few rows: infinite ends
+    with quiet_warnings():      # too few rows: infinite ends
         return np.ravel(_system(residuals).predict_percentiles(np.zeros(1),
             lower_percentiles=[round(100*p, 9) for p in low or ()], higher_percentiles=[round(100*p, 9) for p in high or ()]))
 

@@ -192,7 +192,7 @@ def frame_strip(
     show = np.unique(np.round(np.linspace(0, n-1, min(n, most))).astype(int))
     fig,_ = canvas("", "", title, size=(7.5, 2.3))
     fig.clf()
-    fig._repr_png_ = FigureImage(fig, 128)._repr_png_
+    fig._repr_png_ = FigureImage(fig, 64)._repr_png_
     margins = dict(hspace=.12, wspace=.04, left=.09, right=.99, top=.86, bottom=.2)
     grid = fig.add_gridspec(2, len(show), height_ratios=[1.4, 1], **margins)
     high = 0 if heat is None else heat.max()

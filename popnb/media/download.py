@@ -15,7 +15,6 @@ import os
 import queue
 import re
 import threading
-import warnings
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
-from ..core import InputError, MediaError, PopnbError, in_range, one_of, only_one, output_path, processors, typed
+from ..core import InputError, MediaError, PopnbError, in_range, one_of, only_one, output_path, processors
+from ..core import quiet_warnings, typed
 from ..progress import progress
 from ..data.safe_csv import write_sheet
 from ..data.table import TEXT_DTYPE, as_table, conform, require
@@ -100,8 +100,7 @@ _JUDGE_CALL = "popnb.media.download:_judge_job"
 def _judge_job(path):
     "Job of a worker: width, height and damage of an image, or the reason why it is refused"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet_warnings():
             w,h = judge_picture(path)
     except FetchError as e: return dict(kind=e.kind, detail=e.detail)
     return dict(kind="", detail=picture_damage(path), width=w, height=h)

@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 from pathlib import Path
 from typing import NamedTuple
-from ..core import InputError, MediaError, in_range
+from ..core import InputError, MediaError, in_range, quiet_warnings
 from .probe import attempt, decoder_log, decoding
 
 # %% ../../nbs/media/05_image.ipynb #333f925e
@@ -33,8 +33,7 @@ def _open(path, max_pixels):
     from PIL import Image, UnidentifiedImageError
     Image.init()
     try:
-        with warnings.catch_warnings(), decoding(path, "pillow"):
-            warnings.simplefilter("ignore")   # Pillow warns about size and unknown tags; the size is checked here
+        with quiet_warnings(), decoding(path, "pillow"):   # Pillow warns about size and unknown tags; size is checked here
             im = Image.open(path, formats=[f for f in FORMATS if f in Image.OPEN])   # older versions lack AVIF
     except MediaError as e:
         if isinstance(e.__cause__, Image.DecompressionBombError): e = MediaError("too-large", path, "pillow", e.detail)

@@ -8,12 +8,12 @@ __all__ = ['MEDIA_SUFFIXES', 'Verdict', 'check_file', 'media_files', 'check_path
 # %% ../../nbs/media/07_integrity.ipynb #e27f9195
 import os
 import time
-import warnings
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import chain, count
 from pathlib import Path
 
 from ..core import InputError, MEDIA_KINDS, MediaError, as_list, as_path, in_range, one_of, printable
+from ..core import quiet_warnings
 from ..progress import progress
 from .audio import Audio, _MAX_SPREAD
 from .image import frame_count, picture_damage, read_image
@@ -130,8 +130,7 @@ def _broken(path, kind, detail="", backend=""):
 
 # %% ../../nbs/media/07_integrity.ipynb #2ec661cc
 def _check_image(path, full, until):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")     # the damage is asked for below
+    with quiet_warnings():     # the damage is asked for below
         h,w,_ = read_image(path).shape
     n,damage = frame_count(path),picture_damage(path)
     note = f"the first of {n} pictures is used" if n > 1 else ""

@@ -10,13 +10,12 @@ import ctypes
 import importlib.util
 import re
 import sys
-import warnings
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from ..core import InputError, PopnbError
+from ..core import InputError, PopnbError, quiet_warnings
 
 # %% ../../nbs/models/05_stored_trees.ipynb #096504c3
 _no_log = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(lambda message: None)          # errors come as exceptions
@@ -195,7 +194,7 @@ def check_trees(
     try:
         have,trees = _trees_of(text)
         if columns is not None and have != columns: raise ValueError(f"it has {have} columns, not {columns}")
-        with warnings.catch_warnings(action="ignore"):
+        with quiet_warnings():
             for i,lines in enumerate(trees): _check_tree(i, lines, have)
     except ValueError as e: raise InputError(f"{where} is damaged or was altered: {e}.") from None
     return text

@@ -9,7 +9,6 @@ __all__ = ['VISION_TOWERS', 'VLM_FILES', 'VlmNet', 'empty_vlm', 'vlm_net', 'last
 # %% ../../../nbs/models/vlm/05_network.ipynb #3d140b0d
 import inspect
 import json
-import warnings
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 
-from ...core import InputError, in_range, need, one_of
+from ...core import InputError, in_range, need, one_of, quiet_warnings
 from ...features.pretrained import local, published
 from ...features.weights import WeightPart, WeightsReport, inspect_transformers, load_strict
 from ...losses.regression import resolve_loss, row_weights, weighted_loss, weighted_mean
@@ -110,7 +109,7 @@ def empty_vlm(
     r = dict(source={}, readout=readout, outputs=outputs, loss="ce" if outputs == 2 else "mse", method=None, seed=0,
         scale=[0., 1.], span=[0., 100.], decimals=2, levels=list(LEVELS), class_weight=None, dropout=0., shape={},
         given=True, pixels=pixels)
-    with torch.device("meta"), warnings.catch_warnings(action="ignore"):
+    with torch.device("meta"), quiet_warnings():
         return VlmNet(t.AutoModelForImageTextToText.from_config(config, trust_remote_code=False), r).eval()
 
 # %% ../../../nbs/models/vlm/05_network.ipynb #1340a9fe
