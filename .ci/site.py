@@ -119,7 +119,7 @@ def defined_names(tree):
     out = set()
     for n in ast.walk(tree):
         if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store): out.add(n.id)
-        elif isinstance(n, (ast.FunctionDef, ast.ClassDef)): out.add(n.name)
+        elif isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)): out.add(n.name)
         elif isinstance(n, (ast.arg,)): out.add(n.arg)
         elif isinstance(n, ast.ExceptHandler) and n.name: out.add(n.name)
     return out
