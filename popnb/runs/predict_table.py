@@ -154,7 +154,10 @@ def write_part(
 
 # %% ../../nbs/runs/17_predict_table.ipynb #81fd8791
 def _job_of(model, files, batch, options):
-    "What a job is about: run, files, options"
+    "What a job is about: run, files, options; raises `InputError` for what cannot be told apart after a kill"
+    if not model.folder: raise InputError("A table is predicted by a saved run: call save first.")
+    odd = next((k for k,v in options.items() if isinstance(v, pd.DataFrame)), None)
+    if odd: raise InputError(f"{odd} must be a file, so that a second call can resume with the same one.")
     stats = {str(f): [f.stat().st_size, f.stat().st_mtime_ns] for f in files}
     options = {k: str(v) if isinstance(v, Path) else v for k,v in options.items()}
     return {"run": file_sha256(model.folder/"config.json"), "files": stats, "batch": batch, "options": options}
