@@ -47,16 +47,18 @@ def versions_of(
     titles:list, # Titles
     thumbnails:list, # Paths of pictures
     hours:list, # Hours, UTC
+    trims:list=(), # Parts of the clip, e.g. `0:03-0:20`; `0`: the whole clip
 ) -> dict: # Name -> changes, for `Answers.what_if`
     "Name the versions of a video; raises `InputError` unless exactly one thing differs"
-    kinds = {"title": titles, "thumbnail": thumbnails, "hour": hours}
+    kinds = {"title": titles, "thumbnail": thumbnails, "hour": hours, "trim": trims}
     several = [k for k,v in kinds.items() if len(v) > 1]
-    if not several: raise InputError("Give at least two titles, two thumbnails or two hours, to be compared.")
+    if not several: raise InputError("Give at least two titles, thumbnails, hours or parts of the clip, to be compared.")
     if len(several) > 1: raise InputError(f"Compare one thing at a time: here {' and '.join(several)} differ.")
     kind, = several
     shared = {k: v[0] for k,v in kinds.items() if len(v) == 1}
     def clock(v): return f"{int(v):02}:{round(v%1*60):02} UTC"
-    said = {"title": str, "thumbnail": lambda v: Path(v).name, "hour": clock}[kind]
+    def part(v): return "whole clip" if v == "0" else v
+    said = {"title": str, "thumbnail": lambda v: Path(v).name, "hour": clock, "trim": part}[kind]
     letters = [chr(65+i) if i < 26 else f"{i+1}" for i in range(len(kinds[kind]))]
     return {f"{a}: {said(v)}": shared | {kind: v} for a,v in zip(letters, kinds[kind])}
 
@@ -156,12 +158,13 @@ def what_if(self:Endpoints,
     hour:float|None=None, # Hour of publication, UTC, where hours are not compared
     followers:float|None=None, # Followers of the creator
     author_posts:float|None=None, # Number of videos that the creator has published
+    trims:str|None=None, # Parts of the clip to compare, one a line: 0 is all of it, 0:03 cuts off three seconds
     run:str|None=None, # Name of a model; none: the first
 ) -> dict: # answer, effects with intervals, record on held-out pairs, views that a real test needs
-    """Compare versions of a video that differ in one thing: titles, thumbnails or hours. The answer is a version or
-    `cannot tell`; report `cannot tell` as it is."""
+    """Compare versions of a video that differ in one thing: titles, thumbnails, hours or parts of the clip. The answer
+    is a version or `cannot tell`; report `cannot tell` as it is."""
     hours = numbers_of(hours, "Hours")
-    versions = versions_of(lines_of(titles), list(thumbnails or []), hours)
+    versions = versions_of(lines_of(titles), list(thumbnails or []), hours, lines_of(trims))
     facts = _given(clip=clip, title=title, description=description, thumbnail=thumbnail, category=category,
         hour=hours[0] if hours else hour, followers=followers, author_posts=author_posts, run=run)
     return self.answers.what_if(versions, **facts)
@@ -548,11 +551,13 @@ def _what_if_tab(gr, pages, run, live, form):
             titles = gr.Textbox(label="Titles, one a line", lines=4, placeholder="My cat meets snow\nIs this snow?")
             pictures = gr.File(label="or thumbnails", file_count="multiple", file_types=["image"], height=140)
             hours = gr.Textbox(label="or hours of publication (UTC)", placeholder="9 18")
+            trims = gr.Textbox(label="or parts of the clip, one a line", lines=2, placeholder="0\n0:03",
+                info="0 is all of it, 0:03 cuts off the first three seconds, 0:03-0:20 keeps these")
             button = gr.Button("Which is best?", variant="primary")
         with gr.Column(scale=3, min_width=300):
             result = gr.HTML(note_html("The answer appears here. The first one takes longest: the model is fitted "
                 "again several times, to know how much its answer depends on chance."))
-    fields = [titles, pictures, hours, *form[:8], run]
+    fields = [titles, pictures, hours, *form[:8], trims, run]
     button.click(pages.what_if_page, fields, [result, live], api_visibility="private")
 
 # %% ../../nbs/app/04_page.ipynb #a492e818
