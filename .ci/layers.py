@@ -16,6 +16,7 @@ LAYERS = {
     "progress": "Core",
     "documentation": "Core",
     "core": "Core",
+    "remote": "Core",
     "workers": "Core",
     "registry": "Core",
     "data": "Tables, labels, splits",
@@ -51,8 +52,8 @@ FIRST = {
     "tutorials": ["01_quickstart", "07_your_own_csv", "02_youtube_shorts", "03_thirty_days", "04_watch_the_video", "09_tiktok_virality",
         "05_vision_language", "06_engagement_with_sound", "10_ensemble_and_submission", "08_for_creators"],
     "howto": ["install", "import_each_source", "audit_a_table", "choose_a_label", "choose_a_split", "train_on_a_gpu", "presets", "local_weights", "resume",
-        "score_many_videos", "serve_answers", "explain_a_score", "compare_runs", "published_tables", "published_commands"],
-    "explanations": ["five_systems", "splits_leaks_ceilings", "what_popular_means", "what_explanations_tell", "intervals"],
+        "score_many_videos", "run_on_a_cluster", "serve_answers", "explain_a_score", "compare_runs", "published_tables", "published_commands"],
+    "explanations": ["five_systems", "splits_leaks_ceilings", "what_popular_means", "what_explanations_tell", "intervals", "ten_million_clips"],
     "reference": ["overview", "command_line", "columns", "labels", "splits", "metrics", "run_folder", "glossary"],
     "project": ["contributing", "changelog"]}
 LAST = {"project": ["99_layout.ipynb"]}      # pages at the top of nbs/ that end a section

@@ -1,6 +1,7 @@
 """How fast is the feature store?
 
-    python bench/store.py [--items 5000] [--rounds 3] [--clips 64] [--out bench/results/store.json]
+    python bench/store.py [--items 5000] [--rounds 3] [--clips 64] [--small 50000] [--only small planted …]
+        [--seconds S] [--out bench/results/store.json]
 
 1. Random reads of 16 KB records (8 x 1024, float16), one thread: the store against one .npy and one .safetensors file
    per record, all from the page cache; the store verifies a checksum on every read, the files do not.
@@ -9,6 +10,12 @@
    each. The content keys are known, as they are from the second epoch on; hashing the files, once per process, is timed
    separately.
 4. Hash functions for the content of files.
+5. Random reads of many small records (2 kB: 1,024 numbers of 2 bytes), with and without the notes of the days of use; the
+   goal is 30,000 a second.
+6. `verify_store` of these records (rate), and of 20 damaged copies of a small store: bits flipped at random places of
+   records, pages zeroed and exchanged, the file cut. All must be found, and nothing in the store as it was.
+
+With --seconds, parts that would begin later are left out. Results of parts that did not run stay in the file.
 
 Rounds alternate (A B C A B C ...) in one process; medians, their ratios and every single time go into the JSON.
 """
@@ -27,8 +34,10 @@ import numpy as np
 import safetensors.numpy
 
 from timing import load, processor, rounds, versions
-from popnb.core import write_json
+from popnb.core import read_json, write_json
+from popnb.features import store as store_module
 from popnb.features.store import Store, content_key
+from popnb.features.store_upkeep import shrink_store, verify_store
 
 
 def table(title, times, items, unit):
@@ -140,33 +149,128 @@ def hashes(reps):
     return wall_rounds(ways, reps),len(data)
 
 
+def small_reads(d, n, reps, rng):
+    "Read small records, 32 a transaction as always, with and without the days of use; rate of a check of all of them"
+    def key(i): return f"{i*0x9E3779B97F4A7C15 % 2**64:016x}{i:024x}"
+    store = Store(d/"small")
+    for at in range(0, n, 1000):
+        x = rng.standard_normal((1000, 1024), np.float32).astype(np.float16)
+        store.put_many({key(at+i): dict(x=v) for i,v in enumerate(x[:n-at])})
+    store.close()                   # opened again, the table of days fits
+    order = [key(int(i)) for i in rng.permutation(n)]
+    def reads(with_days):
+        len(store)
+        env,inode,days = store_module._ENVS[store.folder]
+        store_module._ENVS[store.folder] = env,inode,days if with_days else None
+        try: assert None not in store.get_many(order)
+        finally: store_module._ENVS[store.folder] = env,inode,days
+    reads(True)
+    times = wall_rounds({"get_many": lambda: reads(True), "get_many, no days of use": lambda: reads(False)}, reps)
+    seconds = {}
+    for name,f in {"verify": lambda: verify_store(store), "gc": lambda: shrink_store(store)}.items():
+        start = time.perf_counter()
+        f()
+        seconds[name] = time.perf_counter() - start
+    return times,seconds
+
+
+def planted(d, rng):
+    "Damages that `verify_store` finds, of 20, by kind: found and planted"
+    with Store(d/"planted") as store:
+        for i in range(0, 300, 10):
+            store.put_many({f"{k:040d}": dict(x=rng.integers(0, 99, 40*(k % 40)**2//20 + 1)) for k in range(i, i+10)})
+    data,counts = d/"planted"/"data.mdb",{}
+    assert verify_store(store) | dict(folder="") == dict(folder="", records=300, damaged=[], pages="", deleted=0)
+    whole = data.read_bytes()
+    for how in ["bit"]*14 + ["zeroed"]*2 + ["exchanged"]*2 + ["cut"]*2:
+        key = f"{int(rng.integers(300)):040d}"
+        raw = store._run(lambda txn: bytes(txn.get(key.encode())))
+        store.close()
+        damaged = bytearray(whole)
+        at,places = whole.find(raw),[]
+        while at >= 0:              # a record within a page also stands in copies of that page which are free now
+            places.append(at)
+            at = whole.find(raw, at+1)
+        offset = int(rng.integers(len(raw)))
+        for at in places:
+            page = (at+offset)//4096*4096
+            if how == "bit": damaged[at+offset] ^= 1 << int(rng.integers(8))
+            if how == "zeroed": damaged[page:page+4096] = bytes(4096)
+            if how == "exchanged": damaged[page:page+4096],damaged[:4096] = damaged[:4096],damaged[page:page+4096]
+        data.write_bytes(damaged[:int(rng.integers(len(whole)))] if how == "cut" else damaged)
+        result = verify_store(store)
+        store.close()
+        data.write_bytes(whole)
+        found,of = counts.get(how, (0, 0))
+        counts[how] = found + (key in result["damaged"] or result["pages"] != ""),of+1
+    return counts
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--items", type=int, default=5000, help="records of part 1")
     p.add_argument("--rounds", type=int, default=3, help="repetitions of each measurement")
     p.add_argument("--clips", type=int, default=64, help="clips of part 3")
+    p.add_argument("--small", type=int, default=50_000, help="records of part 5")
+    p.add_argument("--only", nargs="*", default=["small", "planted", "reads", "writes", "hashes", "epoch"], help="parts")
+    p.add_argument("--seconds", type=float, default=float("inf"), help="begin no part after so many seconds")
     p.add_argument("--out", type=Path, default=Path(__file__).parent/"results"/"store.json", help="JSON file")
     a = p.parse_args()
-    d,rng = Path(tempfile.mkdtemp()),np.random.default_rng(0)
+    d,rng,begin = Path(tempfile.mkdtemp()),np.random.default_rng(0),time.monotonic()
+    result = read_json(a.out) if a.out.exists() else {}
+    parts = dict(small=part_small, planted=part_planted, reads=part_reads, writes=part_writes, hashes=part_hashes, epoch=part_epoch)
     try:
-        result = dict(
-            machine=dict(platform=platform.platform(), processor=processor(), cpus=os.cpu_count(), load=load()),
-            versions=versions(("popnb", "numpy", "lmdb", "safetensors", "av")),
-            settings=dict(items=a.items, rounds=a.rounds, clips=a.clips))
-        times = random_reads(d, a.items, a.rounds, rng)
-        result["random_reads"] = table(f"Random reads, {a.items:,} records of 16 KB", times, a.items, "records")
-        times = writes(d, 512, a.rounds, rng)
-        result["writes"] = table("Writes, 512 records of 16 KB", times, 512, "records")
-        times,size = hashes(a.rounds)
-        result["hashes"] = table("Hashing, MB", times, size/1e6, "MB")
-        times,facts = epochs(d, a.clips, a.rounds, rng)
-        title = f"An epoch of {a.clips} clips, 720x1280, 10 s, 4 Mbit/s"
-        result["epoch"] = table(title, times, a.clips, "clips") | facts
-        megabytes = a.clips*facts["bytes_per_clip"]/1e6
-        print(f"  hashing the files, once per process: {facts['hashing_once_s']:.2f} s for {megabytes:.0f} MB")
+        for name in a.only:
+            if time.monotonic() - begin < a.seconds: parts[name](result, d, a, rng)
     finally: shutil.rmtree(d)
     write_json(a.out, result)
     print(f"\n{a.out}")
+
+
+def about(a):
+    return dict(
+        machine=dict(platform=platform.platform(), processor=processor(), cpus=os.cpu_count(), load=load()),
+        versions=versions(("popnb", "numpy", "lmdb", "safetensors", "av")),
+        settings=dict(items=a.items, rounds=a.rounds, clips=a.clips, small=a.small))
+
+
+def part_small(result, d, a, rng):
+    times,seconds = small_reads(d, a.small, a.rounds, rng)
+    found = table(f"Random reads, {a.small:,} records of 2 kB", times, a.small, "records")
+    result["small_reads"] = found | dict(about=about(a))
+    for name,s in seconds.items():
+        result["small_reads"][name] = dict(seconds=s, per_s=a.small/s)
+        print(f"  {name:34}{a.small/s:14,.0f} records/s")
+
+
+def part_planted(result, d, a, rng):
+    result["planted"] = {k: dict(found=n, planted=of) for k,(n,of) in planted(d, rng).items()}
+    found,of = (sum(o[k] for o in result["planted"].values()) for k in ("found", "planted"))
+    print(f"\nverify found {found} of {of} planted corruptions")
+
+
+def part_reads(result, d, a, rng):
+    result |= about(a)
+    times = random_reads(d, a.items, a.rounds, rng)
+    result["random_reads"] = table(f"Random reads, {a.items:,} records of 16 KB", times, a.items, "records")
+
+
+def part_writes(result, d, a, rng):
+    times = writes(d, 512, a.rounds, rng)
+    result["writes"] = table("Writes, 512 records of 16 KB", times, 512, "records")
+
+
+def part_hashes(result, d, a, rng):
+    times,size = hashes(a.rounds)
+    result["hashes"] = table("Hashing, MB", times, size/1e6, "MB")
+
+
+def part_epoch(result, d, a, rng):
+    times,facts = epochs(d, a.clips, a.rounds, rng)
+    title = f"An epoch of {a.clips} clips, 720x1280, 10 s, 4 Mbit/s"
+    result["epoch"] = table(title, times, a.clips, "clips") | facts
+    megabytes = a.clips*facts["bytes_per_clip"]/1e6
+    print(f"  hashing the files, once per process: {facts['hashing_once_s']:.2f} s for {megabytes:.0f} MB")
 
 
 if __name__ == "__main__": sys.exit(main())

@@ -6,11 +6,11 @@
 __all__ = ['MEDIA_KINDS', 'BF16_FLAGS', 'ROOM', 'DISK_WORDS', 'MOST_JSON', 'DEEPEST_JSON', 'PopnbError', 'InputError',
            'MediaError', 'one_of', 'in_range', 'describe_value', 'as_list', 'is_a', 'typed', 'MissingDependency',
            'need', 'Settings', 'seed_all', 'processors', 'pick_device', 'has_bf16', 'as_path', 'expand_home',
-           'printable', 'visible', 'say', 'free_bytes', 'require_room', 'remove_strays', 'path_state', 'claims',
-           'replace_file', 'output_path', 'output_files', 'writing', 'atomic_path', 'write_text', 'work_folder',
-           'only_one', 'check_unchanged', 'publish_folder', 'new_folder', 'json_text', 'write_json', 'quiet_warnings',
-           'parse_json', 'read_json', 'file_sha256', 'import_folders', 'child_environment', 'safe_path', 'as_is',
-           'real_data']
+           'remote_address', 'is_remote', 'printable', 'visible', 'say', 'free_bytes', 'require_room', 'remove_strays',
+           'path_state', 'claims', 'replace_file', 'output_path', 'output_files', 'writing', 'atomic_path',
+           'write_text', 'work_folder', 'only_one', 'check_unchanged', 'publish_folder', 'new_folder', 'json_text',
+           'write_json', 'quiet_warnings', 'parse_json', 'read_json', 'file_sha256', 'import_folders',
+           'child_environment', 'safe_path', 'as_is', 'real_data']
 
 # %% ../nbs/00_core.ipynb #92217ef5
 import errno
@@ -307,6 +307,29 @@ def expand_home(
     "Expand the home folder in a value that may be a path"
     return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~/") else value
 
+# %% ../nbs/00_core.ipynb #8d4278ff
+_SCHEMED = re.compile(r"([a-z][a-z0-9+.-]+)://.+", re.S)
+_SHORTENED = re.compile(r"([a-z][a-z0-9+.-]+):/([^/].*)", re.S)
+
+# %% ../nbs/00_core.ipynb #60b44afa
+def remote_address(
+    path, # A path, an address such as `s3://bucket/key`, or any other value
+) -> str|None: # The address; `None` for a path and for any other value
+    "Recognise an address with a scheme, also one that went through `pathlib`"
+    if not isinstance(path, (str, os.PathLike)): return None
+    text = os.fspath(path)
+    if not isinstance(text, str): return None
+    if _SCHEMED.fullmatch(text): return text
+    if isinstance(path, str) or not (short := _SHORTENED.fullmatch(text)): return None
+    return f"{short[1]}://{'/'*(short[1] == 'file')}{short[2]}"
+
+# %% ../nbs/00_core.ipynb #705346e9
+def is_remote(
+    path, # A path, an address or any other value
+) -> bool:
+    "Check whether a value is an address with a scheme, such as `s3://bucket/key`"
+    return remote_address(path) is not None
+
 # %% ../nbs/00_core.ipynb #f77d1d7a
 def printable(
     text:str|os.PathLike, # Text or file name
@@ -492,6 +515,13 @@ def replace_file(
     else: os.replace(tmp, path)
     if _CLAIMING[0]: _CLAIMS[key] = path_state(key)
 
+# %% ../nbs/00_core.ipynb #8083d206
+def _not_remote(path, name):
+    "A path to write; raises `InputError` for an address"
+    if not is_remote(path): return path
+    raise InputError(f"{name} {remote_address(path)}: results are written to this machine only; name a local path, "
+        "and copy it to the store afterwards.")
+
 # %% ../nbs/00_core.ipynb #76d79b25
 def output_path(
     path:str|os.PathLike, # File or folder to write
@@ -502,7 +532,7 @@ def output_path(
     room:float=ROOM, # Bytes that the work will write
 ) -> Path: # Absolute; links resolved
     "Check a place to write before the work; raises `InputError` for a place that cannot be written or is taken"
-    path = as_path(path, name).absolute()
+    path = as_path(_not_remote(path, name), name).absolute()
     if not folder and _is_special(path): return path
     try:
         if path.is_symlink(): path = path.resolve()      # write where the link leads, and keep the link
@@ -576,7 +606,7 @@ def atomic_path(
     path:str|os.PathLike, # File to write; missing parent folders are made
 ): # Path of a temporary file in the same folder
     "Write to a temporary file that becomes `path` if the block succeeds; raises `PopnbError` if it cannot be written"
-    path = as_path(path)
+    path = as_path(_not_remote(path, "out"))
     special = _is_special(path)
     if path.is_symlink() and not special: path = path.resolve()
     fd,tmp = _neighbour(Path(tempfile.gettempdir())/path.name if special else path, tempfile.mkstemp)

@@ -26,14 +26,17 @@ def duration_text(
 # %% ../nbs/04_progress.ipynb #e6ee53d2
 class _Bar:
     "State of one loop"
-    def __init__(self, desc, total):
+    def __init__(self, desc, total, unit=""):
         self.desc,self.total,self.n,self.begin = desc or "working",total,0,time.monotonic()
+        self.unit = unit and f" {unit}"
 
     def text(self):
         "E.g. `decoding: 45 of 320, 12 s, about 1 min 10 s left`"
         spent = time.monotonic() - self.begin
         left = spent/self.n*(self.total-self.n) if self.n and self.total else 0
-        out = f"{self.desc}: {self.n:,}" + (f" of {self.total:,}" if self.total else "") + f", {duration_text(spent)}"
+        done = f"{self.desc}: {self.n:,}" + (f" of {self.total:,}" if self.total else "") + self.unit
+        rate = f", {self.n/spent:,.0f}{self.unit}/s" if self.unit and self.n else ""
+        out = f"{done}, {duration_text(spent)}{rate}"
         return out + (f", about {duration_text(left)} left" if left >= 1 else "")
 
 # %% ../nbs/04_progress.ipynb #5fa78d3c
@@ -129,14 +132,16 @@ def progress(
     items, # Iterable to go through
     desc:str="", # Label before the bar, e.g. `"decoding"`
     total:int|None=None, # Number of items; `None`: `len(items)` if it is known
+    unit:str="", # What `total` counts if not the items, e.g. `"rows"`; it is shown with its rate
+    size=None, # Function of an item: how many of `unit` it is; needed with `unit`
 ): # Yields the items
     "Iterate over `items` and show how far the loop is"
     if total is None and hasattr(items, "__len__"): total = len(items)
     if not (place := _place()): return (yield from items)
-    bar = _Bar(desc, total)
+    bar = _Bar(desc, total, unit)
     end = _watch(place, bar)
     try:
         for item in items:
             yield item
-            bar.n += 1
+            bar.n += size(item) if unit else 1
     finally: end()

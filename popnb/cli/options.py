@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated
 import typer
 from typer import Option
-from ..core import InputError, as_path, atomic_path, need, one_of, say
+from ..core import InputError, as_path, atomic_path, need, one_of, remote_address, say
 from ..registry import STAND_IN
 
 # %% ../../nbs/cli/00_options.ipynb #ff03fbbd
@@ -164,6 +164,7 @@ def _weights_of(members):
 
 def _first_of_train(v):
     from popnb.runs.estimate import training_sentence
+    if v.get("nodes") or v.get("gpus_per_node"): return ""              # nothing is trained
     device = next((o.partition("=")[2] for o in v.get("training") or [] if o.startswith("device=")), "auto")
     if v["members"]: return f"Training an ensemble on {v['data']}: {_weights_of(v['members'])}, on cpu, about a minute."
     return training_sentence(v["system"], v["data"], v["label"], v["preset"], v["model_id"], device, v["store"],
@@ -211,7 +212,7 @@ NEXT = {    # command -> the one that comes next
     "download": "popnb clean --data {data} --out clean.parquet",
     "clean": "popnb train tabular --data {out} --out runs/first",
     "features": "popnb train clip-lgbm --data {data} --out runs/first",
-    "train": "popnb predict {out} VIDEO",
+    "train": lambda v: "" if v.get("nodes") or v.get("gpus_per_node") else f"Next: popnb predict {v['out']} VIDEO",
     "evaluate": "popnb leaderboard {run} OTHER_RUN --out board",
     "ablate": "popnb explain {run} VIDEO --out why",
     "leaderboard": "popnb predict RUN VIDEO",
@@ -223,7 +224,7 @@ NEXT = {    # command -> the one that comes next
 # %% ../../nbs/cli/00_options.ipynb #dd875f0a
 def _line(name, values, lines):
     "A first or last line; empty where the values do not make one: the command itself says what is wrong"
-    made = lines.get(name)
+    made,values = lines.get(name),{k: remote_address(v) or v for k,v in values.items()}
     try: return made(values) if callable(made) else f"Next: {made.format(**values)}" if made else ""
     except Exception: return ""
 

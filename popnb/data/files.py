@@ -24,7 +24,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
-from ..core import InputError, as_path, atomic_path, visible
+from ..core import InputError, as_path, atomic_path, is_remote, remote_address, visible
+from ..remote import open_remote, remote_input
 
 # %% ../../nbs/data/00_files.ipynb #bfc6adc9
 _HALF = re.compile("[\ud800-\udfff]")
@@ -64,9 +65,10 @@ _PACKED = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\x00", lzma.
 
 # %% ../../nbs/data/00_files.ipynb #7e4486f1
 def _read(path):
-    "All bytes of a file; raises `InputError` if there are none"
-    path = as_path(path)
-    try: data = path.read_bytes()
+    "All bytes of a file or an object; raises `InputError` if there are none"
+    path = remote_address(path) or as_path(path)
+    try:
+        with remote_input(): data = open_remote(path).read() if is_remote(path) else path.read_bytes()
     except FileNotFoundError as e: raise InputError(f"No file {path}.") from e
     except OSError as e: raise InputError(f"Cannot read {path}: {e.strerror or e}.") from e
     if not data[:4096].strip() and not data.strip(): raise InputError(f"{path} is empty: it has no header and no rows.")
@@ -107,7 +109,7 @@ def _unpacked(path, data, member):
 
 # %% ../../nbs/data/00_files.ipynb #2730b61a
 def read_bytes(
-    path:str|os.PathLike, # File, plain or packed as gz, bz2, xz or zip
+    path:str|os.PathLike, # File, or address such as `s3://…`, plain or packed as gz, bz2, xz or zip
     member:str|None=None, # Name of a file within a zip archive; `None`: the only one
 ) -> bytes: # Unpacked content; an Excel file, which is a zip archive itself, as it is
     "Read a file and unpack it; raises `InputError` if it is absent, empty or damaged"
@@ -123,8 +125,13 @@ _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (code
           (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 # %% ../../nbs/data/00_files.ipynb #ca9737d8
-def _fails(data, encoding, errors="strict"):
-    try: data.decode(encoding, errors)
+def _fails(data, encoding, errors="strict", size=1 << 20):
+    "Whether bytes do not decode; tried in parts, as the text of a large file would take four times its size"
+    parts = range(0, len(data), size) if errors == "strict" else ()       # a part may end within half a character
+    decoder = codecs.getincrementaldecoder(encoding)(errors)
+    try:
+        for a in parts: decoder.decode(data[a:a+size], a+size >= len(data))
+        if not parts: data.decode(encoding, errors)
     except UnicodeError: return True
     return False
 
@@ -134,7 +141,7 @@ def _guess(data):
     if found := next((name for mark,name in _MARKS if data.startswith(mark)), None): return found
     zeros = [data[i:4096:2].count(0) for i in (0, 1)]
     if max(zeros) > .3*len(data[:4096])/2: return "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
-    if not _fails(data, "utf-8", "surrogatepass"): return "utf-8"
+    if not _fails(data, "utf-8") or not _fails(data, "utf-8", "surrogatepass"): return "utf-8"
     runs = re.findall(rb"[\x80-\xff]+", data[:1 << 20])
     alone = sum(len(o) == 1 for o in runs)
     return "utf-8" if alone < .8*len(runs) or _fails(data, "cp1252") else "cp1252"
@@ -225,15 +232,15 @@ def _parse(path, text, delimiter, n):
     "All rows as an Arrow table of text with `n` columns, the header as its first row"
     import pyarrow as pa
     import pyarrow.csv as pc
-    data = text.encode()
+    data = text.encode() if isinstance(text, str) else text
     read = pc.ReadOptions(autogenerate_column_names=True, block_size=1<<24)
     parse = pc.ParseOptions(delimiter=delimiter, newlines_in_values=True)
     convert = pc.ConvertOptions(column_types={f"f{i}": pa.string() for i in range(n)})
     try: got = pc.read_csv(pa.BufferReader(data), read, parse, convert)
     except pa.ArrowInvalid as e:
-        _ragged(path, text, delimiter, n)
+        _ragged(path, data.decode(), delimiter, n)
         raise InputError(f"{path} does not parse as a table: {e}.") from e
-    if data.count(b"\n") > got.num_rows and not _quotes_pair(data, delimiter): _ragged(path, text, delimiter, n)
+    if data.count(b"\n") > got.num_rows and not _quotes_pair(data, delimiter): _ragged(path, data.decode(), delimiter, n)
     return got
 
 # %% ../../nbs/data/00_files.ipynb #705ceae6
@@ -268,16 +275,26 @@ def _header(path, text, delimiter):
     except csv.Error as e: raise InputError(f"{path} has no header that can be read ({e}).") from e
     except StopIteration: raise InputError(f"{path} is empty: it has no header and no rows.") from None
 
+# %% ../../nbs/data/00_files.ipynb #dd3a6ee4
+_HEAD = 1 << 18   # bytes that hold the header and the rows that show the delimiter
+
+def _utf8(data, encoding=None):
+    "UTF-8 bytes without a byte order mark; `None` for another encoding, or one that is given"
+    if encoding is not None or _guess(data) not in ("utf-8", "utf-8-sig") or _fails(data, "utf-8"): return None
+    return data.removeprefix(codecs.BOM_UTF8).removeprefix(codecs.BOM_UTF8)
+
 # %% ../../nbs/data/00_files.ipynb #dd04ab09
 def parse_cells(
     path:str|os.PathLike, # File, for messages
-    text:str, # Its content
+    text:str|bytes, # Its content, bytes if it is valid UTF-8 without a byte order mark
     delimiter:str|None=None, # Character between cells, or `tab`, `semicolon`, `comma`, `pipe`; `None`: detect
     names=None, # Names of the columns of a file without a header: a list, or a text with commas; `None`: first row
 ) -> pd.DataFrame: # Every cell as text, `""` if it is empty; index 1, 2, … numbers the rows of data
     "Parse delimited text; raises `InputError` if it is empty or ragged"
-    delimiter,text = _delimiter(path, text, delimiter)
-    head = _header(path, text, delimiter)
+    start = text if isinstance(text, str) else text[:_HEAD].decode("utf-8", "ignore")
+    delimiter,rest = _delimiter(path, start, delimiter)
+    skip = start[:len(start)-len(rest)]      # Excel's line `sep=`
+    head,text = _header(path, rest, delimiter),text[len(skip if isinstance(text, str) else skip.encode()):]
     got,given = _parse(path, text, delimiter, len(head)),_as_names(names)
     if given is not None and len(given) != len(head):
         raise InputError(f"{path} has {len(head)} columns, and names gives {len(given)}.")
@@ -293,7 +310,8 @@ def read_cells(
     names=None, # Names of the columns of a file without a header
 ) -> pd.DataFrame: # Every cell as text, `""` if it is empty; index 1, 2, … numbers the rows of data
     "Read a delimited text file as text; raises `InputError` for a file that is empty, ragged or in another encoding"
-    return parse_cells(path, read_text(path, encoding), delimiter, names)
+    plain = _utf8(data := read_bytes(path), encoding)
+    return parse_cells(path, decode_text(path, data, encoding)[0] if plain is None else plain, delimiter, names)
 
 # %% ../../nbs/data/00_files.ipynb #93392a46
 ENVELOPES = ("videos", "items", "itemList", "item_list", "itemListData", "aweme_list", "aweme_details", "aweme_detail",
@@ -606,6 +624,9 @@ def read_rows(
         raise InputError(f"{path} is {what}; save it as CSV, xlsx, JSON or Parquet.")
     if _is_workbook(data): return (*parse_workbook(path, data, sheet, names), [])
     if data[:4] == b"PAR1": return parse_parquet(path, data).rename(index=lambda i: i+1), [], []
+    plain = _utf8(data, encoding)
+    if plain is not None and plain[:4096].decode("utf-8", "ignore").lstrip()[:1] not in ("{", "[", ""):
+        return parse_cells(path, plain, delimiter, names), [], []
     text,notes = decode_text(path, data, encoding)
     if text.lstrip()[:1] in ("{", "["):
         frame,more,lost = parse_records(path, text)

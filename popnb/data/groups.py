@@ -155,6 +155,21 @@ def _singles(codes):
     codes = np.where(codes < 0, codes.max(initial=-1)+1+np.arange(len(codes)), codes)
     return pd.factorize(codes)[0].astype(np.int64)
 
+# %% ../../nbs/data/06_groups.ipynb #d463a848
+_recent = {}   # groups of the last two lists of titles: a training asks for them three times, and a million take minutes
+
+def _title_groups(titles, similarity, seed):
+    "Group number of each of some different titles, -1 for one without letters"
+    of = hashlib.blake2b("\0".join(titles).encode("utf-8", "surrogatepass")).digest()
+    if (found := _recent.get(of := (of, similarity, seed))) is None:
+        key,keys = pd.factorize(np.array([title_key(t) for t in titles], dtype=object), sort=True)   # in any order of rows
+        found = np.where(keys == "", -1, np.arange(len(keys)))
+        if similarity < 1: found = np.where(found < 0, -1, _components(len(keys), *_similar(keys, similarity, seed).T))
+        found = found[key]
+        for old in list(_recent)[:-1]: del _recent[old]
+        _recent[of] = found
+    return found
+
 # %% ../../nbs/data/06_groups.ipynb #ab73aee7
 def near_title(
     df:pd.DataFrame, # Table with titles
@@ -167,11 +182,7 @@ def near_title(
     in_range("similarity", similarity, .3, 1)
     text,titles = pd.factorize(df[column].to_numpy(dtype=object))
     if not len(titles): return _singles(text)
-    keys = np.array([title_key(str(t)) for t in titles], dtype=object)
-    key,keys = pd.factorize(keys, sort=True)   # sorted: the result does not depend on the order of rows
-    group = np.where(keys == "", -1, np.arange(len(keys)))
-    if similarity < 1: group = np.where(group < 0, -1, _components(len(keys), *_similar(keys, similarity, seed).T))
-    return _singles(np.where(text < 0, -1, group[key][text]))
+    return _singles(np.where(text < 0, -1, _title_groups([str(t) for t in titles], similarity, seed)[text]))
 
 # %% ../../nbs/data/06_groups.ipynb #2ab8302b
 def _file_key(path, size):

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from ..core import InputError, as_path, one_of, typed
 from ..registry import SOURCES
+from ..remote import is_object
 from .table import (COLUMNS, TEXT_DTYPE, TIME_DTYPE, Report, conform, plain_name, suggest_column, _listed,
                               _sentence)
 
@@ -68,15 +69,19 @@ def decimal_sign(
     cells:pd.Series, # Numbers as text
 ) -> str|None: # `.` or `,`; `None` if no cell shows it, or cells contradict each other
     "Find the decimal sign that the numbers of a column show"
-    text = cells.map(lambda v: v if isinstance(v, str) else None)
-    digits = {m[2] for t in text.dropna().unique() if ("," in t or "." in t) and (m := _NUMBER.fullmatch(t.strip()))}
+    text = cells if isinstance(cells.dtype, pd.StringDtype) else cells.map(lambda v: v if isinstance(v, str) else None)
+    text = pd.Series(text.dropna().unique(), dtype=text.dtype)
+    point = text.str.fullmatch(r"[+-]?\d+\.(\d{1,2}|\d{4,})").to_numpy(bool)        # these have one reading
+    found = (_NUMBER.fullmatch(t.strip()) for t in text[~point] if "," in t or "." in t)
+    digits = {m[2] for m in found if m} | ({"1.5"} if point.any() else set())
     signs = {next(iter(r)) for r in map(_readings, digits) if len(r) == 1}-{None}
     return signs.pop() if len(signs) == 1 else None
 
 # %% ../../nbs/data/03_sources.ipynb #12116c53
 def _clean(cells):
     "Cells as stripped text; words of `NO_VALUE` are missing"
-    text = cells.map(str, na_action="ignore").astype(TEXT_DTYPE).str.strip()
+    text = cells if isinstance(cells.dtype, pd.StringDtype) else cells.map(str, na_action="ignore")
+    text = text.astype(TEXT_DTYPE).str.strip()
     return text.mask(text.str.lower().isin(NO_VALUE), None)
 
 # %% ../../nbs/data/03_sources.ipynb #24c86e4d
@@ -94,6 +99,7 @@ def parse_numbers(
     out = pd.to_numeric(text, errors="coerce").astype("float64")
     simple = out.notna() & ~text.str.contains(".", regex=False).fillna(False).astype(bool)
     if not whole and decimal != ",": simple |= out.notna()
+    if whole and decimal != ",": simple |= text.str.fullmatch(r"[+-]?\d+\.(0{1,2}|0{4,})").fillna(False).astype(bool)
     other = text[~simple & text.notna()]
     found = {o: _number_of(o, whole, decimal) for o in other.unique()}
     out[other.index] = other.map(lambda o: np.nan if found[o] is None else found[o]).astype("float64")
@@ -379,7 +385,8 @@ def _only(paths, name):
 
 # %% ../../nbs/data/03_sources.ipynb #0467bad0
 def _find(name, vid, files, roots):
-    "Path of a media file: by its name in the table if it has one, else by the id"
+    "Path of a media file: by its name in the table if it has one, else by the id; an object's address as it is"
+    if is_object(name): return name
     if isinstance(name, str) and name.strip():
         at = [os.path.join(o, os.path.expanduser(name)) for o in roots if o is not None]
         if roots[0] is not None and os.path.isfile(at[0]): return os.path.abspath(at[0])

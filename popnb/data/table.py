@@ -9,6 +9,7 @@ __all__ = ['DAYS', 'COLUMNS', 'SYNONYMS', 'TEXT_DTYPE', 'TIME_DTYPE', 'CURES', '
 
 # %% ../../nbs/data/01_table.ipynb #c7e31274
 import os
+import posixpath
 import re
 import warnings
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
-from ..core import InputError, as_path, atomic_path, describe_value, expand_home, need
+from ..core import InputError, as_path, atomic_path, describe_value, expand_home, is_remote, need, remote_address
 from .files import has_half, mend_text, parse_parquet, read_bytes, read_cells, write_csv
 
 # %% ../../nbs/data/01_table.ipynb #69328ada
@@ -229,17 +230,20 @@ def join_words(
 def _blank(v): return isinstance(v, str) and not v.strip()
 
 # %% ../../nbs/data/01_table.ipynb #c92426ca
+_NO_NUMBER = "is not a finite number"
+
 def _number(s):
     "`s` as float64, mask of the cells that are no finite number, reason"
     if s.dtype.kind in "mMc":
         why = "is not a number (a time or a span of time: convert it first)"
         return pd.Series(np.nan, s.index), s.notna().to_numpy(), why
     there = s.notna()
+    if s.dtype == np.float64: return s.copy(), np.isinf(s).to_numpy(), _NO_NUMBER
     if not pd.api.types.is_numeric_dtype(s.dtype):
         there &= ~s.map(_blank).astype(bool)
         if s.dtype == object: s = s.where(s.map(np.isscalar), None)
     out = pd.to_numeric(s, errors="coerce").astype("Float64").astype("float64")
-    return out, (there & ~np.isfinite(out)).to_numpy(), "is not a finite number"
+    return out, (there & ~np.isfinite(out)).to_numpy(), _NO_NUMBER
 
 # %% ../../nbs/data/01_table.ipynb #531d3e81
 TIME_DTYPE = "datetime64[us, UTC]"
@@ -433,22 +437,33 @@ def write_table(
     except (TypeError, ValueError, OverflowError) as e:
         raise InputError(f"Cannot store the table in {path}: {e}") from e
 
+# %% ../../nbs/data/01_table.ipynb #501992e4
+def _absolute(path, folder):
+    "Path or address of a media file; a relative one belongs to `folder`, which may be an address"
+    if is_remote(path): return path
+    full = os.path.join(folder, expand_home(path))
+    if os.path.isabs(full): return os.path.normpath(full)
+    scheme,_,rest = full.partition("://")
+    return f"{scheme}://{posixpath.normpath(rest)}"
+
 # %% ../../nbs/data/01_table.ipynb #108d1073
 def conform_file(
     frame:pd.DataFrame, # Rows of a file, all or some
     path:str|os.PathLike, # The file
 ) -> pd.DataFrame: # Table with absolute media paths; `attrs["source"]` is the file
-    "Conform rows of a file whose media paths are relative to its folder"
-    folder = os.path.abspath(Path(path).parent)
-    return _paths(conform(frame, path), lambda p: os.path.normpath(os.path.join(folder, expand_home(p))))
+    "Conform rows of a file whose media paths are relative to its folder; addresses stay as they are"
+    url = remote_address(path)
+    folder = url.rpartition("/")[0] if url else os.path.abspath(Path(path).parent)
+    return _paths(conform(frame, url or path), lambda p: _absolute(p, folder))
 
 # %% ../../nbs/data/01_table.ipynb #9cb62a7c
 def read_table(
-    path:str|os.PathLike, # Parquet or CSV file with popnb's column names, e.g. from `write_table`
+    path:str|os.PathLike, # Parquet or CSV file with popnb's column names, or its address, e.g. `s3://…`
 ) -> pd.DataFrame: # Table with absolute media paths; `attrs["source"]` is the file
     "Read a table; raises `InputError` for a file that is absent, empty, of another format, or invalid as a table"
-    path = as_path(path, "table")
-    return conform_file(read_cells(path) if path.suffix == ".csv" else parse_parquet(path, read_bytes(path)), path)
+    path = remote_address(path) or as_path(path, "table")
+    csv = Path(path).suffix == ".csv"
+    return conform_file(read_cells(path) if csv else parse_parquet(path, read_bytes(path)), path)
 
 # %% ../../nbs/data/01_table.ipynb #a4004fc3
 def _untyped(cells, column):

@@ -307,12 +307,18 @@ def title_signals(
     "Compute the signals of titles"
     there = title.notna()
     s = title.astype(object).where(there, "")
-    letters,chars = _count(s, LETTER),s.map(len).astype("float64")
+    letters,chars,wide = _count(s, LETTER),s.map(len).astype("float64"),~s.map(str.isascii).to_numpy(bool)
+    def count_wide(pattern, others=0.):      # ASCII texts have no emoji and Latin letters only
+        out = 0*letters + others
+        out[wide] = _count(s[wide], pattern).to_numpy()
+        return out
     upper,lower = (s.map(lambda t: sum(map(f, t))).astype("float64") for f in (str.isupper, str.islower))
     out = dict(title_chars=chars, title_words=_count(s, r"\S+"), title_upper=upper/(upper + lower).where(upper + lower > 0),
         title_digits=_count(s, r"\d")/chars.where(chars > 0), title_exclaim=_count(s, "[!\uff01]"),
-        title_question=_count(s, "[?\uff1f]"), title_hashtags=_count(s, HASHTAG), title_emoji=_count(s, EMOJI))
-    out |= {f"title_{k}": _count(s, f"(?={LETTER})[{r}]")/letters.where(letters > 0) for k,r in UNICODE_SCRIPTS.items()}
+        title_question=_count(s, "[?\uff1f]"), title_hashtags=_count(s, HASHTAG), title_emoji=count_wide(EMOJI))
+    for k,r in UNICODE_SCRIPTS.items():
+        found = count_wide(f"(?={LETTER})[{r}]", letters if k == "latin" else 0.)
+        out[f"title_{k}"] = found/letters.where(letters > 0)
     return {"has_title": there.astype("float64")} | {k: v.where(there).astype("float64") for k,v in out.items()}
 
 # %% ../../nbs/features/02_signals.ipynb #1ef8b307

@@ -85,6 +85,14 @@ def load_network(self:NetworkPredictor,
     "Read what `save_network` wrote, and restore the attributes of the system"
     raise NotImplementedError
 
+@patch
+def load_settings(self:NetworkPredictor,
+    folder:Path, # Folder `model` of the run
+    about:dict, # Contents of `video.json`
+):
+    "Restore what `load_inputs` needs, for processes that only decode; by default the network is loaded, too"
+    self.net = self.load_network(folder, about)
+
 # %% ../../nbs/models/04_network_predictor.ipynb #c354cd90
 @patch
 def resolve_options(self:NetworkPredictor, *args):
@@ -345,11 +353,19 @@ def _save(self:NetworkPredictor, folder):
     write_json(folder/"video.json", about | {"stats": self.stats})
 
 # %% ../../nbs/models/04_network_predictor.ipynb #80856147
-@patch
-def _load(self:NetworkPredictor, folder):
+def _about(folder):
+    "Contents of `video.json`, checked"
     about = read_fields(Path(folder)/"video.json", {"stats": {"mean": float, "sd": float}})
     require_sizes(about, Path(folder)/"video.json")
+    return about
+
+@patch
+def _load(self:NetworkPredictor, folder):
+    about = _about(folder)
     old = {"cut": "threshold"}                       # key in runs of version 0.1
     self.stats = {old.get(k, k): v for k,v in about["stats"].items()}
     self.net = self.load_network(folder, about)
     if (device := pick_device("auto")).startswith("cuda"): self.net.to(device)
+
+@patch
+def _load_settings(self:NetworkPredictor, folder): self.load_settings(folder, _about(folder))

@@ -153,6 +153,11 @@ def _load(self:Predictor, folder):
     "Read what `_save` wrote"
     raise NotImplementedError
 
+@patch
+def _load_settings(self:Predictor, folder):
+    "Read as much of it as inputs are loaded with; all of it by default"
+    self._load(folder)
+
 # %% ../../nbs/models/01_predictor.ipynb #62bbe6be
 @patch
 def baselines(self:Predictor,
@@ -378,7 +383,7 @@ def read_config(
     return rename_preset(require_fields(config, _CONFIG, path))
 
 # %% ../../nbs/models/01_predictor.ipynb #18929a80
-def _restored(config, folder, cls=None):
+def _restored(config, folder, cls=None, network=True):
     "Model of a run whose files were compared with its manifest"
     require_sizes(config["options"], folder/"config.json")
     make = cls or partial(create, config["system"])
@@ -391,7 +396,7 @@ def _restored(config, folder, cls=None):
     model.notes = [*config.get("notes", []), *run_notes(config)]
     model.folder,model.loaded = folder,True
     model.residuals = None if residuals is None else np.array(residuals, dtype=float)
-    model._load(folder/"model")
+    (model._load if network else model._load_settings)(folder/"model")
     return model
 
 # %% ../../nbs/models/01_predictor.ipynb #0fdcd911
@@ -408,7 +413,8 @@ def run_notes(
 def load(
     run:str|Path, # Run folder, or `hf://organisation/name[@revision]` for one on the hub
     system:str|type|None=None, # Name that the run's system must have, or its class, registered or not; `None`: any
-) -> Predictor: # Ready to predict
+    network:bool=True, # Whether to load the network of a system of videos; without it, its inputs can be loaded
+) -> Predictor: # Ready to predict, with its network
     "Load a system from its run folder alone; raises `InputError` for a folder of another system"
     run = hub_run(run)
     config = read_config(run)
@@ -417,7 +423,7 @@ def load(
     if wanted and name != wanted: raise InputError(f"{run} holds a {name} model, not {wanted}.")
     if cls is None and name not in SYSTEMS: raise InputError(f"{run} was made by system {name!r}, which this version of popnb does not know (known: {', '.join(sorted(SYSTEMS))}); a class that is not registered: load(run, ITS_CLASS).")
     remark = check_manifest(run)
-    with using_run(run, "be loaded"): model = _restored(config, run, cls)
+    with using_run(run, "be loaded"): model = _restored(config, run, cls, network)
     if remark:
         model.notes.append(remark)
         warnings.warn(f"{run}: {remark}", stacklevel=3)

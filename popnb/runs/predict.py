@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import InputError, as_list, as_path, printable, typed
+from ..core import InputError, as_list, as_path, is_remote, printable, remote_address, typed
 from ..data.table import as_table, conform, read_table
 from ..media.integrity import MEDIA_SUFFIXES, check_file, check_paths
 from ..explain.base import OverlayStore
@@ -59,6 +59,12 @@ def _refuse_texts(title, description):
     given = [k for k,v in (("title", title), ("description", description)) if v is not None]
     if given: raise InputError(f"A {given[0]} belongs to files, and a table has its own: leave out the {' and '.join(given)}.")
 
+# %% ../../nbs/runs/05_predict.ipynb #d75225dc
+def _local(path):
+    "Raise `InputError` for an address"
+    if is_remote(path): raise InputError(f"{remote_address(path)} is an address: name it in a table, and predict that "
+        "with --data and --out (`predict_table`), which copies objects.")
+
 # %% ../../nbs/runs/05_predict.ipynb #f49d4996
 @typed
 def video_rows(
@@ -70,6 +76,7 @@ def video_rows(
     "Make a table of one row a video; raises `InputError` for a folder without any"
     tables,files,kinds = [],[],("video", "image", *(["sound"] if sound else []))
     for v in (as_path(v, "videos") for v in as_list(videos)):
+        if v.suffix.lower() not in TABLE_SUFFIXES: _local(v)
         if v.suffix.lower() in TABLE_SUFFIXES: tables.append(read_table(v))
         else: files += _folder_files(v, kinds) if v.is_dir() else [v]
     if tables: _refuse_texts(title, description)
@@ -92,6 +99,7 @@ def _file_errors(table, workers, audio_only=False):
     for column in ("thumbnail_path", "video_path"):
         if column not in table: continue
         have = table[table[column].notna()]
+        for path in have[column]: _local(path)
         media = "sound" if audio_only and column == "video_path" else None
         found = _verdicts(list(dict.fromkeys(have[column])), media, workers)
         bad = {i: found[p] for i,p in zip(have["video_id"], have[column]) if found[p].status != "ok"}
@@ -116,7 +124,8 @@ def _predict_rows(model, table):
     "Predictions by id, and the error of each row that the network cannot use"
     if not len(table): return None,{}
     preds = model.predict(table).set_index("video_id")
-    rows = {r["video_id"]: r for r in table.to_dict("records") if r["video_id"] in model.unusable}
+    odd = table[table["video_id"].isin(list(model.unusable))]
+    rows = {r["video_id"]: r for r in odd.to_dict("records")}
     return preds,{i: _unusable_error(r, model.unusable[i], model.system) for i,r in rows.items()}
 
 # %% ../../nbs/runs/05_predict.ipynb #47a97955
@@ -146,19 +155,32 @@ def _rounded(v):
 
 def _value(v, days): return _rounded(v) if days is None else {d: _rounded(o) for d,o in zip(days, v) if np.isfinite(o)}
 
+# %% ../../nbs/runs/05_predict.ipynb #f3b80c36
+def _once(model, key, make):
+    "What the run folder of a loaded model holds, read once for all of its batches"
+    read,key = vars(model).setdefault("read_once", {}),(str(model.folder), key)
+    if key not in read: read[key] = make()
+    return read[key]
+
+def _split_parts(folder):
+    "Part of each video of the run's split"
+    stored = read_config(folder).get("split") if folder and (folder/"config.json").exists() else None
+    return {i: p for p,ids in split_from_dict(stored).ids.items() for i in ids} if stored else {}
+
 # %% ../../nbs/runs/05_predict.ipynb #aa8da4d5
 def _parts(model, table):
     "`video_id` -> part of the run's split, for videos that are in it by their id or by the name of their file"
-    stored = read_config(model.folder).get("split") if model.folder and (model.folder/"config.json").exists() else None
-    if not stored: return {}
-    part = {i: p for p,ids in split_from_dict(stored).ids.items() for i in ids}
+    part = _once(model, "parts", lambda: _split_parts(model.folder))
+    if not part: return {}
+    ids = table["video_id"].to_numpy(dtype=object)
+    out = {i: part[i] for i in ids if i in part}
     def names(row):
-        yield row["video_id"]
         for c in ("video_path", "thumbnail_path"):
             if isinstance(row.get(c), str): yield Path(row[c]).stem
-    columns = [c for c in ("video_id", "video_path", "thumbnail_path") if c in table]
-    found = ((r["video_id"], next((part[n] for n in names(r) if n in part), None)) for r in table[columns].to_dict("records"))
-    return {i: p for i,p in found if p}
+    paths = [c for c in ("video_path", "thumbnail_path") if c in table and table[c].notna().any()]
+    other = table[["video_id", *paths]][~table["video_id"].isin(list(out))].to_dict("records") if paths else []
+    found = ((r["video_id"], next((part[n] for n in names(r) if n in part), None)) for r in other)
+    return out | {i: p for i,p in found if p}
 
 # %% ../../nbs/runs/05_predict.ipynb #9b8e669d
 def _record(video, row, error, label, values, part):
@@ -232,7 +254,7 @@ def _intervals(model, preds, table, level, at_least, calibration):
     "`video_id` -> interval and probability, and why there is none"
     names = _interval_names(model.label, level, at_least)
     if not names: return {},""
-    distribution,why = _distribution(model, calibration)
+    distribution,why = _once(model, f"distribution {calibration}", lambda: _distribution(model, calibration))
     if preds is None or distribution is None: return {},why
     y,found,given = _predicted_values(model.label, preds),{},_conditions(preds, table)
     if level is not None:
@@ -273,6 +295,8 @@ def predict_videos(
     at_least:float|None=None, # Count (or label without inverse) for `p_at_least`; `None`: no probability
     history:pd.DataFrame|str|Path|None=None, # Videos of the same creators with views, for `p_beats_median`; or their file
     calibration:str|Path|None=None, # Folder of a cross-validation whose test rows replace the validation rows
+    quiet:bool=False, # Do not print the caution of a stand-in
+    checked:tuple|None=None, # Error by `video_id`, and the ids without a score, if the files were checked before
 ) -> list[dict]: # `video, label, unit, prediction, views, views_median, percentile, missing, part, error, caution` a video
     "Score videos with a saved run; a broken file has `error` and no score; raises `InputError` for wrong modalities"
     if level is not None: check_level(level)
@@ -284,9 +308,9 @@ def predict_videos(
     table = videos if isinstance(videos, pd.DataFrame) else video_rows(videos, title, description, audio_only)
     model = run if isinstance(run, Predictor) else load(run)
     model.store,model.workers = open_store(store),workers
-    say_caution(model)
+    if not quiet: say_caution(model)
     with using(model, modalities):
-        errors,broken = _file_errors(table, workers, audio_only)
+        errors,broken = checked or _file_errors(table, workers, audio_only)
         good = table[~table["video_id"].isin(broken)].reset_index(drop=True)
         preds,unusable = _predict_rows(model, good)
     errors,broken = errors | unusable,broken | set(unusable)

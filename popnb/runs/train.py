@@ -24,6 +24,7 @@ from ..data.safe_csv import write_sheet
 from ..core import path_state, publish_folder, read_json, typed, work_folder, write_json, writing
 from ..training.batches import key_seed
 from ..training.config import TRACKERS
+from ..training.sharding import sharding_devices
 from ..data.labels import Label, label_from_dict, make_label
 from ..data.groups import relations_of
 from ..data.splits import PARTS, Split, default_groups, leaks, make_split, protocol_split, related_to_train, split_from_dict
@@ -214,6 +215,7 @@ def _attach_engine(model, part, about, training, resume):
     from popnb.training.engine import Engine, main_process, make_config
     if resume: _check_same_training(part, about)
     config = make_config(model.training, {"seed": model.seed}, training)
+    sharding_devices(config.sharding)                  # refuses a single process before any video is read
     if main_process(): write_json(part/"run.json", about)
     model.engine = Engine(config, part/"engine", resume)
 

@@ -28,9 +28,11 @@ def in_part(
 def trained(
     module, # A torch module
     frozen:tuple|list=(), # Parts that are frozen by name
+    local:bool=True, # Of a parameter that is divided among processes, the part of this one
 ) -> dict: # Name -> live tensor
     "Collect parameters with a gradient and persistent buffers outside `frozen`"
-    out = {n: p for n,p in module.named_parameters() if p.requires_grad}
+    own = lambda p: p.detach().to_local() if local and hasattr(p, "to_local") else p
+    out = {n: own(p) for n,p in module.named_parameters() if p.requires_grad}
     for prefix,m in module.named_modules():
         for n,b in m._buffers.items():
             name = f"{prefix}.{n}" if prefix else n
@@ -116,13 +118,16 @@ def whole_folder(
 # %% ../../nbs/training/02_checkpoints.ipynb #1b5bc4ad
 def damage(
     path:str|Path, # Folder of `whole_folder`
+    only:list|None=None, # Names of the files to compare; `None`: all
 ) -> str: # Description of the damage; empty for an intact folder
     "Compare a folder with its manifest"
     path = Path(path)
     try: files = read_json(path/"manifest.json")
     except InputError as e: return str(e)
     if not isinstance(files, dict): return "manifest.json holds no names"
+    if lost := [o for o in only or () if o not in files]: return f"{lost[0]} is missing"
     for name,digest in files.items():
+        if only and name not in only: continue
         if not (path/name).is_file(): return f"{name} is missing"
         if file_sha256(path/name) != digest: return f"{name} has changed"
     return ""

@@ -8,17 +8,18 @@ __all__ = ['TRACKERS', 'TrainConfig', 'make_config', 'pick_precision', 'freeze_p
 # %% ../../nbs/training/03_config.ipynb #1c07dd85
 from dataclasses import dataclass, field, fields
 
-from ..core import InputError, has_bf16, in_range, one_of
+from ..core import InputError, has_bf16, in_range, need, one_of
 from .checkpoints import in_part
 
 # %% ../../nbs/training/03_config.ipynb #8386ee14
 TRACKERS = ("tensorboard", "trackio", "wandb", "mlflow")
 
 _CHOICES = {
-    "optimizer": ("adamw", "adam", "sgd"),
+    "optimizer": ("adamw", "adam", "sgd", "adamw8bit"),
     "schedule": ("constant", "linear", "cosine", "plateau"),
     "precision": ("auto", "fp32", "bf16"),
-    "device": ("auto", "cpu", "cuda", "mps")}
+    "device": ("auto", "cpu", "cuda", "mps"),
+    "sharding": ("none", "full")}
 _LIMITS = dict(
     lr=None, weight_decay=None, grad_clip=None, warmup=1, plateau_factor=1, plateau_patience=None, workers=None)
 
@@ -30,7 +31,7 @@ class TrainConfig:
     batch_size:int=64         # Rows of a forward pass, all processes together
     accumulate:int=1          # Forward passes per optimiser step (gradient accumulation)
     lr:float=1e-3             # Learning rate
-    optimizer:str="adamw"     # `adamw`, `adam` (weight decay as L2 term), `sgd` (momentum .9, L2)
+    optimizer:str="adamw"     # `adamw`, `adam` (weight decay as L2 term), `sgd` (momentum .9, L2), `adamw8bit` (moments of 8 bits)
     weight_decay:float=0.     # Weight decay
     spare_vectors:bool=False  # No weight decay on biases and norms
     betas:tuple=(.9, .999)    # Decay rates of Adam's moments
@@ -41,6 +42,7 @@ class TrainConfig:
     grad_clip:float=0.        # Largest norm of the gradient; 0: no clipping
     precision:str="auto"      # `auto`: bf16 if the hardware computes in it; `fp32`, `bf16`
     device:str="auto"         # `auto`, `cpu`, `cuda`, `mps`
+    sharding:str="none"       # With several processes: `none` (each holds the network), `full` (FSDP: divided among them)
     checkpoint_activations:bool=False # Recompute activations in the backward pass instead of storing them
     groups:dict=field(default_factory=dict) # Part of the module -> multiple of `lr`; 0 freezes the part
     metric:str="valid_loss"   # Column of the log that selects the best weights
@@ -111,6 +113,26 @@ def freeze_parts(
     if not any(p.requires_grad for p in module.parameters()): raise InputError("Nothing to train: no parameter of the module takes a gradient.")
     return [k for k,v in groups.items() if v == 0 and not any(w and in_part(o, [k]) for o,w in groups.items())]
 
+# %% ../../nbs/training/03_config.ipynb #2d41c147
+def _adamw_8bit(groups, config):
+    "AdamW of bitsandbytes; of parameters that are divided among processes it changes the part of this one"
+    import torch
+    bnb,pairs = need("bitsandbytes", "torch", "optimizer=adamw8bit"),[]
+    local = lambda p: p.detach().to_local() if hasattr(p, "to_local") else p.detach()
+    for g in groups:
+        own = [(p, torch.nn.Parameter(local(p))) for p in g["params"] if local(p).numel()]
+        g["params"] = [part for _,part in own]
+        pairs += own
+    class PartsAdamW8bit(bnb.optim.AdamW8bit):
+        def step(self, closure=None):
+            for p,part in pairs:
+                part.data = local(p)
+                part.grad = None if p.grad is None else local(p.grad)
+            loss = super().step(closure)
+            for _,part in pairs: part.grad = None
+            return loss
+    return PartsAdamW8bit(groups, lr=config.lr, betas=config.betas)
+
 # %% ../../nbs/training/03_config.ipynb #1751ecc7
 def make_optimizer(
     module, # A torch module
@@ -126,6 +148,7 @@ def make_optimizer(
     order = sorted(sets.items(), key=lambda o: (o[0][0] != 1, -o[0][0], -o[0][1]))
     groups = [{"params": ps, "lr": config.lr*m, "weight_decay": decay} for (m,decay),ps in order]
     if config.optimizer == "sgd": return torch.optim.SGD(groups, lr=config.lr, momentum=.9)
+    if config.optimizer == "adamw8bit": return _adamw_8bit(groups, config)
     cls = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
     return cls(groups, lr=config.lr, betas=config.betas)
 

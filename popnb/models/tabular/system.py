@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from ...core import InputError, in_range, one_of, write_json
 from ...data.table import require
 from ...data.earlier import NEVER, Exposure, as_moments, log_age
-from ...features.history import AGE_USES, creator_history
+from ...features.history import AGE_USES, CreatorHistory, creator_history
 from ...progress import progress
 from ...registry import BLOCKS
 from ...features.signal_table import SIGNALS, handmade
@@ -47,6 +47,8 @@ def table_texts(
     return ["\n".join(row) for row in zip(*(table[c].astype(object).where(table[c].notna(), "") for c in cols))]
 
 # %% ../../../nbs/models/tabular/03_system.ipynb #79c6d922
+_TEXT_INPUT = {"title": "title", "description": "description", "tags": "description"}   # column -> input of its signals
+
 class DesignMatrix:
     "Columns of the trees; statistics from training rows only"
     def __init__(self,
@@ -59,12 +61,13 @@ class DesignMatrix:
         for i in inputs: one_of("inputs", i, TABULAR_INPUTS)
         self.inputs,self.seed,self.features,self.weight = tuple(inputs),seed,features,weight
         self.age,self.exposure,self.choice,self.notes = one_of("age", age, AGE_USES),None,Choice(),[]
-        self.reader,self.authors,self.columns,self.categories,self.middle_age = None,None,[],[],0.
+        self.reader,self.authors,self._sorted,self.columns,self.categories,self.middle_age = None,None,None,[],[],0.
 
     def signals(self, table, store=None, workers=None): # -> frame of signals, missing inputs of each row
         "Compute the signals of the inputs in use, and the missing inputs of each row"
         media = bool({"video", "sound", "thumbnail"} & set(self.inputs))
-        df = handmade(table, store=store, workers=workers, media=media)
+        texts = [c for c,i in _TEXT_INPUT.items() if i not in self.inputs and c in table]      # not read
+        df = handmade(table.drop(columns=texts), store=store, workers=workers, media=media)
         bad,self.problems = df[df["problem"] != ""],""
         if len(bad):
             first = f"{bad['video_id'].iloc[0]}: {bad['problem'].iloc[0]}"
@@ -109,9 +112,11 @@ def _history(self:DesignMatrix, table):
     "Creator history of any rows; for training rows only if the videos have times"
     author = table["author"].to_numpy(dtype=object) if "author" in table else np.full(len(table), None)
     known,y,known_at,weight = self.authors
+    if self._sorted is None or self._sorted[0] is not self.authors:          # sorted once for all batches
+        self._sorted = self.authors,CreatorHistory(known, y, known_at=known_at, weight=weight)
     at = None
     if known_at is not None: at = as_moments(table["published_at"] if "published_at" in table else [None]*len(table))
-    return creator_history(author, known, y, at=at, known_at=known_at, weight=weight)
+    return self._sorted[1](author, at)
 
 # %% ../../../nbs/models/tabular/03_system.ipynb #899ee775
 @patch

@@ -209,6 +209,9 @@ def save_network(self:FrameModel, folder):
     return {"rule": self.rule.to_dict()}
 
 @patch
+def load_settings(self:FrameModel, folder, about): self.rule = FrameRule.from_dict(about["rule"])
+
+@patch
 def load_network(self:FrameModel, folder, about):
-    self.rule = FrameRule.from_dict(about["rule"])
+    self.load_settings(folder, about)
     return load_net(folder)

@@ -23,7 +23,9 @@ from .connector import n_visual
 from .filterbank import FBANK_RATE, n_frames
 from ..vlm.activation_memory import TrainingSetup
 from .dry_run import dry_run_on_meta, gpu_kernels, to_fake_tensors
-from ..vlm.memory_plan import TRAIN_FLAGS, MemoryPlan, _check_options, device_memory, gpu_memory, require_fit
+from ..vlm.memory_plan import (
+    TRAIN_FLAGS, MemoryPlan, _check_options, check_devices, device_memory, gpu_memory, require_fit)
+from ...training.sharding import gathered_bytes, shard_memory
 from ..vlm.families import LayerStack
 from ..vlm.architectures import Tokens, layer_macs
 from .network import MODALITIES, NETWORK_PARTS, VideoLlama2, VideoLlamaConfig, adapt_videollama2
@@ -406,15 +408,19 @@ class AvPlan(MemoryPlan):
     machine:float=0          # Bytes of host memory for loading
     @property
     def case(self):
-        return MemoryCase(self.config, self.tokens, self.setup, self.batch, self.modalities, self.frozen, self.dropout,
+        return MemoryCase(self.config, self.tokens, self.setup, self.rows_here, self.modalities, self.frozen, self.dropout,
                           self.faithful, "cpu" not in self.device, self.accumulate > 1)
+    def gathered(self): # bytes that a step gathers on each of several devices
+        if self.gpus == 1: return 0,0
+        return gathered_bytes(empty_network(replace(self.case, config=shallow_config(self.config))), self.case.half)
     def can_recompute(self, method): # a trained vector in front of the decoder needs its activations
         return method != "head" or "absence" not in self.case.idle
     def extra_fields(self):
         return dict(modalities=self.modalities, seconds_of_sound=self.tokens.samples/FBANK_RATE,
                     frozen=list(self.frozen), machine_gb=self.machine/1e9)
     def computed(self):
-        points,t,machine = av_memory(self.case, self.published, self.shard)
+        whole,t,machine = av_memory(self.case, self.published, self.shard)
+        points = shard_memory(whole, self.gpus, self.gathered(), self.optimizer)
         ops,passes = av_flops(self.config, self.tokens),step_passes(self.case)
         return replace(self, points=points, machine=machine, parameters=t["parameters"], trained=t["trained"],
                        forward=sum(ops.values()), step=sum(n*passes[k] for k,n in ops.items()))
@@ -442,11 +448,14 @@ def plan_av(
     frozen:tuple|str=(), # Names of popnb.models.videollama2.network.NETWORK_PARTS, besides the vision encoder
     dropout:float=.05, # Drop probability in adapters
     faithful:bool=False, # As published: audio padded to 30 s, padding in the mean
+    gpus:int=1, # Devices among which weights, gradients and optimiser states are divided; `batch` is that of all
+    optimizer:str="adamw", # Optimiser: `adamw`, or `adamw8bit` with moments of 8 bits
 ) -> AvPlan:
     "Estimate memory and time of VideoLLaMA2 from a configuration; raises `InputError` for impossible settings"
     _check_options(method, one_of("readout", readout, ("head", "mean")), batch, accumulate, r, rows, tflops, base)
     in_range("batch", batch, 1, BATCH_KNOTS[-1])
     in_range("dropout", dropout, 0, .9)
+    check_devices(gpus, method, optimizer)
     if pixels is not None: raise InputError("pixels cannot be chosen for videollama2: its frames have one size.")
     name,config,files,shard = av_config(source)
     names = [frozen] if isinstance(frozen, str) else frozen
@@ -459,7 +468,7 @@ def plan_av(
     rate = None if tflops is None else tflops*1e12
     plan = AvPlan(name, tokens, setup, batch, accumulate, "head", 0, 0, {}, device, usable, 0, 0, rate, rows,
         config=config, modalities=modalities, audio_seconds=seconds, frozen=frozen, dropout=dropout, faithful=faithful,
-        published=files, shard=shard)
+        published=files, shard=shard, gpus=gpus, optimizer=optimizer)
     return plan.computed()
 
 # %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #b20e3f2d
@@ -479,7 +488,7 @@ def with_changes(self:AvPlan, changes):
     "A plan with several changes"
     p = self
     for c in changes:
-        more = {k: v for k,v in c.items() if k in ("batch", "accumulate", "frozen")}
+        more = {k: v for k,v in c.items() if k in ("batch", "accumulate", "frozen", "optimizer")}
         if "frames" in c:
             more["tokens"] = clip_tokens(p.config, c["frames"], p.tokens.text, p.audio_seconds, p.modalities)
         p = replace(p, setup=replace(p.setup, **c.get("setup", {})), **more)
@@ -501,6 +510,7 @@ def description(self:AvPlan):
     how = [s.method, "bfloat16" if self.case.half else "float32", f"batches of {self.batch}"]
     if self.accumulate > 1: how.append(f"{self.accumulate} of them a step")
     if s.recompute: how.append("activations computed twice")
+    how += self.sharing()
     frozen = f"; {' and '.join(self.frozen)} frozen" if self.frozen else ""
     inputs = [f"{t.frames} frames of {t.size[0]}×{t.size[1]} pixels are {t.visual:,} tokens"] if t.frames else []
     sound = f"{t.samples/FBANK_RATE:g} s of sound"
@@ -508,7 +518,8 @@ def description(self:AvPlan):
     out = [f"**{self.name}**: {self.parameters:,} weights, {self.trained:,} of them trained; {', '.join(how)}{frozen}",
            f"{', '.join(inputs)}; with {t.text} of text {t.total:,} a clip."]
     host = f"{self.machine/1e9:.1f} GB of the machine's own memory"
-    if self.case.gpu: out.append(f"Loading takes {host}, before anything is on the GPU.")
+    each = f" for each of {self.gpus} processes"*(self.gpus > 1)
+    if self.case.gpu: out.append(f"Loading takes {host}{each}, before anything is on the GPU.")
     return out
 
 # %% ../../../nbs/models/videollama2/09_memory_plan.ipynb #0c03f593

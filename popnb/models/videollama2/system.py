@@ -27,6 +27,7 @@ from .feature_cache import cache_encoder_outputs
 from .network import AV_LOSSES, adapt_videollama2, part_rates
 from .checkpoints import BASE_MODEL, load_videollama2, require_folder, save_videollama2
 from .checkpoints import VIDEOLLAMA2_PARTS, videollama2
+from ...training.sharding import sharding_devices
 from ..vlm.system import target_range
 from ..vlm.checkpoints import TINY_BUDGET
 from ..network_predictor import NetworkPredictor
@@ -209,7 +210,8 @@ def check_memory(self:VideoLlama2Predictor, method):
     half = c.precision == "bf16"
     if c.precision == "auto": half = o["memory"] is not None or has_bf16(pick_device(c.device))
     step = dict(batch=1, recompute=True)       # prediction alone takes what training a head takes, one clip at a time
-    if o["learn"]: step = dict(batch=c.batch_size, recompute=c.checkpoint_activations, accumulate=c.accumulate)
+    if o["learn"]: step = dict(batch=c.batch_size, recompute=c.checkpoint_activations, accumulate=c.accumulate,
+        gpus=sharding_devices(c.sharding), optimizer=c.optimizer if c.optimizer == "adamw8bit" else "adamw")
     p = plan_av(place, o["frames"], b.title+b.description+60, method=method, **step, half=half, r=o["r"],
         device="cpu" if c.device == "cpu" else "auto", memory=o["memory"], seconds=o["seconds"],
         modalities=self.modalities, frozen=o["frozen"], dropout=o["dropout"], faithful=o["faithful"])
@@ -387,12 +389,17 @@ def save_network(self:VideoLlama2Predictor, folder):
     return {k: v.to_dict() for k,v in settings.items()} | dict(fill=self.fill, answer=self.answer)
 
 @patch
-def load_network(self:VideoLlama2Predictor, folder, about):
-    "Read what `save_network` wrote"
+def load_settings(self:VideoLlama2Predictor, folder, about):
+    "Read rules of frames and sound, prompt, budget and tokenizer"
     self.rule,self.training_rule = (FrameRule.from_dict(about[k]) for k in ("rule", "training_rule"))
     self.sound_rule = SoundRule.from_dict(about["hearing"])
     self.prompt,self.budget = Prompt.from_dict(about["prompt"]),Budget.from_dict(about["budget"])
     self._set_inputs()
     self.fill,self.answer = about["fill"],about["answer"]
     self.tokenizer = load_tokenizer(None if self.tiny else Path(folder)/"words")
+
+@patch
+def load_network(self:VideoLlama2Predictor, folder, about):
+    "Read what `save_network` wrote"
+    self.load_settings(folder, about)
     return load_videollama2(folder)

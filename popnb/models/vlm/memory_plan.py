@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ANSWER_TOKENS', 'SHARE', 'PLANNERS', 'FLAGS', 'TRAIN_FLAGS', 'PLANNED_MODELS', 'transient_bytes', 'step_memory',
-           'device_memory', 'gpu_memory', 'measure_rate', 'MemoryPlan', 'plan_memory', 'replan', 'remedies', 'flags_of',
-           'advice', 'plan_markdown', 'plan_dict', 'require_fit', 'plan_table']
+           'device_memory', 'gpu_memory', 'measure_rate', 'MemoryPlan', 'check_devices', 'plan_memory', 'replan',
+           'remedies', 'flags_of', 'advice', 'plan_markdown', 'plan_dict', 'require_fit', 'plan_table']
 
 # %% ../../../nbs/models/vlm/09_memory_plan.ipynb #51e85753
 import importlib
@@ -26,6 +26,7 @@ from .architectures import (
     Tokens, count_tokens, count_weights, find_config, forward_flops, layout_of, training_factor)
 from .families import READOUTS, VLM_FAMILIES
 from .network import empty_vlm
+from ...training.sharding import gathered_bytes, shard_memory
 
 # %% ../../../nbs/models/vlm/09_memory_plan.ipynb #fc3e450b
 def transient_bytes(
@@ -208,7 +209,11 @@ class MemoryPlan:
     pixels:int|None=None     # Most pixels of a frame; `None`: the default of the family
     config:object=field(default=None, repr=False, compare=False)
     weights:list=field(default=None, repr=False, compare=False)
+    gpus:int=1               # Devices among which weights, gradients and optimiser states are divided
+    optimizer:str="adamw"    # Optimiser, one of `popnb.training.sharding.OPTIMIZER_BYTES`
 
+    @property
+    def rows_here(self): return -(-self.batch//self.gpus)          # videos of a batch on one device
     @property
     def peak_point(self): # Point of training with the largest sum
         return max((k for k in self.points if k != "predicting"), key=lambda k: sum(self.points[k].values()))
@@ -219,6 +224,9 @@ class MemoryPlan:
     @property
     def fits(self): return self.total <= self.memory
 
+    def gathered(self): # bytes that a step gathers on each of several devices
+        if self.gpus == 1: return 0,0
+        return gathered_bytes(empty_vlm(self.config, self.readout), self.setup.half)
     def timed(self, rate): return replace(self, rate=rate)
     def seconds(self, ops): return None if self.rate is None else ops/(self.rate*SHARE)
     def can_recompute(self, method): return method != "head"       # whether activation checkpointing has an effect
@@ -229,6 +237,8 @@ class MemoryPlan:
 def flags(self:MemoryPlan): # Options of `popnb plan`
     s,out = self.setup,["--method", self.setup.method, "--batch-size", self.batch]
     if self.accumulate > 1: out += ["--accumulate", self.accumulate]
+    if self.gpus > 1: out += ["--gpus", self.gpus]
+    if self.optimizer != "adamw": out += ["--optimizer", self.optimizer]
     return [*out, *(["--checkpoint-activations"] if s.recompute else []), "--frames", self.tokens.frames]
 
 @patch
@@ -236,8 +246,9 @@ def computed(self:MemoryPlan) -> MemoryPlan:
     "Fill in the sums of a plan"
     def ops(new): return forward_flops(self.config, self.tokens, self.readout, new)["forward"]
     s,gpu = self.setup,"cpu" not in self.device
-    points = step_memory(self.config, self.tokens, s, self.batch, self.accumulate, self.readout, gpu, self.weights)
-    return replace(self, points=points, trained=sum(weight_bytes(self.weights, s)["trained"].values()),
+    points = step_memory(self.config, self.tokens, s, self.rows_here, self.accumulate, self.readout, gpu, self.weights)
+    divided = shard_memory(points, self.gpus, self.gathered(), self.optimizer)
+    return replace(self, points=divided, trained=sum(weight_bytes(self.weights, s)["trained"].values()),
         forward=ops(ANSWER_TOKENS if self.readout == "token" else 0), step=ops(0)*training_factor(s.method, s.recompute))
 
 # %% ../../../nbs/models/vlm/09_memory_plan.ipynb #6a37998d
@@ -275,6 +286,17 @@ def _check_options(method, readout, batch, accumulate, r, rows, tflops, base):
     if tflops is not None and not tflops > 0: raise InputError(f"tflops must be above 0, got {tflops}.")
     if base not in (None, 2, 4): raise InputError(f"base must be 2 or 4 bytes a weight, got {base!r}.")
 
+# %% ../../../nbs/models/vlm/09_memory_plan.ipynb #89f30ac6
+def check_devices(
+    gpus:int, # Number of devices
+    method:str, # Fine-tuning method
+    optimizer:str, # Optimiser
+):
+    "Raise `InputError` for a training that cannot be divided, and for another optimiser than `adamw` and `adamw8bit`"
+    in_range("gpus", gpus, 1)
+    one_of("optimizer", optimizer, ("adamw", "adamw8bit"))
+    if gpus > 1 and method == "qlora": raise InputError("method qlora keeps weights in 4 bits, which are not divided among GPUs: use --method lora or full, or one GPU.")
+
 # %% ../../../nbs/models/vlm/09_memory_plan.ipynb #69da5117
 def plan_memory(
     source, # Model, as in `find_config`; or the dict of `popnb.models.vlm.checkpoints.model_source`
@@ -294,13 +316,16 @@ def plan_memory(
     memory:float|None=None, # Memory of a GPU that is not in this machine, GB; replaces `device`
     tflops:float|None=None, # Rate of large matrix products, 10^12 operations per second; `None`: unknown
     rows:int|None=None, # Videos of an epoch
+    gpus:int=1, # Devices among which weights, gradients and optimiser states are divided; `batch` is that of all
+    optimizer:str="adamw", # Optimiser: `adamw`, or `adamw8bit` with moments of 8 bits
     **own, # Options of another planner, e.g. of [`plan_av`](../videollama2/09_memory_plan.ipynb)
 ) -> MemoryPlan: # Plan with its sums
     "Plan memory and time from a configuration; raises `InputError` for impossible options"
     _check_options(method, readout, batch, accumulate, r, rows, tflops, base)
+    check_devices(gpus, method, optimizer)
     if other := _other_planner(source):
         run = batch, method, readout, recompute, accumulate, half, base, r
-        return other(source, frames, text, *run, pixels, device, memory, tflops, rows, **own)
+        return other(source, frames, text, *run, pixels, device, memory, tflops, rows, gpus=gpus, optimizer=optimizer, **own)
     if own: raise InputError(f"{next(iter(own))} is said of networks that listen (videollama2), and {source} is none.")
     name,config = _named_config(source)
     if method == "head" and readout in ("token", "logits"): raise InputError(f"method head trains a head, and the read-out {readout} has none: use lora or qlora, or the read-out head or mean.")
@@ -310,7 +335,7 @@ def plan_memory(
     setup = TrainingSetup(method, half, recompute, batch > 1, base, r or 8)
     tokens,weights = count_tokens(config, frames, size, text, pixels),count_weights(empty_vlm(config, readout))
     return MemoryPlan(name, tokens, setup, batch, accumulate, readout, sum(math.prod(s) for *_,s in weights), 0, {},
-        device, usable, 0, 0, None if tflops is None else tflops*1e12, rows, tuple(size), pixels, config, weights).computed()
+        device, usable, 0, 0, None if tflops is None else tflops*1e12, rows, tuple(size), pixels, config, weights, gpus, optimizer).computed()
 
 # %% ../../../nbs/models/vlm/09_memory_plan.ipynb #fa3f9e63
 def replan(
@@ -333,6 +358,7 @@ def shared_alternatives(self:MemoryPlan) -> dict: # Option -> list of changes, t
     methods = {"full": ("lora", "qlora"), "lora": ("qlora",)}.get(s.method, ())
     return {"checkpoint": [] if s.recompute or not self.can_recompute(s.method) else [{"setup": {"recompute": True}}],
         "batch": [{"batch": b, "accumulate": -(-n//b), "setup": {"padded": b > 1}} for b in smaller],
+        "optimizer": [{"optimizer": "adamw8bit"}] if s.method == "full" and self.optimizer == "adamw" else [],
         "method": [{"setup": {"method": m}} for m in methods]}
 
 # %% ../../../nbs/models/vlm/09_memory_plan.ipynb #81945847
@@ -352,7 +378,7 @@ def with_changes(self:MemoryPlan, changes:list) -> MemoryPlan:
     "Apply changes from `alternatives`"
     p = self
     for c in changes:
-        more = {k: v for k,v in c.items() if k in ("batch", "accumulate")}
+        more = {k: v for k,v in c.items() if k in ("batch", "accumulate", "optimizer")}
         if "tokens" in c:
             o = dict(frames=p.tokens.frames, pixels=p.pixels) | c["tokens"]
             tokens = count_tokens(p.config, o["frames"], p.video, p.tokens.text, o["pixels"])
@@ -385,10 +411,11 @@ def remedies(
 
 # %% ../../../nbs/models/vlm/09_memory_plan.ipynb #c6e3b000
 FLAGS = dict( # Options of popnb plan
-    method="--method {}", checkpoint="--checkpoint-activations", batch="--batch-size {} --accumulate {}",
+    method="--method {}", checkpoint="--checkpoint-activations", optimizer="--optimizer {}", batch="--batch-size {} --accumulate {}",
     frames="--frames {}", pixels="--pixels {}", seconds="--seconds {:g}", frozen="--frozen {0}")
 TRAIN_FLAGS = dict( # Options of popnb train
     method="--option method={}", checkpoint="--training checkpoint_activations=true",
+    optimizer="--training optimizer={}",
     batch="--batch-size {} --training accumulate={}", frames="--option frames={}", pixels="--option pixels={}",
     seconds="--option seconds={:g}", frozen="--option 'frozen={1}'")
 
@@ -398,7 +425,7 @@ def differences(self:MemoryPlan, q:MemoryPlan) -> list: # `(option, values, whet
     "Compare the options of two plans"
     p,s,t = self,self.setup,q.setup
     return [("method", (t.method,), s.method != t.method), ("checkpoint", (), t.recompute and not s.recompute),
-        ("batch", (q.batch, q.accumulate), p.batch != q.batch),
+        ("optimizer", (q.optimizer,), p.optimizer != q.optimizer), ("batch", (q.batch, q.accumulate), p.batch != q.batch),
         ("frames", (q.tokens.frames,), p.tokens.frames != q.tokens.frames), ("pixels", (q.pixels,), p.pixels != q.pixels)]
 
 def flags_of(
@@ -442,7 +469,7 @@ def _times(p):
     "Sentences about arithmetic and time"
     work = f"A video is {p.forward/1e9:,.0f} billion operations forward and {p.step/1e9:,.0f} in training"
     if p.rate is None: return work+"."
-    forward,step = p.seconds(p.forward),p.seconds(p.step)
+    forward,step = p.seconds(p.forward),p.seconds(p.step)/p.gpus
     one = (f"{work}: at {SHARE:g} of {p.rate/1e9:,.0f} billion a second, {_duration(forward)} and {_duration(step)},"
            " decoding not counted.")
     if p.rows is None: return one
@@ -456,9 +483,16 @@ def description(self:MemoryPlan) -> list: # Sentences
     how = [s.method, f"read-out {p.readout}", "bfloat16" if s.half else "float32", f"batches of {p.batch}"]
     if p.accumulate > 1: how.append(f"{p.accumulate} of them a step")
     if s.recompute: how.append("activations computed twice")
+    how += p.sharing()
     return [f"**{p.name}**: {p.parameters:,} weights, {p.trained:,} of them trained; {', '.join(how)}",
         f"{t.frames} frames of {h}×{w} pixels are {t.visual:,} tokens ({t.visual/t.frames:g} a frame), with {t.around}"
         f" around them and {t.text} of text {t.total:,} a video."]
+
+@patch
+def sharing(self:MemoryPlan) -> list: # Phrases; empty for one device and AdamW
+    "Say how a training is divided"
+    many = f"weights, gradients and optimiser states divided among {self.gpus} GPUs, rows of a batch on each: {self.rows_here}"
+    return [many]*(self.gpus > 1) + [f"optimiser {self.optimizer}"]*(self.optimizer != "adamw")
 
 def plan_markdown(
     p:MemoryPlan, # Plan
@@ -474,11 +508,12 @@ def plan_dict(
 ) -> dict: # JSON values; sizes in GB
     "Return a plan as data"
     points = {k: {n: b/1e9 for n,b in o.items()} for k,o in p.points.items()}
-    seconds = None if p.rate is None else dict(forward=p.seconds(p.forward), training=p.seconds(p.step),
-        epoch=p.rows and p.rows*p.seconds(p.step))
+    seconds = None if p.rate is None else dict(forward=p.seconds(p.forward), training=p.seconds(p.step)/p.gpus,
+        epoch=p.rows and p.rows*p.seconds(p.step)/p.gpus)
     found = [] if p.fits else [dict(flags=flags_of(p, q), needed_gb=q.total/1e9) for q in remedies(p)]
     return dict(model=p.name, fits=p.fits, needed_gb=p.total/1e9, at=p.peak_point, predicting_gb=p.predicting/1e9,
-        device=p.device, available_gb=p.memory/1e9, method=p.setup.method, **p.extra_fields(), batch=p.batch,
+        device=p.device, gpus=p.gpus, available_gb=p.memory/1e9, method=p.setup.method, optimizer=p.optimizer,
+        **p.extra_fields(), batch=p.batch,
         accumulate=p.accumulate, checkpoint_activations=p.setup.recompute, parameters=p.parameters, trained=p.trained,
         tokens=asdict(p.tokens) | {"total": p.tokens.total}, points_gb=points,
         gflop=dict(forward=p.forward/1e9, training=p.step/1e9), seconds=seconds, remedies=found)

@@ -22,6 +22,7 @@ from .inputs import Conversations, FrameSelection, frame_input_set
 from .memory_plan import advice, plan_memory
 from .network import load_vlm, save_vlm, vlm_net, vlm_parts
 from .prompt import Budget, Prompt, _given, field_label, field_names, field_rows, read_prompt
+from ...training.sharding import sharding_devices
 
 # %% ../../../nbs/models/vlm/10_system.ipynb #7119328a
 TINY_VLM_TRAINING = dict(epochs=30, batch_size=16, lr=2e-3, optimizer="adamw", weight_decay=.01, schedule="cosine",
@@ -193,7 +194,8 @@ def check_memory(self:VlmModel, method, readout):
     half = c.precision == "bf16" or c.precision == "auto" and (memory is not None or has_bf16(pick_device(c.device)))
     p = plan_memory(self.source, self.selection.frames, text=b.title+b.description+60, batch=c.batch_size,
         method=method, readout=readout, recompute=c.checkpoint_activations, accumulate=c.accumulate,
-        r=self.options["r"], half=half, pixels=b.pixels, device="cpu" if c.device == "cpu" else "auto", memory=memory)
+        r=self.options["r"], half=half, pixels=b.pixels, device="cpu" if c.device == "cpu" else "auto", memory=memory,
+        gpus=sharding_devices(c.sharding), optimizer=c.optimizer if c.optimizer == "adamw8bit" else "adamw")
     p.check()
     self.notes.append(f"Estimated before loading: {advice(p)}")
     say(self.notes[-1], to=sys.stderr)
@@ -269,9 +271,14 @@ def save_network(self:VlmModel, folder):
     return {k: v.to_dict() for k,v in settings.items()} | {"source": self.source, "readout": self._readout()}
 
 @patch
-def load_network(self:VlmModel, folder, about):
-    "Read the network and its settings"
+def load_settings(self:VlmModel, folder, about):
+    "Read which frames, how large, the prompt and the processor"
     self.selection,self.source = FrameSelection.from_dict(about["look"]),about["source"]
     self.budget,self.prompt = Budget.from_dict(about["budget"]),Prompt.from_dict(about["prompt"])
     self.processor,self.inputs = load_processor(self.source, self.budget),("video", *self.prompt.fields)
+
+@patch
+def load_network(self:VlmModel, folder, about):
+    "Read the network and its settings"
+    self.load_settings(folder, about)
     return load_vlm(folder)
