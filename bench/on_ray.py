@@ -3,9 +3,9 @@
     python bench/on_ray.py overhead [--clips 200] [--rounds 2]
     python bench/on_ray.py cluster [--clips 40] [--batch 4]
 
-`overhead`: simulated clips through an untrained network of frames, on this machine and on a Ray that runs already (ABAB, a
-fresh feature cache each time); the files are compared byte for byte, with one and with two network actors. Stated apart are
-the start of Ray, and a job of one clip, which is the start of the actors. `cluster`: three raylets on this machine; in the
+`overhead`: simulated clips through an untrained network of frames, by the same command on this machine and on a Ray that runs
+already (ABAB, a fresh feature cache each time); the files are compared byte for byte, with one and with two network actors.
+Stated apart are the start of Ray, and a job of one clip, which is the start of command and actors. `cluster`: three raylets on this machine; in the
 middle of a job one is ended by kill -9, in other jobs the driver, and the job is resumed on Ray or without it. Results go to
 bench/results/on_ray.json.
 """
@@ -45,44 +45,43 @@ def prepared(d, clips, seconds, size):
     return run.folder,d/"table.parquet"
 
 
-def timed(work, *args, **options):
-    "Seconds of a call, and what it returns"
+def command(run, table, out, batch, *more):
+    "The command that predicts a table, as a process"
+    call = [sys.executable, "-m", "popnb.cli.main", "predict", run, "--data", table, "--out", out, "--batch", batch, "--json",
+        "--store", out.parent/f"{out.stem}.store", *more]
+    return subprocess.Popen(list(map(str, call)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finished(process):
+    "Seconds until a command ends"
     t = time.time()
-    got = work(*args, **options)
-    return time.time()-t,got
+    text = process.communicate()[0]
+    if process.returncode not in (0, 1): raise SystemExit(text)      # 1: files that cannot be read
+    return round(time.time()-t, 1)
 
 
 def overhead(d, clips, rounds, batch):
-    "Seconds here and on Ray, and whether the files are the same"
-    run,table = prepared(d, clips, (5, 7), (320, 240))
+    "Seconds of the command here and on Ray, and whether the files are the same"
+    run,table = prepared(d, clips, (8, 12), (360, 640))
     out = {"clips": clips, "batch": batch, "local_s": [], "ray_s": [], "same_bytes": []}
     cluster = ray_cluster("local", num_cpus=2, object_store_memory=300*2**20)      # until this process ends
-    seconds,_ = timed(cluster.__enter__)
-    out["start_of_ray_s"] = round(seconds, 1)
+    start = time.time()
+    address = cluster.__enter__().get_runtime_context().gcs_address
+    out["start_of_ray_s"] = round(time.time()-start, 1)
+    on_ray = ("--on", "ray", "--ray-address", address, "--ray-decoders", 2, "--ray-actors")
     few = d/"few.parquet"
     pd.read_parquet(table)[1:2].to_parquet(few)
-    how = lambda name: dict(out=d/f"{name}.parquet", batch=batch, store=d/name)
-    out["one_clip_s"] = [round(timed(f, run, few, **how(f"few{i}"), **more)[0], 1) for i,(f,more) in enumerate(
-        [(predict_table, {}), (predict_on_ray, dict(actors=1, decoders=1))])]
+    out["one_clip_s"] = [finished(command(run, few, d/f"few{i}.parquet", batch, *more))
+        for i,more in enumerate([(), (*on_ray, 1)])]
     for i in range(rounds):
-        for k,work,more in (("local", predict_table, dict(workers=2)), ("ray", predict_on_ray, dict(actors=1, decoders=2))):
-            seconds,_ = timed(work, run, table, **how(f"{k}{i}"), **more)
-            out[f"{k}_s"].append(round(seconds, 1))
+        for k,more in (("local", ("--workers", 2)), ("ray", (*on_ray, 1))):
+            out[f"{k}_s"].append(finished(command(run, table, d/f"{k}{i}.parquet", batch, *more)))
             print(k, out[f"{k}_s"], flush=True)
         out["same_bytes"].append((d/f"local{i}.parquet").read_bytes() == (d/f"ray{i}.parquet").read_bytes())
     out["ratio"] = round(statistics.median(out["ray_s"])/statistics.median(out["local_s"]), 3)
-    local,ray = (statistics.median(out[f"{k}_s"])-one for k,one in zip(("local", "ray"), out["one_clip_s"]))
-    out["ratio_beyond_start"] = round(ray/local, 3)
-    predict_on_ray(run, table, **how("two"), actors=2, decoders=2)
+    finished(command(run, table, d/"two.parquet", batch, *on_ray, 2))
     out["same_bytes_two_actors"] = (d/"two.parquet").read_bytes() == (d/"local0.parquet").read_bytes()
     return out
-
-
-def driver(run, table, out, address, batch):
-    "The command that predicts on a cluster, as a process"
-    call = [sys.executable, "-m", "popnb.cli.main", "predict", run, "--data", table, "--out", out, "--batch", batch, "--json",
-        "--store", out.parent/f"{out.stem}.store", "--on", "ray", "--ray-address", address, "--ray-actors", 2, "--ray-decoders", 2]
-    return subprocess.Popen(list(map(str, call)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def wait_for_parts(out, n, process, seconds=300):
@@ -105,10 +104,13 @@ def actors_of(raylet):
     return sorted(out)
 
 
+def _on(cluster): return "--on", "ray", "--ray-address", cluster.address, "--ray-actors", 2, "--ray-decoders", 2
+
+
 def lose_node(d, cluster, run, table, batch, expected):
     "Kill a raylet in the middle of a job"
     out = d/"node.parquet"
-    process = driver(run, table, out, cluster.address, batch)
+    process = command(run, table, out, batch, *_on(cluster))
     wait_for_parts(out, 2, process)
     pids = [n.all_processes["raylet"][0].process.pid for n in cluster.worker_nodes]
     victim = max(pids, key=lambda p: len(actors_of(p)))
@@ -123,7 +125,7 @@ def lose_node(d, cluster, run, table, batch, expected):
 def lose_driver(d, cluster, run, table, batch, expected, again):
     "Kill the driver in the middle of a job, and run it again on Ray or here"
     out = d/f"driver_{again}.parquet"
-    process = driver(run, table, out, cluster.address, batch)
+    process = command(run, table, out, batch, *_on(cluster))
     wait_for_parts(out, 3, process)
     process.kill()
     process.communicate()

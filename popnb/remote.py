@@ -102,11 +102,12 @@ class RemoteError(PopnbError):
 
     def __reduce__(self): return type(self), (self.kind, self.url, self.detail)
 
-# %% ../nbs/07_remote.ipynb #af16fe5f
+# %% ../nbs/07_remote.ipynb #aea7909d
 _NO_LOGIN = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "CredentialRetrievalError",
     "TokenRetrievalError", "SSOTokenLoadError", "UnauthorizedSSOTokenError", "DefaultCredentialsError", "RefreshError",
     "GatedRepoError", "LocalTokenNotFoundError")
 
+# %% ../nbs/07_remote.ipynb #af16fe5f
 def _status(e):
     "HTTP status that an error of botocore, aiohttp, gcsfs or huggingface_hub holds, or `None`"
     answer = getattr(e, "response", None)
@@ -136,10 +137,12 @@ def _options(scheme, limits):
         return dict(config_kwargs=config, use_listings_cache=False)
     return dict(use_listings_cache=False) if scheme in ("gs", "hf") else {}
 
-# %% ../nbs/07_remote.ipynb #a91cf470
+# %% ../nbs/07_remote.ipynb #d9cfbd57
 _SYSTEMS,_LOCK = {},threading.Lock()
+
 _PREFIXES = ("AWS_", "FSSPEC_", "GOOGLE_", "HF_", "STORAGE_")    # of variables that stores read
 
+# %% ../nbs/07_remote.ipynb #a91cf470
 def _system(scheme, limits):
     "File system of a scheme; raises `MissingDependency` if its package is not installed"
     settings = tuple(sorted((k, v) for k,v in os.environ.items() if k.startswith(_PREFIXES)))
@@ -161,9 +164,10 @@ def _place_of(url, limits):
     fs = _system(remote_scheme(url), limits)
     return fs,fs._strip_protocol(url)
 
-# %% ../nbs/07_remote.ipynb #d414c500
+# %% ../nbs/07_remote.ipynb #56a37545
 _REPEATING = ("gs", "hf")    # schemes whose library repeats a request five or six times by itself
 
+# %% ../nbs/07_remote.ipynb #d414c500
 def _ask(
     url, # Address, for messages
     request:Callable, # Function without arguments that sends one request

@@ -167,6 +167,16 @@ def _print_launch(system, nodes, gpus_per_node):
     say(f"# SLURM: save this as popnb.sbatch, then: sbatch popnb.sbatch\n\n{scripts['slurm']}\n"
         f"# ssh: save this as popnb.sh, put in the names of the machines, then: bash popnb.sh\n\n{scripts['ssh']}")
 
+# %% ../../nbs/cli/03_models.ipynb #0cfc5b68
+_Members = Annotated[list[Path]|None, Option(help="Run folders that an [bold]ensemble[/bold] combines,"
+    " two or more: --members RUN RUN …; label and split are theirs. --option how=rank, mean, nnls or stack")]
+_LabelOption = Annotated[list[str]|None, Option(
+    help="key=value for the label, e.g. percentile=75; may be repeated")]
+_Features = Annotated[str|None, Option(help="[bold]tabular[/bold]: further columns of the table as inputs, names with"
+    " commas, or auto for all that may be known before publication")]
+_Age = Annotated[str|None, Option(help="[bold]tabular[/bold]: age at collection as an input, or as the exposure of a"
+    " count: input or exposure")]
+
 # %% ../../nbs/cli/03_models.ipynb #c6292e7d
 @app.command("train")
 def train_command(
@@ -174,11 +184,9 @@ def train_command(
     data:DataFlag, out:OutDirFlag,
     ctx:typer.Context,
     more:Annotated[list[str]|None, Argument(hidden=True)]=None,
-    members:Annotated[list[Path]|None, Option(help="Run folders that an [bold]ensemble[/bold] combines,"
-        " two or more: --members RUN RUN …; label and split are theirs. --option how=rank, mean, nnls or stack")]=None,
+    members:_Members=None,
     label:Annotated[str, Option(help=", ".join(LABELS))]="log-views",
-    label_option:Annotated[list[str]|None, Option(
-        help="key=value for the label, e.g. percentile=75; may be repeated")]=None,
+    label_option:_LabelOption=None,
     split:SplitFlag=None,
     split_option:Annotated[list[str]|None, Option(
         help="key=value for the split, e.g. by=author, folds=5, fold=2; may be repeated")]=None,
@@ -189,10 +197,8 @@ def train_command(
     faithful:Annotated[bool, Option("--faithful", help="Reproduce the published code; what is not repeated,"
         " and why, is listed in explanations/departures [dim](equal to --option faithful=true)[/dim]")]=False,
     option:Annotated[list[str]|None, Option(help="key=value for the system, e.g. ep=1; may be repeated")]=None,
-    features:Annotated[str|None, Option(help="[bold]tabular[/bold]: further columns of the table as inputs, names with"
-        " commas, or auto for all that may be known before publication")]=None,
-    age:Annotated[str|None, Option(help="[bold]tabular[/bold]: age at collection as an input, or as the exposure of a"
-        " count: input or exposure")]=None,
+    features:_Features=None,
+    age:_Age=None,
     weight:Annotated[str|None, Option(help="[bold]tabular[/bold]: column of sample weights")]=None,
     encoders:EncodersFlag="auto",
     epochs:Annotated[int|None, Option(help="Passes over the training rows [dim](networks)[/dim]")]=None,
@@ -445,6 +451,16 @@ def _check_large(data, out, for_files):
     odd = next((k for k,v in for_files.items() if v), None)
     if odd: raise InputError(f"{odd} does not go with --data and --out.")
 
+# %% ../../nbs/cli/03_models.ipynb #23ac6935
+_Calibration = Annotated[Path|None, Option(help="Folder of [bold]popnb cv[/bold] of the same system and table: its test rows"
+    " calibrate intervals in place of the run's validation rows")]
+_History = Annotated[Path|None, Option(help="Table of the creator's earlier videos with their views: also give the"
+    " probability that a video beats their median")]
+_Csv = Annotated[Path|None, Option(help="Also write them here, one row a video; for a curve one row a video"
+    " and day, with its date if the time of publication is known")]
+_Data = Annotated[Path|None, Option(help="In place of VIDEOS: a large table, which may be a folder of Parquet parts, a"
+    " pattern in quotes, or the address of one of these (s3://, gs://, hf://); needs --out")]
+
 # %% ../../nbs/cli/03_models.ipynb #d7e63ea1
 @app.command("predict")
 def predict_command(
@@ -456,17 +472,13 @@ def predict_command(
     modalities:ModalitiesFlag=None,
     level:Annotated[float|None, Option(help="Also give an interval that holds this share of truths, e.g. .8")]=None,
     at_least:Annotated[float|None, Option(help="Also give the probability of at least this count, e.g. 10000")]=None,
-    calibration:Annotated[Path|None, Option(help="Folder of [bold]popnb cv[/bold] of the same system and table: its test rows"
-        " calibrate intervals in place of the run's validation rows")]=None,
-    history:Annotated[Path|None, Option(help="Table of the creator's earlier videos with their views: also give the"
-        " probability that a video beats their median")]=None,
+    calibration:_Calibration=None,
+    history:_History=None,
     as_json:Annotated[bool, Option("--json", help="Print one JSON object a line")]=False,
-    csv:Annotated[Path|None, Option(help="Also write them here, one row a video; for a curve one row a video"
-        " and day, with its date if the time of publication is known")]=None,
+    csv:_Csv=None,
     store:StoreFlag=None, workers:WorkersFlag=None,
     overwrite:Annotated[bool, Option("--overwrite", help="Replace the file of --csv or --out")]=False,
-    data:Annotated[Path|None, Option(help="In place of VIDEOS: a large table, which may be a folder of Parquet parts, a"
-        " pattern in quotes, or the address of one of these (s3://, gs://, hf://); needs --out")]=None,
+    data:_Data=None,
     out:Annotated[Path|None, Option(help="Parquet file for --data, one row a video; run the same command to resume")]=None,
     batch:Annotated[int, Option(help="Rows of --data that are read and predicted together")]=2000,
     ledger:Annotated[Path|None, Option(help="Ledger to append the forecasts to, for [bold]popnb score-forecasts[/bold]")]=None,

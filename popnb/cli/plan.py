@@ -9,6 +9,7 @@ __all__ = ['PlannedArgument', 'GpusFlag', 'GpuFlag', 'CpusFlag', 'NodesFlag', 'P
 
 # %% ../../nbs/cli/13_plan.ipynb #f9fe2117
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated
 import typer
 from typer import Argument, Option
@@ -46,7 +47,7 @@ def _plan(model, arithmetic, inputs, run, table, as_json):
     say(json_text(plan_dict(p)) if as_json else plan_markdown(p))
     if not p.fits: raise typer.Exit(1)
 
-# %% ../../nbs/cli/13_plan.ipynb #0f95f959
+# %% ../../nbs/cli/13_plan.ipynb #fe624ab1
 def _plan_system(name, rows, batch_size, frames, device, memory, tflops, as_json):
     "Print the plan of a system without a planner of its own"
     from popnb.runs.plan import plan_training
@@ -54,6 +55,7 @@ def _plan_system(name, rows, batch_size, frames, device, memory, tflops, as_json
     say(json_text(p.to_dict()) if as_json else p._repr_markdown_())
     if not p.fits: raise typer.Exit(1)
 
+# %% ../../nbs/cli/13_plan.ipynb #0f95f959
 def _default_method(device, memory):
     "Fine-tuning where none is chosen: 4-bit weights need CUDA, which another GPU is taken to have"
     import torch
@@ -90,64 +92,154 @@ def _measure(what, data, preset, frames, as_json):
         "seconds of network", "gflop", "stored", "written"]])
     say(f"Kept in {rates_file()}")
 
-# %% ../../nbs/cli/13_plan.ipynb #22b5ea1e
+# %% ../../nbs/cli/13_plan.ipynb #651c0e49
 PlannedArgument = Annotated[list[str]|None, Argument(metavar="[extract|predict|train] NAME", help="train (or nothing): a system,"
     " for vision-language networks also with a size (qwen2.5-vl 3b), a folder with config.json, or organisation/name on the hub."
     " predict: a system or a run folder. extract: handmade or an encoder")]
+
 _MACHINES = dict(rich_help_panel="Machines, price and rates of extract, predict and train")
+
 GpusFlag = Annotated[int|None, Option(help="GPUs in all [dim](default: this machine, unless --cpus or --nodes is given)[/dim]", **_MACHINES)]
+
 GpuFlag = Annotated[str|None, Option(help="Name of the GPU: a100, h100, l4, …", **_MACHINES)]
+
 CpusFlag = Annotated[int|None, Option(help="vCPUs in all [dim](default: 12 a GPU, or 64 a node)[/dim]", **_MACHINES)]
+
 NodesFlag = Annotated[int|None, Option(help="Machines [dim](default: one for 8 GPUs, or for 64 vCPUs)[/dim]", **_MACHINES)]
+
 PriceFlag = Annotated[float|None, Option(help="Price of a GPU hour", **_MACHINES)]
+
 CpuPriceFlag = Annotated[float|None, Option(help="Price of a vCPU hour", **_MACHINES)]
+
 RemoteFlag = Annotated[bool|None, Option("--remote/--local", help="Whether media lie in object storage"
     " [dim](default: on other machines they do)[/dim]", **_MACHINES)]
+
 AssumeFlag = Annotated[list[str]|None, Option(help="key=value: another assumption of the list in the output, e.g. gbit=25;"
     " may be repeated", **_MACHINES)]
+
 MeasureFlag = Annotated[bool, Option("--measure", help="Measure this machine, in a minute; names of encoders and run folders"
     " are measured, too", **_MACHINES)]
+
 MeasuredDataFlag = Annotated[Path|None, Option("--data", help="--measure: a table whose videos are measured"
     " [dim](default: simulated clips)[/dim]", **_MACHINES)]
+
 RatesFlag = Annotated[Path|None, Option("--rates", help="Rates of another machine, a file that --measure wrote", **_MACHINES)]
+
 PlanPresetFlag = Annotated[str, Option("--preset", help="pretrained or tiny", **_MACHINES)]
+
 EpochsFlag = Annotated[int|None, Option(help="Epochs of a training [dim](default: as published, or 1)[/dim]", **_MACHINES)]
+
+# %% ../../nbs/cli/13_plan.ipynb #20b46031
 FrozenFlag = Annotated[list[str]|None, Option(help="Audio-visual: a part frozen besides the vision encoder:"
     " decoder, connector, audio, projector or head; may be repeated")]
+
+# %% ../../nbs/cli/13_plan.ipynb #22b5ea1e
 RateFlag = Annotated[float|None, Option(help="Rate of large matrix products of that GPU, 10^12 operations a second"
     " [dim](default: measured here in a third of a second)[/dim]")]
+
+# %% ../../nbs/cli/13_plan.ipynb #1af77fe3
+_Frames = Annotated[int|None, Option(help="Frames of a video [dim](default: 8, or those of the video network)[/dim]")]
+
+_Size = Annotated[str, Option(help="Width and height of the videos, pixels")]
+
+_Pixels = Annotated[int|None, Option(help="Most pixels of a frame [dim](default: that of the family)[/dim]")]
+
+_Text = Annotated[int, Option(help="Tokens of prompt, title and description")]
+
+_BatchSize = Annotated[int|None, Option(help="Videos in a batch [dim](default: 8, or as published)[/dim]")]
+
+_Accumulate = Annotated[int, Option(help="Batches of a step")]
+
+_Method = Annotated[str|None, Option(help="full, lora, qlora or head [dim](default: qlora with CUDA, else lora)[/dim]")]
+
+_Readout = Annotated[str, Option(help="Source of the score: head, mean, token or logits")]
+
+_CheckpointActivations = Annotated[bool, Option("--checkpoint-activations",
+    help="Recompute activations instead of storing them: less memory, a third more time")]
+
+_Precision = Annotated[str, Option(help="auto, bf16 or fp32")]
+
+_Optimizer = Annotated[str, Option(help="adamw, or adamw8bit with moments of 8 bits")]
+
+_Rank = Annotated[int|None, Option(help="Rank of adapters [dim](default: that of the system)[/dim]")]
+
+_Modalities = Annotated[str|None, Option(help="Audio-visual: av, v or a [dim](default: av)[/dim]")]
+
+_Seconds = Annotated[float|None, Option(
+    help="Audio-visual: seconds of audio [dim](default: 8; 30 with --faithful)[/dim]")]
+
+_Faithful = Annotated[bool, Option("--faithful", help="Audio-visual: as published")]
+
+_Device = Annotated[str, Option(help="auto, cpu, cuda, cuda:1, …")]
+
+_Memory = Annotated[float|None, Option(help="Memory of another GPU, in GB, e.g. 24")]
+
+_Rows = Annotated[float|None, Option(help="Videos, e.g. 1e6; adds the time")]
+
+# %% ../../nbs/cli/13_plan.ipynb #c28a68ce
+_AsJson = Annotated[bool, Option("--json", help="Print one JSON object")]
+
+# %% ../../nbs/cli/13_plan.ipynb #506c0d3e
+_Table = Annotated[bool, Option("--table", help="Compare all methods on GPUs of 12, 24 and 80 GB")]
+
+# %% ../../nbs/cli/13_plan.ipynb #314fae03
+def _kind_and_names(words):
+    "What is planned, and the words after it; raises `InputError` for nothing"
+    if not words:
+        raise InputError("Name what is planned, e.g. popnb plan r2plus1d, or measure this machine: popnb plan --measure.")
+    kind,names = (words[0], words[1:]) if words[0] in ("extract", "predict", "train") else ("train", words)
+    if names: return kind,names
+    example = {"extract": "clip --rows 1e6", "predict": "r2plus1d --rows 1e6", "train": "r2plus1d"}[kind]
+    raise InputError(f"Name what popnb plan {kind} is about, e.g. popnb plan {kind} {example}.")
+
+# %% ../../nbs/cli/13_plan.ipynb #b1a95f7d
+def _plan_on_machines(kind, names, o):
+    "Print the plan of work on machines, from the options of the command"
+    given = dict(method=o.method, batch=o.batch_size, optimizer=None if o.optimizer == "adamw" else o.optimizer)
+    own = {k: getattr(o, k) for k in ("gpus", "gpu", "cpus", "nodes", "preset", "frames", "epochs", "price", "cpu_price", "remote")}
+    _plan_work(kind, names, o.rows, o.as_json, o.rates, training={k: v for k,v in given.items() if v},
+        assume=pairs(o.assume, "--assume"), **own)
+
+# %% ../../nbs/cli/13_plan.ipynb #993d4596
+def _plan_network(names, o, divided):
+    "Print the memory plan of a training, from the options of the command"
+    own = dict(modalities=o.modalities, seconds=o.seconds, faithful=o.faithful,
+        frozen=tuple(p for f in o.frozen or [] for p in f.split(",")))
+    inputs = dict(frames=o.frames or 8, size=_frame_size(o.size), text=o.text, readout=o.readout, r=o.rank, pixels=o.pixels)
+    method = o.method or ("lora" if divided else _default_method(o.device, o.memory))
+    run = dict(batch=o.batch_size or 8, method=method, recompute=o.checkpoint_activations, accumulate=o.accumulate,
+        device=o.device, memory=o.memory, tflops=o.tflops, rows=o.rows, gpus=o.gpus if divided else 1, optimizer=o.optimizer)
+    _plan(" ".join(names), _arithmetic(o.device, o.precision, o.memory), inputs | {k: v for k,v in own.items() if v}, run,
+        o.table, o.as_json)
+
+# %% ../../nbs/cli/13_plan.ipynb #2b4f522f
+def _plan_any(o):
+    "Measure, or print the plan that the options of the command ask for"
+    from popnb.registry import SYSTEMS
+    from popnb.runs.plan import has_planner
+    words = list(o.model or [])
+    if o.measure: return _measure(words, o.data, o.preset if words else "tiny", o.frames, o.as_json)
+    kind,names = _kind_and_names(words)
+    known = names[0] in SYSTEMS and not has_planner(names[0])
+    divided = bool(o.gpus and kind == "train" and not (o.gpu or o.cpus or o.nodes or known))
+    if kind != "train" or (o.gpus or o.gpu or o.cpus or o.nodes) and not divided: return _plan_on_machines(kind, names, o)
+    o.rows = None if o.rows is None else int(o.rows)
+    if known and len(names) == 1:
+        return _plan_system(names[0], o.rows, o.batch_size, o.frames, o.device, o.memory, o.tflops, o.as_json)
+    _plan_network(names, o, divided)
 
 # %% ../../nbs/cli/13_plan.ipynb #c552ea74
 @app.command("plan")
 def plan_command(
-    model:PlannedArgument=None,
-    frames:Annotated[int|None, Option(help="Frames of a video [dim](default: 8, or those of the video network)[/dim]")]=None,
-    size:Annotated[str, Option(help="Width and height of the videos, pixels")]="1080x1920",
-    pixels:Annotated[int|None, Option(help="Most pixels of a frame [dim](default: that of the family)[/dim]")]=None,
-    text:Annotated[int, Option(help="Tokens of prompt, title and description")]=240,
-    batch_size:Annotated[int|None, Option(help="Videos in a batch [dim](default: 8, or as published)[/dim]")]=None,
-    accumulate:Annotated[int, Option(help="Batches of a step")]=1,
-    method:Annotated[str|None, Option(help="full, lora, qlora or head [dim](default: qlora with CUDA, else lora)[/dim]")]=None,
-    readout:Annotated[str, Option(help="Source of the score: head, mean, token or logits")]="head",
-    checkpoint_activations:Annotated[bool, Option("--checkpoint-activations",
-        help="Recompute activations instead of storing them: less memory, a third more time")]=False,
-    precision:Annotated[str, Option(help="auto, bf16 or fp32")]="auto",
-    optimizer:Annotated[str, Option(help="adamw, or adamw8bit with moments of 8 bits")]="adamw",
-    rank:Annotated[int|None, Option(help="Rank of adapters [dim](default: that of the system)[/dim]")]=None,
-    modalities:Annotated[str|None, Option(help="Audio-visual: av, v or a [dim](default: av)[/dim]")]=None,
-    seconds:Annotated[float|None, Option(
-        help="Audio-visual: seconds of audio [dim](default: 8; 30 with --faithful)[/dim]")]=None,
-    frozen:FrozenFlag=None,
-    faithful:Annotated[bool, Option("--faithful", help="Audio-visual: as published")]=False,
-    device:Annotated[str, Option(help="auto, cpu, cuda, cuda:1, …")]="auto",
-    memory:Annotated[float|None, Option(help="Memory of another GPU, in GB, e.g. 24")]=None,
-    tflops:RateFlag=None,
-    rows:Annotated[float|None, Option(help="Videos, e.g. 1e6; adds the time")]=None,
-    as_json:Annotated[bool, Option("--json", help="Print one JSON object")]=False,
-    table:Annotated[bool, Option("--table", help="Compare all methods on GPUs of 12, 24 and 80 GB")]=False,
-    gpus:GpusFlag=None, gpu:GpuFlag=None, cpus:CpusFlag=None, nodes:NodesFlag=None, price:PriceFlag=None,
-    cpu_price:CpuPriceFlag=None, remote:RemoteFlag=None, assume:AssumeFlag=None, preset:PlanPresetFlag="pretrained",
-    epochs:EpochsFlag=None, rates:RatesFlag=None, measure:MeasureFlag=False, data:MeasuredDataFlag=None,
+    model:PlannedArgument=None, frames:_Frames=None, size:_Size="1080x1920", pixels:_Pixels=None, text:_Text=240,
+    batch_size:_BatchSize=None, accumulate:_Accumulate=1, method:_Method=None, readout:_Readout="head",
+    checkpoint_activations:_CheckpointActivations=False, precision:_Precision="auto", optimizer:_Optimizer="adamw",
+    rank:_Rank=None, modalities:_Modalities=None, seconds:_Seconds=None, frozen:FrozenFlag=None,
+    faithful:_Faithful=False, device:_Device="auto", memory:_Memory=None, tflops:RateFlag=None, rows:_Rows=None,
+    as_json:_AsJson=False, table:_Table=False, gpus:GpusFlag=None, gpu:GpuFlag=None, cpus:CpusFlag=None,
+    nodes:NodesFlag=None, price:PriceFlag=None, cpu_price:CpuPriceFlag=None, remote:RemoteFlag=None,
+    assume:AssumeFlag=None, preset:PlanPresetFlag="pretrained", epochs:EpochsFlag=None, rates:RatesFlag=None,
+    measure:MeasureFlag=False, data:MeasuredDataFlag=None,
 ):
     """Plan time, memory, disk and money of a training, an extraction or a prediction. Exit code 1 if it does not fit.
 
@@ -169,32 +261,4 @@ def plan_command(
 
     [bold]popnb plan train videomae --rows 1e6 --gpus 8 --gpu h100[/bold]: a training on several GPUs
     """
-    from popnb.registry import SYSTEMS
-    from popnb.runs.plan import has_planner
-    model = list(model or [])
-    if measure: return _measure(model, data, preset if model else "tiny", frames, as_json)
-    if not model:
-        raise InputError("Name what is planned, e.g. popnb plan r2plus1d, or measure this machine: popnb plan --measure.")
-    machines = dict(gpus=gpus, gpu=gpu, cpus=cpus, nodes=nodes)
-    kind,model = (model[0], model[1:]) if model[0] in ("extract", "predict", "train") else ("train", model)
-    if not model:
-        example = {"extract": "clip --rows 1e6", "predict": "r2plus1d --rows 1e6", "train": "r2plus1d"}[kind]
-        raise InputError(f"Name what popnb plan {kind} is about, e.g. popnb plan {kind} {example}.")
-    own_planner = model[0] not in SYSTEMS or has_planner(model[0])
-    divided = bool(gpus and kind == "train" and not (gpu or cpus or nodes) and own_planner)
-    if kind != "train" or any(machines.values()) and not divided:
-        given = dict(method=method, batch=batch_size, optimizer=None if optimizer == "adamw" else optimizer)
-        return _plan_work(kind, model, rows, as_json, **machines, training={k: v for k,v in given.items() if v},
-            preset=preset, frames=frames, epochs=epochs, price=price, cpu_price=cpu_price, remote=remote, rates=rates,
-            assume=pairs(assume, "--assume"))
-    rows = None if rows is None else int(rows)
-    if len(model) == 1 and model[0] in SYSTEMS and not has_planner(model[0]):
-        return _plan_system(model[0], rows, batch_size, frames, device, memory, tflops, as_json)
-    frozen = tuple(p for o in frozen or [] for p in o.split(","))
-    method = method or ("lora" if divided else _default_method(device, memory))
-    own = dict(modalities=modalities, seconds=seconds, frozen=frozen, faithful=faithful)
-    inputs = dict(frames=frames or 8, size=_frame_size(size), text=text, readout=readout, r=rank, pixels=pixels)
-    inputs |= {k: v for k,v in own.items() if v}
-    run = dict(batch=batch_size or 8, method=method, recompute=checkpoint_activations, accumulate=accumulate, device=device,
-        memory=memory, tflops=tflops, rows=rows, gpus=gpus if divided else 1, optimizer=optimizer)
-    _plan(" ".join(model), _arithmetic(device, precision, memory), inputs, run, table, as_json)
+    _plan_any(SimpleNamespace(**locals()))

@@ -15,15 +15,20 @@ from typer import Argument, Option
 from .app import _Application, RESUMES, app, say, show
 from ..core import InputError, json_text
 
-# %% ../../nbs/cli/12_store.ipynb #7067a1b8
+# %% ../../nbs/cli/12_store.ipynb #d583c056
 store_app = _Application(name="store", no_args_is_help=True, rich_markup_mode="rich",
     help="Count, check, shrink, merge and export caches of features.")
+
 app.add_typer(store_app)
+
 RESUMES.add("store merge")
+
 StoresArgument = Annotated[list[Path]|None, Argument(metavar="STORE", show_default=False, help="Folders of caches, or"
     " a folder that holds one a sub-folder [dim](default: POPNB_STORE, else the user's cache)[/dim]")]
+
 JsonLinesFlag = Annotated[bool, Option("--json", help="Print one JSON object a line")]
 
+# %% ../../nbs/cli/12_store.ipynb #7067a1b8
 def _stores(folders):
     "Folders of stores; the user's cache if none is named"
     from popnb.features.store_parts import part_folders

@@ -37,13 +37,14 @@ def _bucket(url):
     "Address of the bucket of an object; of the repository for hf://"
     return "/".join(url.split("/")[:5 if url.startswith("hf://") else 3])
 
-# %% ../../nbs/data/18_object_storage.ipynb #65843890
+# %% ../../nbs/data/18_object_storage.ipynb #f1f2bb1b
 def _answers(url, limits):
     "The `RemoteError` of a second request for an object, `None` if the store answers"
     _place_of(url, limits)[0].invalidate_cache()        # of the hub's file system, which keeps listings
     try: remote_stat(url, limits)
     except RemoteError as e: return None if e.kind == "missing" else e
 
+# %% ../../nbs/data/18_object_storage.ipynb #65843890
 def _check_answers(found, limits):
     "Raise `InputError` or `PopnbError` for a bucket that does not answer at all; `found`: address -> error or `None`"
     for url,e in found.items():

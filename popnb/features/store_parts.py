@@ -35,9 +35,10 @@ def part_folders(
     if not folders: raise InputError("parts is empty: name the folders of at least one store.")
     return list(dict.fromkeys(folders))
 
-# %% ../../nbs/features/25_store_parts.ipynb #8f2dfd7d
+# %% ../../nbs/features/25_store_parts.ipynb #fb59ce26
 _AT_ONCE = 32<<20      # bytes of records that a merge holds: pieces of the parts, and a batch of the result
 
+# %% ../../nbs/features/25_store_parts.ipynb #8f2dfd7d
 def _piece(store, after, most, take=bytes):
     "Records behind a key, of about `most` bytes: the key and `take` of the bytes each"
     def work(txn):
@@ -102,7 +103,7 @@ def _insert(into, batch):
     into._note_use(new)
     return len(new), other
 
-# %% ../../nbs/features/25_store_parts.ipynb #99a6ba4f
+# %% ../../nbs/features/25_store_parts.ipynb #2e9e3d4f
 def _chosen(folders, tally, wanted=None):
     "One record a key, from all parts in the order of the keys: `(key, number of the part, bytes)` each"
     most = max(_AT_ONCE//len(folders), 1)
@@ -111,6 +112,7 @@ def _chosen(folders, tally, wanted=None):
         if wanted is not None and key not in wanted: continue
         if kept := _choose(key, copies, folders, tally): yield key,*kept
 
+# %% ../../nbs/features/25_store_parts.ipynb #99a6ba4f
 def _batches(records):
     "Lists of records of about `_AT_ONCE` bytes"
     batch,size = [],0

@@ -144,7 +144,7 @@ def _by_day(store, days):
     for key,_,(size,_) in _records(0, store.folder, _AT_ONCE, _header): out[_day_of(days, key)] += _room(key, size)
     return out
 
-# %% ../../nbs/features/26_store_upkeep.ipynb #951982c9
+# %% ../../nbs/features/26_store_upkeep.ipynb #fbad2f61
 def _first_day(by_day, most, unused):
     "First day of use of the records that stay, and the bytes left for those of that day; `None`: all of them stay"
     first,room = 0 if unused is None else _today()-unused+1,most
@@ -153,6 +153,7 @@ def _first_day(by_day, most, unused):
         room -= by_day[day]
     return first, None
 
+# %% ../../nbs/features/26_store_upkeep.ipynb #951982c9
 def _keeper(days, first, room):
     "Function of key and size: whether a record stays"
     left = [float("inf") if room is None else room]

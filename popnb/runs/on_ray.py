@@ -6,31 +6,49 @@
 __all__ = ['ray_cluster', 'piece_inputs', 'write_part_from', 'DecoderStage', 'NetworkStage', 'write_parts_on', 'predict_on_ray',
            'FeatureStage', 'features_on_ray']
 
-# %% ../../nbs/runs/18_on_ray.ipynb #2bd8f9d5
-import logging, os, pickle, shutil, socket, uuid
+# %% ../../nbs/runs/18_on_ray.ipynb #54c4ad27
+import io, itertools, json, logging, os, shutil, socket, uuid
+
 from contextlib import contextmanager, nullcontext, suppress
+
 from dataclasses import asdict
+
 from functools import partial
+
 from pathlib import Path
 
 import pandas as pd
 
 from ..core import InputError, PopnbError, in_range, need, only_one
+
 from ..data.object_storage import compute_in_batches, local_copies
+
 from ..explain.base import OverlayStore
+
 from ..features.registry import embed_table, make_encoder, media_columns_of
+
 from ..features.signal_table import handmade
+
 from ..features.store import Store, _pack, _unpack, content_key, file_hashes, known_hashes
+
 from ..features.store_parts import merge_stores
+
 from ..models.predictor import load, read_config, resolve_modalities, system_class, using
+
 from ..progress import progress
+
 from .predict import _file_errors, _unusable_error
+
 from .predict_table import Piece, _part_path, _with_addresses, predict_table, read_pieces
+
 from .predict_table import table_files, table_pieces, write_part
+
+# %% ../../nbs/runs/18_on_ray.ipynb #2bd8f9d5
 from .train import open_store
 
-# %% ../../nbs/runs/18_on_ray.ipynb #1da748b7
+# %% ../../nbs/runs/18_on_ray.ipynb #003f513d
 _PATIENT = {"RAY_agent_register_timeout_ms": "60000", "RAY_USAGE_STATS_ENABLED": "0"}   # a busy machine starts slowly
+
 _QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 @contextmanager
@@ -42,6 +60,7 @@ def _environment(**values):
     finally:
         for k in mine: os.environ.pop(k, None)
 
+# %% ../../nbs/runs/18_on_ray.ipynb #1da748b7
 def _silence(verbose):
     "Keep the messages of Ray's libraries to errors"
     from ray.data import DataContext
@@ -49,7 +68,7 @@ def _silence(verbose):
     context.enable_progress_bars,context.print_on_execution_start = verbose,verbose
     for name in ("ray", "ray.data"): logging.getLogger(name).setLevel(logging.INFO if verbose else logging.ERROR)
 
-# %% ../../nbs/runs/18_on_ray.ipynb #8cfd70c4
+# %% ../../nbs/runs/18_on_ray.ipynb #25330f4d
 @contextmanager
 def _no_stderr():
     "Drop what native code prints to standard error within the block"
@@ -60,6 +79,7 @@ def _no_stderr():
         os.dup2(before, 2)
         for f in (before, nothing): os.close(f)
 
+# %% ../../nbs/runs/18_on_ray.ipynb #b6b3224e
 def _patient(ray, address, how, tries=3):
     "`ray.init`; a Ray that is started here gets further tries, since its parts wait 30 s for each other at most"
     for left in reversed(range(tries if address == "local" else 1)):
@@ -68,6 +88,7 @@ def _patient(ray, address, how, tries=3):
             ray.shutdown()
             if not left or "timed out during startup" not in str(e): raise
 
+# %% ../../nbs/runs/18_on_ray.ipynb #8cfd70c4
 def _connect(ray, address, **how):
     "Start Ray or connect to it; raises `PopnbError` with one sentence"
     what = "Ray does not start on this machine" if address == "local" else f"There is no Ray at {address}"
@@ -101,9 +122,10 @@ def ray_cluster(
         finally:
             if mine: ray.shutdown()
 
-# %% ../../nbs/runs/18_on_ray.ipynb #f2b3d4ab
+# %% ../../nbs/runs/18_on_ray.ipynb #502d2670
 _SHARE = .5    # processors that an actor reserves: half a cluster may be lost and its actors still find a place
 
+# %% ../../nbs/runs/18_on_ray.ipynb #f2b3d4ab
 def _sizes(ray, apart, actors=None, decoders=None):
     "Numbers of network actors and decoders, and GPUs of a network actor; raises `InputError` for more than there are"
     have = ray.cluster_resources()
@@ -125,7 +147,7 @@ def _stage(ray, items, cls, arguments, size, gpus=0):
     return items.map_batches(cls, batch_size=1, compute=pool, fn_constructor_args=arguments, num_cpus=_SHARE,
         num_gpus=gpus or None)
 
-# %% ../../nbs/runs/18_on_ray.ipynb #c877ee88
+# %% ../../nbs/runs/18_on_ray.ipynb #3fbd8ca2
 def _usable_inputs(model, rows, workers, modalities):
     "Load the inputs of rows into the store of a run; errors by id, and the ids that get no score"
     audio_only = "v" not in (resolve_modalities(model, modalities) or "v")
@@ -135,6 +157,7 @@ def _usable_inputs(model, rows, workers, modalities):
     lost = {r["video_id"]: _unusable_error(r, p, model.system) for r,p in zip(good.to_dict("records"), problems) if p}
     return errors | lost,broken | set(lost)
 
+# %% ../../nbs/runs/18_on_ray.ipynb #c877ee88
 def _hashes_of(rows, here):
     "Hashes of the files of rows by their path or address in the table, from copies of them"
     columns = [c for c in ("video_path", "thumbnail_path") if c in rows]
@@ -177,20 +200,34 @@ def write_part_from(
     with known_hashes(inputs.get("hashes", {})):
         return write_part(model, piece, rows, folder, store=memory, checked=checked, **options)
 
-# %% ../../nbs/runs/18_on_ray.ipynb #fcbc820e
+# %% ../../nbs/runs/18_on_ray.ipynb #e8e188b7
 _LARGEST = 2**31 - 2**20     # bytes of a message
 
 def _message(inputs, rows):
     "Inputs of a piece as bytes; raises `InputError` for more than a message holds"
-    size = sum(map(len, inputs["records"].values()))
-    if size < _LARGEST: return pickle.dumps(inputs, protocol=5)
-    raise InputError(f"The decoded inputs of {rows} videos take {size/1e9:.1f} GB, and a piece may take 2 GB: "
-        "lower --batch.")
+    records,size = inputs["records"],sum(map(len, inputs["records"].values()))
+    if size > _LARGEST:
+        raise InputError(f"The decoded inputs of {rows} videos take {size/1e9:.1f} GB, and a piece may take 2 GB: "
+            "lower --batch.")
+    head = {"errors": inputs["errors"], "broken": sorted(inputs["broken"]), "hashes": inputs["hashes"],
+        "sizes": {k: len(v) for k,v in records.items()}}
+    return b"".join([json.dumps(head).encode(), b"\n", *records.values()])
 
+# %% ../../nbs/runs/18_on_ray.ipynb #5f323ec8
+def _inputs_of(message):
+    "Inputs of a piece from bytes; inverse of `_message`"
+    first,_,rest = message.partition(b"\n")
+    head = json.loads(first)
+    ends = list(itertools.accumulate(head["sizes"].values(), initial=0))
+    records = {k: rest[a:b] for k,a,b in zip(head["sizes"], ends, ends[1:])}
+    return dict(errors=head["errors"], broken=set(head["broken"]), hashes=head["hashes"], records=records)
+
+# %% ../../nbs/runs/18_on_ray.ipynb #77b06c5d
 def _piece_of(batch):
     "The piece of a batch of one item"
     return Piece(int(batch["number"][0]), str(batch["file"][0]), int(batch["start"][0]), int(batch["rows"][0]))
 
+# %% ../../nbs/runs/18_on_ray.ipynb #fcbc820e
 def _rows_of(piece):
     (_,rows), = read_pieces([piece])
     return rows
@@ -237,7 +274,7 @@ class NetworkStage:
     def work(self, piece, inputs):
         if _part_path(self.folder, piece).exists(): return {}
         if self.model is None: self.model = load(self.run)
-        sent = pickle.loads(inputs) if inputs else None
+        sent = _inputs_of(inputs) if inputs else None
         write_part_from(self.model, piece, _rows_of(piece), self.folder, sent, **self.options)
         return {}
 
@@ -252,13 +289,14 @@ def _raise(text):
     kind,_,words = text.partition(":")
     raise {"InputError": InputError}.get(kind, PopnbError)(words)
 
-# %% ../../nbs/runs/18_on_ray.ipynb #def0e8ac
+# %% ../../nbs/runs/18_on_ray.ipynb #940636e5
 _MOST = 10_000    # blocks of a dataset
 
 def _items(ray, pieces):
     "Pieces as a dataset, one a block"
     return ray.data.from_items([asdict(p) for p in pieces], override_num_blocks=min(len(pieces), _MOST))
 
+# %% ../../nbs/runs/18_on_ray.ipynb #def0e8ac
 def write_parts_on(
     ray, # From `ray_cluster`
     run:str|Path, # Run folder
@@ -334,7 +372,7 @@ class FeatureStage:
 
     def work(self, piece):
         df = self.frame(_rows_of(piece))
-        return {"frame": pickle.dumps(df[list(self.columns)] if self.columns else df, protocol=5)}
+        return {"frame": (df[list(self.columns)] if self.columns else df).to_parquet()}
 
     def __call__(self, batch):
         piece = _piece_of(batch)
@@ -383,7 +421,7 @@ def features_on_ray(
         total = sum(p.rows for p in pieces)
         for row in progress(stage.iter_rows(), "computing features", total, unit="rows", size=lambda r: r["rows"]):
             if row["failed"]: _raise(row["failed"])
-            found[row["number"]] = pickle.loads(row["frame"])
+            found[row["number"]] = pd.read_parquet(io.BytesIO(row["frame"]))
         _merge(parts, store)
     with suppress(OSError): parts.parent.rmdir()        # unless another job has parts there
     return _joined([found[i] for i in sorted(found)])

@@ -6,24 +6,38 @@
 __all__ = ['table_files', 'Piece', 'table_pieces', 'read_pieces', 'whole_table', 'answer_rows', 'write_part', 'write_parts',
            'predict_table']
 
-# %% ../../nbs/runs/17_predict_table.ipynb #35cc8d45
+# %% ../../nbs/runs/17_predict_table.ipynb #2d460252
 import glob, itertools, shutil
+
 from contextlib import nullcontext
+
 from dataclasses import dataclass
+
 from pathlib import Path
 
 import pandas as pd
 
 from ..core import InputError, PopnbError, as_path, atomic_path, file_sha256, in_range, is_remote, only_one
+
 from ..core import output_path, read_json, remote_address, typed, write_json
+
 from ..data.files import arrow_frame, one_line
+
 from ..data.object_storage import local_copies, named_by_address
+
 from ..data.table import as_table, conform_file, read_table
+
 from ..features.store import Store
+
 from ..models.predictor import Predictor, hub_run, load, read_config
+
 from ..progress import progress
+
 from ..remote import open_remote, remote_files, remote_input, remote_stat
+
 from .predict import predict_videos
+
+# %% ../../nbs/runs/17_predict_table.ipynb #35cc8d45
 from .train import say_caution
 
 # %% ../../nbs/runs/17_predict_table.ipynb #9d6363d7
@@ -137,10 +151,12 @@ def whole_table(
     table_pieces(files)
     return pd.concat([read_table(f) for f in files], ignore_index=True)
 
-# %% ../../nbs/runs/17_predict_table.ipynb #6e28ea06
+# %% ../../nbs/runs/17_predict_table.ipynb #c7d9974f
 _TEXTS = ("video_id", "label", "unit", "missing", "part", "error", "caution", "no_interval", "no_median")
+
 _SINGLE = ("percentile", "level", "p_beats_median", "own_median", "earlier_videos")     # of a curve, too
 
+# %% ../../nbs/runs/17_predict_table.ipynb #6e28ea06
 def answer_rows(
     records:list, # From `predict_videos`
     grid:tuple|None=None, # Days or points of a label that is a curve
@@ -158,7 +174,7 @@ def answer_rows(
     frame = pd.DataFrame(rows)
     return frame.astype({c: "string" if c in _TEXTS else "float64" for c in frame})
 
-# %% ../../nbs/runs/17_predict_table.ipynb #92c2bc72
+# %% ../../nbs/runs/17_predict_table.ipynb #90798f8e
 def _part_path(folder, piece): return folder/f"{piece.number:07d}.parquet"
 
 def _with_addresses(records, rows, here, problems):
@@ -167,6 +183,7 @@ def _with_addresses(records, rows, here, problems):
     errors[problems.index] = problems
     return [r | {"error": e} for r,e in zip(records, errors)]
 
+# %% ../../nbs/runs/17_predict_table.ipynb #92c2bc72
 def write_part(
     model:Predictor, # Loaded run
     piece:Piece, # Of a table
@@ -198,7 +215,7 @@ def write_parts(
         write_part(model, piece, rows, folder, **options)
         yield piece
 
-# %% ../../nbs/runs/17_predict_table.ipynb #81fd8791
+# %% ../../nbs/runs/17_predict_table.ipynb #24c94a63
 def _run_folder(run):
     "Folder of a saved run"
     if not isinstance(run, Predictor): return hub_run(run)
@@ -211,6 +228,7 @@ def _state(file):
     with remote_input(): stat = remote_stat(file)
     return [stat.size, stat.mark]
 
+# %% ../../nbs/runs/17_predict_table.ipynb #81fd8791
 def _job_of(run, files, batch, options):
     "What a job is about: run, files, options; raises `InputError` for what cannot be told apart after a kill"
     odd = next((k for k,v in options.items() if isinstance(v, pd.DataFrame)), None)

@@ -37,13 +37,14 @@ class Rate(Settings):
     rows:int=0           # Rows that were measured
     device:str="cpu"     # Device of the network
 
-# %% ../../nbs/runs/19_rates.ipynb #0e59f6de
+# %% ../../nbs/runs/19_rates.ipynb #fefa9809
 def _timed(f, *args):
     "Seconds of a call"
     begin = time.perf_counter()
     f(*args)
     return time.perf_counter() - begin
 
+# %% ../../nbs/runs/19_rates.ipynb #0e59f6de
 def seconds_of(
     call, # Function of a number of rows
     small:int, # Rows of the short call
@@ -67,7 +68,7 @@ def counted_operations():
     with FlopCounterMode(display=False) as counter: yield out
     out[0] = counter.get_total_flops()
 
-# %% ../../nbs/runs/19_rates.ipynb #393a6885
+# %% ../../nbs/runs/19_rates.ipynb #4fc63ba3
 @contextmanager
 def _fresh_store():
     "A store in a temporary folder"
@@ -81,6 +82,7 @@ def _used(store):
     pages = store._run(lambda txn: txn.stat())
     return pages["psize"]*(pages["leaf_pages"]+pages["branch_pages"]+pages["overflow_pages"])
 
+# %% ../../nbs/runs/19_rates.ipynb #2cbaf7b7
 def _extract(name, encoder, table, store, workers):
     "Features of a table, as `popnb features` computes them"
     from popnb.features.registry import embed_table
@@ -88,6 +90,7 @@ def _extract(name, encoder, table, store, workers):
     if name == "handmade": return handmade(table, store, workers)
     return embed_table(table, encoder, store, workers)
 
+# %% ../../nbs/runs/19_rates.ipynb #393a6885
 def _reading(encoder, table, workers):
     "Core-seconds a row of reading the inputs of an encoder"
     if "image" not in encoder.parts or "thumbnail_path" not in table: return 0.
@@ -98,7 +101,7 @@ def _reading(encoder, table, workers):
     seconds = _timed(lambda: list(prefetch(encoder.view, paths, workers, 4*workers)))
     return seconds*min(workers, processors())/len(table)
 
-# %% ../../nbs/runs/19_rates.ipynb #dc9a5a16
+# %% ../../nbs/runs/19_rates.ipynb #2dd90c9e
 LEAST = 27      # Rows that are measured at least; a third of them is more than what one worker does alone
 
 def _bytes_a_row(frame):
@@ -110,6 +113,7 @@ def _bytes_a_row(frame):
     n = len(frame)
     return max(size(n)-size(n//3), 0)/(n-n//3)
 
+# %% ../../nbs/runs/19_rates.ipynb #dc9a5a16
 def measure_extraction(
     name:str, # `handmade` or an encoder
     table:pd.DataFrame, # Videos to measure, at least `LEAST`
@@ -209,7 +213,7 @@ def _write_file(path, megabytes):
         f.flush()
         os.fsync(f.fileno())
 
-# %% ../../nbs/runs/19_rates.ipynb #f56410a7
+# %% ../../nbs/runs/19_rates.ipynb #5ca8056b
 def _clips(table):
     "Mean size of the readable videos of a table, and of their pictures"
     from popnb.media.probe import probe
@@ -221,6 +225,7 @@ def _clips(table):
     return dict(n=len(paths), bytes=float(np.mean([o.size_bytes for o in found])),
         seconds=float(np.mean([o.duration or 0 for o in found])), width=found[0].width, height=found[0].height)
 
+# %% ../../nbs/runs/19_rates.ipynb #e5042f8c
 def _machine():
     "What the rates hold for"
     about = dict(cores=processors(), processor=_processor_name(), device="cpu", operations=None)
@@ -230,6 +235,7 @@ def _machine():
         about |= dict(device=device_memory(kind)[0], operations=measure_rate(kind, half=kind != "cpu"))
     return about
 
+# %% ../../nbs/runs/19_rates.ipynb #f56410a7
 def _processor_name():
     "Model name of the processor"
     with suppress(OSError, StopIteration):

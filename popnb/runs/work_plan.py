@@ -142,9 +142,10 @@ def _has_network(system):
     from popnb.runs.plan import has_planner
     return has_planner(system) or hasattr(system_class(system), "video_family")
 
-# %% ../../nbs/runs/20_work_plan.ipynb #42e9124c
+# %% ../../nbs/runs/20_work_plan.ipynb #443fa0ab
 KINDS = ("extract", "predict", "train")
 
+# %% ../../nbs/runs/20_work_plan.ipynb #42e9124c
 def row_cost(
     kind:str, # `extract`, `predict` or `train`
     name:str|Path, # Encoder or `handmade`; a system, also with a size, or a run folder

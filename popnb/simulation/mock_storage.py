@@ -111,10 +111,11 @@ def _set(values):
     try: yield
     finally: put(old)
 
-# %% ../../nbs/simulation/08_mock_storage.ipynb #45086887
+# %% ../../nbs/simulation/08_mock_storage.ipynb #d64d2576
 _ACCESS = dict(AWS_ACCESS_KEY_ID="testing", AWS_SECRET_ACCESS_KEY="testing-secret", AWS_DEFAULT_REGION="us-east-1",
     AWS_EC2_METADATA_DISABLED="true", AWS_PROFILE=None, AWS_SESSION_TOKEN=None)
 
+# %% ../../nbs/simulation/08_mock_storage.ipynb #45086887
 @contextmanager
 def mock_storage(
     bucket:str="clips", # Name of its bucket, which is empty at first

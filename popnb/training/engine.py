@@ -5,23 +5,36 @@
 # %% auto #0
 __all__ = ['main_process', 'TrainLog', 'Engine']
 
-# %% ../../nbs/training/06_engine.ipynb #49bfd785
+# %% ../../nbs/training/06_engine.ipynb #dcd6e186
 import json
+
 import os
+
 import tempfile
+
 import time
+
 from contextlib import ExitStack
+
 from dataclasses import asdict, dataclass, field
+
 from pathlib import Path
 
 from fastcore.basics import patch
 
 from .batches import Feed, Order, dataset_fingerprint, key_seed, length_grouped, loader, shuffled_order
+
 from .checkpoints import dict_differences, in_part, load_weights, numbered, read_checkpoint
+
 from ..core import InputError, PopnbError, only_one, need, pick_device, read_json, seed_all, write_json
+
 from ..progress import progress
+
 from .config import TrainConfig, freeze_parts, make_config, pick_precision
+
 from .sharding import check_shardable, read_shards, shard_module, unshard_module, wants_sharding
+
+# %% ../../nbs/training/06_engine.ipynb #49bfd785
 from .loop import TrainingState, log_columns, make_loop, quiet, undefined_notes, write_log
 
 # %% ../../nbs/training/06_engine.ipynb #e5cb2d3a

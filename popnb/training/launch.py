@@ -41,7 +41,7 @@ def launch_scripts(
         hosts=" ".join(f"node{i+1}" for i in range(nodes)))
     return {"slurm": _SLURM.format(**fill), "ssh": _SSH.format(**fill)}
 
-# %% ../../nbs/training/07_launch.ipynb #06e0b0dc
+# %% ../../nbs/training/07_launch.ipynb #6d97a668
 _SLURM = """\
 #!/bin/bash
 #SBATCH --job-name=popnb
@@ -57,6 +57,7 @@ srun {start} --rdzv_id "$SLURM_JOB_ID" --rdzv_backend c10d --rdzv_endpoint "$fir
     -m popnb.cli.main {args}
 """
 
+# %% ../../nbs/training/07_launch.ipynb #06e0b0dc
 _SSH = """\
 #!/bin/bash
 hosts=({hosts})      # the names of the machines, the first one holds the port {port}

@@ -6,25 +6,40 @@
 __all__ = ['LOG_COLUMNS', 'read_outputs', 'log_columns', 'write_log', 'quiet', 'TrainingState', 'Loop', 'make_loop',
            'set_progress', 'undefined_notes', 'prune']
 
-# %% ../../nbs/training/05_loop.ipynb #774c6312
+# %% ../../nbs/training/05_loop.ipynb #4972dfc7
 import json
+
 import logging
+
 import math
+
 import os
+
 import shutil
+
 import time
+
 import warnings
+
 from contextlib import contextmanager
+
 from dataclasses import asdict, dataclass, field
+
 from pathlib import Path
 
 import numpy as np
+
 from fastcore.basics import patch
 
 from .batches import own_rng
+
 from .checkpoints import copy_weights, load_weights, numbered, rng_state, set_rng_state, write_checkpoint
+
 from ..core import InputError, PopnbError, read_json
+
 from .config import TrainConfig, make_optimizer, make_schedule
+
+# %% ../../nbs/training/05_loop.ipynb #774c6312
 from .sharding import gather_weights, load_optimizer, local_state, reshard, shard_module, write_shards
 
 # %% ../../nbs/training/05_loop.ipynb #48f27e38

@@ -95,9 +95,10 @@ def nearest(
     total,size = np.bincount(row, v*y[column], len(S)),np.bincount(row, v, len(S))
     return np.stack([total/(size+.1), best.max(1), best.mean(1, dtype=float)], 1).astype(np.float32)
 
-# %% ../../../nbs/models/tabular/02_text.ipynb #470d8814
+# %% ../../../nbs/models/tabular/02_text.ipynb #e871769d
 _BLOCK = 256   # rows at a time
 
+# %% ../../../nbs/models/tabular/02_text.ipynb #470d8814
 def neighbours(
     X, # Query texts, CSR `(n, d)`, unit rows
     B, # Bank of training texts, CSR `(m, d)`, unit rows
