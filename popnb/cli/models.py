@@ -34,10 +34,11 @@ def _write_frame(df, out):
     with atomic_path(out) as p: df.to_parquet(p)
 
 # %% ../../nbs/cli/03_models.ipynb #b99f094b
-def _embed(name, rows, cache, workers, **options):
+def _embed(name, data, cache, workers, **options):
     "Features of an encoder; prints its description and what was computed"
     from popnb.data.object_storage import compute_in_batches
     from popnb.features.registry import embed_table, make_encoder, media_columns_of
+    from popnb.runs.predict_table import whole_table
     encoder = make_encoder(name, **options)
     try: encoder.require_weights()
     except InputError as e:
@@ -45,7 +46,7 @@ def _embed(name, rows, cache, workers, **options):
         say("The weights are not on this machine: vectors come from the store.")
     say(encoder.describe())
     columns = media_columns_of(encoder)
-    df = compute_in_batches(lambda part: embed_table(part, encoder, cache, workers), rows, columns=columns)
+    df = compute_in_batches(lambda part: embed_table(part, encoder, cache, workers), whole_table(data), columns=columns)
     say(", ".join(f"{n} {k} computed" for k,n in df.attrs["computed"].items()))
     return df
 
@@ -100,7 +101,7 @@ def features_command(
     options = dict(preset=preset, model_id=model_id, device=device, dtype=dtype, **pairs(option, "--option"))
     if on: df = _features_on(name, data, cache, options, address=ray_address, actors=ray_actors, workers=workers, vectors=bool(out))
     elif name == "handmade": df = compute_in_batches(lambda part: handmade(part, cache, workers), whole_table(data))
-    else: df = _embed(name, whole_table(data), cache, workers, **options)
+    else: df = _embed(name, data, cache, workers, **options)
     bad = df[df["problem"] != ""]
     for i,p in zip(bad["video_id"][:20], bad["problem"]): say(f"{i}: {p}")
     say(f"{len(df)} videos, {len(bad)} with a problem, in {cache.folder}")
