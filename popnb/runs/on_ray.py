@@ -44,7 +44,7 @@ from .predict_table import Piece, _part_path, _with_addresses, predict_table, re
 from .predict_table import table_files, table_pieces, write_part
 
 # %% ../../nbs/runs/18_on_ray.ipynb #2bd8f9d5
-from .train import open_store
+from .train import open_store, say_caution
 
 # %% ../../nbs/runs/18_on_ray.ipynb #003f513d
 _PATIENT = {"RAY_agent_register_timeout_ms": "60000", "RAY_USAGE_STATS_ENABLED": "0"}   # a busy machine starts slowly
@@ -308,6 +308,7 @@ def write_parts_on(
 ): # Yields each piece when its part is written
     "Predict pieces on a cluster; raises the error of a piece that ends the work"
     if not pieces: return
+    say_caution(load(run, network=False))
     apart = hasattr(system_class(read_config(run)["system"]), "load_inputs")
     actors,decoders,gpus = _sizes(ray, apart, actors, decoders)
     options |= dict(workers=options.get("workers") or 1, store=options.get("store") and str(options["store"]))
