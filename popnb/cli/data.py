@@ -68,19 +68,17 @@ def import_command(
     overwrite:Annotated[bool, Option("--overwrite", help="Replace the table in OUT")]=False,
 ):
     "Read a source's file into a table, and report what was understood, kept, dropped and missing."
-    from popnb.data.sources import read_source
-    from popnb.data.table import write_table
+    from popnb.data.large_csv import import_file
     inputs = (csv, *(o.partition("=")[0] for o in join or ()))
     out = output_path(out, "--out", overwrite=overwrite, inputs=inputs)
     options = pairs(option, "--option")
     if column: options["columns"] = pairs(column, "--column")
     if join: options["join"] = join
-    table,report = read_source(source, csv, videos=videos, thumbnails=thumbnails, **options)
-    write_table(table, out)
+    report = import_file(source, csv, out, videos=videos, thumbnails=thumbnails, **options)
     dropped = _write_dropped(report, out)
     say(report._repr_markdown_())
     if dropped: say(f"\nDropped rows: {dropped}")
-    say(f"\n{len(table)} videos written to {out}")
+    say(f"\n{report.kept} videos written to {out}")
 
 # %% ../../nbs/cli/02_data.ipynb #881bdbad
 @app.command("export")

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['FEATURE_KINDS', 'PresetFlag', 'OnFlag', 'RayAddressFlag', 'RayActorsFlag', 'EncodersFlag', 'SplitFlag', 'TrackFlag',
-           'LaunchNodesFlag', 'GpusPerNodeFlag', 'DaysFlag', 'StepsFlag', 'SetupFlag', 'ModalitiesFlag',
-           'features_command', 'train_command', 'evaluate_command', 'ablate_command', 'leaderboard_command',
-           'predict_command', 'explain_command']
+           'LaunchNodesFlag', 'GpusPerNodeFlag', 'DaysFlag', 'StepsFlag', 'SetupFlag', 'BatchSizeFlag', 'PrecisionFlag',
+           'AttentionFlag', 'CompileFlag', 'LoaderWorkersFlag', 'ModalitiesFlag', 'features_command', 'train_command',
+           'evaluate_command', 'ablate_command', 'leaderboard_command', 'predict_command', 'explain_command']
 
 # %% ../../nbs/cli/03_models.ipynb #93243780
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 import typer
@@ -175,17 +176,60 @@ _LabelOption = Annotated[list[str]|None, Option(
     help="key=value for the label, e.g. percentile=75; may be repeated")]
 _Features = Annotated[str|None, Option(help="[bold]tabular[/bold]: further columns of the table as inputs, names with"
     " commas, or auto for all that may be known before publication")]
+_Weight = Annotated[str|None, Option(help="[bold]tabular[/bold]: column of sample weights")]
+_Epochs = Annotated[int|None, Option(help="Passes over the training rows [dim](networks)[/dim]")]
+_StepRows = Annotated[int|None, Option(help="Rows of a step [dim](networks)[/dim]")]
+_Rate = Annotated[float|None, Option(help="Learning rate [dim](networks)[/dim]")]
 _Age = Annotated[str|None, Option(help="[bold]tabular[/bold]: age at collection as an input, or as the exposure of a"
     " count: input or exposure")]
+
+# %% ../../nbs/cli/03_models.ipynb #5990a72e
+_AUTO_FLAGS = ("system", "data", "out", "budget", "quality", "label", "label_option", "split", "split_option", "protocol", "option",
+    "features", "age", "weight", "seed", "store", "workers", "overwrite", "resume")
+_BudgetFlag = Annotated[str|None, Option(help="[bold]auto[/bold]: time for all trainings, e.g. 30m or 2h [dim](default: 2h)[/dim]")]
+_QualityFlag = Annotated[str|None, Option(help="[bold]auto[/bold]: fast (the systems alone), balanced (bagged too) or best"
+    " (also a search of options) [dim](default: balanced)[/dim]")]
+_FoldsFlag = Annotated[int|None, Option(help="Bag: train on so many folds of the training and validation rows, 3 or more, and"
+    " average")]
+
+def _given_flags(ctx):
+    return [k for k in ctx.params if k not in SHARED and ctx.get_parameter_source(k).name in ("COMMANDLINE", "DEFAULT_MAP")]
+
+# %% ../../nbs/cli/03_models.ipynb #52d2ef82
+def _train_auto(ctx, data, out, budget, quality, **options):
+    "Train the best run within a budget; raises `InputError` for options that its steps decide"
+    from popnb.runs.auto import auto
+    if odd := [k for k in _given_flags(ctx) if k not in _AUTO_FLAGS]:
+        raise InputError(f"--{odd[0].replace('_', '-')} does not apply to train auto, which chooses systems and their settings.")
+    found = auto(data, out, budget or "2h", quality or "balanced", **options)
+    keep_options(ctx, out)
+    say(found.sentence())
+    say(f"\nWhat each step bought: {out/'report.md'}")
+
+# %% ../../nbs/cli/03_models.ipynb #4730c1ec
+def _check_auto(system, **flags):
+    "Raise `InputError` for flags of `auto` beside another system"
+    if system == "auto": return
+    if odd := next((k for k,v in flags.items() if v is not None), None): raise InputError(f"--{odd} belongs to popnb train auto.")
+
+# %% ../../nbs/cli/03_models.ipynb #23c5c737
+def _train_bagged(ctx, system, data, out, folds, **options):
+    "Train a bagged run"
+    from popnb.runs.bagged import train_bagged
+    run = train_bagged(system, data, out, folds, **{k: v for k,v in options.items() if k != "resume"})
+    keep_options(ctx, out)
+    say(run.scores._repr_markdown_())
+    say(f"\nReport: {out/'report.md'}")
 
 # %% ../../nbs/cli/03_models.ipynb #c6292e7d
 @app.command("train")
 def train_command(
-    system:Annotated[str, Argument(help=", ".join(SYSTEMS))],
+    system:Annotated[str, Argument(help=", ".join(SYSTEMS) + "; or auto: the best run within --budget")],
     data:DataFlag, out:OutDirFlag,
     ctx:typer.Context,
     more:Annotated[list[str]|None, Argument(hidden=True)]=None,
     members:_Members=None,
+    budget:_BudgetFlag=None, quality:_QualityFlag=None, folds:_FoldsFlag=None,
     label:Annotated[str, Option(help=", ".join(LABELS))]="log-views",
     label_option:_LabelOption=None,
     split:SplitFlag=None,
@@ -198,13 +242,8 @@ def train_command(
     faithful:Annotated[bool, Option("--faithful", help="Reproduce the published code; what is not repeated,"
         " and why, is listed in explanations/departures [dim](equal to --option faithful=true)[/dim]")]=False,
     option:Annotated[list[str]|None, Option(help="key=value for the system, e.g. ep=1; may be repeated")]=None,
-    features:_Features=None,
-    age:_Age=None,
-    weight:Annotated[str|None, Option(help="[bold]tabular[/bold]: column of sample weights")]=None,
-    encoders:EncodersFlag="auto",
-    epochs:Annotated[int|None, Option(help="Passes over the training rows [dim](networks)[/dim]")]=None,
-    batch_size:Annotated[int|None, Option(help="Rows of a step [dim](networks)[/dim]")]=None,
-    lr:Annotated[float|None, Option(help="Learning rate [dim](networks)[/dim]")]=None,
+    features:_Features=None, age:_Age=None, weight:_Weight=None, encoders:EncodersFlag="auto",
+    epochs:_Epochs=None, batch_size:_StepRows=None, lr:_Rate=None,
     training:Annotated[list[str]|None, Option(help="key=value for the training engine,"
         " e.g. patience=3, keep_epochs=true; may be repeated")]=None,
     track:TrackFlag=None,
@@ -213,19 +252,25 @@ def train_command(
     overwrite:Annotated[bool, Option("--overwrite", help="Replace the run in OUT")]=False,
     nodes:LaunchNodesFlag=None, gpus_per_node:GpusPerNodeFlag=None,
 ):
-    "Train a system and write a run folder: model, scores with intervals, plots and a report."
+    """Train a system and write a run folder: model, scores with intervals, plots and a report.
+
+    [bold]popnb train tabular --data videos.parquet --out runs/first[/bold]: one system
+    [bold]popnb train auto --data videos.parquet --out runs/best --budget 2h[/bold]: the best of all systems within two hours
+    """
     if nodes is not None or gpus_per_node is not None: return _print_launch(system, nodes, gpus_per_node)
     if more and not members: raise InputError(f"Unexpected argument {more[0]!r}.")
     options,settings = pairs(option, "--option"), dict(seed=seed, store=store, workers=workers, overwrite=overwrite)
     if system == "ensemble" or members:
         return _train_ensemble(ctx, system, data, out, [*(members or []), *(more or [])], options, settings)
+    _check_auto(system, budget=budget, quality=quality)
     given = dict(model_id=model_id, faithful=faithful or None, features=features, age=age, weight=weight)
-    options = {"encoders": None if encoders == "none" else encoders} | options
-    options |= {k: v for k,v in given.items() if v is not None}
-    rule = dict(label=label, label_options=pairs(label_option, "--label-option"), split=split, protocol=protocol)
+    settings |= dict(label=label, label_options=pairs(label_option, "--label-option"), split=split, protocol=protocol,
+        split_options=pairs(split_option, "--split-option")) | {k: v for k,v in given.items() if v is not None}
+    if system == "auto": return _train_auto(ctx, data, out, budget, quality, **settings | options)
     engine = {k: v for k,v in dict(epochs=epochs, batch_size=batch_size, lr=lr, track=track).items() if v is not None}
-    _train(ctx, system, data, out, **rule, split_options=pairs(split_option, "--split-option"), preset=preset, resume=resume,
-        training=engine | pairs(training, "--training"), **settings, **options)
+    settings |= dict(encoders=None if encoders == "none" else encoders, preset=preset, resume=resume,
+        training=engine | pairs(training, "--training"))
+    (_train if folds is None else partial(_train_bagged, folds=folds))(ctx, system, data, out, **settings | options)
 
 # %% ../../nbs/cli/03_models.ipynb #959417d0
 DaysFlag = Annotated[str|None, Option("--days",
@@ -235,13 +280,35 @@ StepsFlag = Annotated[str|None, Option("--steps",
 SetupFlag = Annotated[str|None, Option("--setup",
     help="The same by a published set-up: without-1-30, without-2-30, with-2-30 or day-30")]
 
+# %% ../../nbs/cli/03_models.ipynb #ddeaa560
+BatchSizeFlag = Annotated[int|None, Option("--batch-size", help="Networks: rows of a forward pass, e.g. 64 [dim](default: 4, on a"
+    " GPU 32; halved where the memory of the GPU is exceeded)[/dim]")]
+PrecisionFlag = Annotated[str|None, Option("--precision", help="Networks: fp32, as the weights are stored; bf16; or auto, which"
+    " is bf16 where the hardware computes in it [dim](default: fp32)[/dim]")]
+AttentionFlag = Annotated[str|None, Option("--attention", help="Networks: sdpa, eager or flash_attention_2 [dim](default: that"
+    " of the network)[/dim]")]
+CompileFlag = Annotated[bool, Option("--compile", help="Networks: compile with torch.compile first, which takes minutes and"
+    " pays for many rows")]
+LoaderWorkersFlag = Annotated[int|None, Option("--loader-workers", help="Networks: processes that load batches ahead"
+    " [dim](default: threads)[/dim]")]
+
+def _forward_options(batch_size, precision, attention, compile, workers):
+    "Settings of the forward passes that were given; `None` if there are none; raises `InputError` for wrong ones"
+    given = dict(batch_size=batch_size, precision=precision, attention=attention, compile=compile or None, workers=workers)
+    given = {k: v for k,v in given.items() if v is not None}
+    if not given: return
+    from popnb.training.config import ForwardConfig
+    ForwardConfig(**given)
+    return given
+
 # %% ../../nbs/cli/03_models.ipynb #a14a583f
 ModalitiesFlag = Annotated[str|None, Option("--modalities", help="Audio-visual systems: av (both), v (frames) or"
     " a (audio) [dim](default: those of the training; others as far as the run has learned them)[/dim]")]
 
 # %% ../../nbs/cli/03_models.ipynb #3a70d1c0
-def _submit(run, data, out, modalities, store, workers):
+def _submit(run, data, out, modalities, forward, store, workers):
     "Write a submission; returns table, model and predictions if the table has labels, else `None`"
+    from popnb.training.config import forward_settings
     from popnb.data.table import read_table
     from popnb.models.predictor import using, load, resolve_modalities
     from popnb.runs.train import open_store
@@ -249,7 +316,7 @@ def _submit(run, data, out, modalities, store, workers):
     resolve_modalities(run, modalities)
     table,model = read_table(data), load(run)
     model.store,model.workers = open_store(store), workers
-    with using(model, modalities): preds = model.predict(table)
+    with using(model, modalities), forward_settings(model, forward): preds = model.predict(table)
     out.mkdir(parents=True, exist_ok=True)
     for n in write_submission(run, table, out/"submission.csv", model=model, preds=preds): say(n)
     say(f"Submission: {out/'submission.csv'}")
@@ -266,15 +333,18 @@ def evaluate_command(
     submission:Annotated[bool, Option("--submission", help="Write OUT/submission.csv (Id,ECR from 0 to 1, every row of"
         " the table) for the EVQA-SnapUGC challenge; without labels nothing else is written")]=False,
     store:StoreFlag=None, workers:WorkersFlag=None, overwrite:OverwriteFlag=False,
+    batch_size:BatchSizeFlag=None, precision:PrecisionFlag=None, attention:AttentionFlag=None,
+    compile:CompileFlag=False, loader_workers:LoaderWorkersFlag=None,
 ):
     "Score a saved run on a table: its test rows and rows that are new to it."
+    forward = _forward_options(batch_size, precision, attention, compile, loader_workers)
     files = ["metrics.json", "predictions.csv", "report.md", *(["submission.csv"] if submission else [])]
     output_files(out, files, "--out", overwrite, (run, data))
     made = dict(table=data)
-    if submission and (made := _submit(run, data, out, modalities, store, workers)) is None: return
+    if submission and (made := _submit(run, data, out, modalities, forward, store, workers)) is None: return
     from popnb.runs.train import evaluate_run
     scores = evaluate_run(run, made.pop("table"), out, store=store, workers=workers, days=days, steps=steps,
-        setup=setup, modalities=modalities, **made)
+        setup=setup, modalities=modalities, forward=forward, **made)
     say(scores._repr_markdown_())
     say(f"\nReport: {out/'report.md'}")
 
@@ -354,9 +424,10 @@ def leaderboard_command(
     text = folds_markdown(fold_summary(runs, out)) if folds else setups_markdown(setup_table(runs, out))
     say(f"{text}\nTable: {out}")
 
-# %% ../../nbs/cli/03_models.ipynb #f8aeab68
+# %% ../../nbs/cli/03_models.ipynb #e8e74752
 def _axis(out): return next((o["axis"] for o in out if "axis" in o), "day")
 
+# %% ../../nbs/cli/03_models.ipynb #f8aeab68
 def _curve_frame(frame, curves, table, axis="day"):
     "One row a video and point of the curve; of days, with dates if the time of publication is known"
     import pandas as pd
@@ -462,6 +533,16 @@ _Csv = Annotated[Path|None, Option(help="Also write them here, one row a video; 
 _Data = Annotated[Path|None, Option(help="In place of VIDEOS: a large table, which may be a folder of Parquet parts, a"
     " pattern in quotes, or the address of one of these (s3://, gs://, hf://); needs --out")]
 
+# %% ../../nbs/cli/03_models.ipynb #d8043bed
+def _predict_files(run, videos, title, description, ledger, **how):
+    "Table and records of files, after the checks that come before any work"
+    from popnb.models.predictor import resolve_modalities
+    from popnb.runs.forecasts import check_ledger
+    from popnb.runs.predict import predict_videos, video_rows
+    if ledger: check_ledger(ledger, run)
+    table = video_rows(videos, title, description, sound=resolve_modalities(run, how["modalities"]) == "a")
+    return table, predict_videos(run, table, **how)
+
 # %% ../../nbs/cli/03_models.ipynb #d7e63ea1
 @app.command("predict")
 def predict_command(
@@ -484,26 +565,22 @@ def predict_command(
     batch:Annotated[int, Option(help="Rows of --data that are read and predicted together")]=2000,
     ledger:Annotated[Path|None, Option(help="Ledger to append the forecasts to, for [bold]popnb score-forecasts[/bold]")]=None,
     on:OnFlag=None, ray_address:RayAddressFlag=None, ray_actors:RayActorsFlag=None,
-    ray_decoders:Annotated[int|None, Option(help="Actors that decode videos, with --on ray"
-        " [dim](default: the processors that are left)[/dim]")]=None,
+    ray_decoders:Annotated[int|None, Option(help="Actors that only decode videos, with --on ray [dim](default: with GPUs"
+        " one for four processors that are left, else 0: network actors decode)[/dim]")]=None,
+    batch_size:BatchSizeFlag=None, precision:PrecisionFlag=None, attention:AttentionFlag=None,
+    compile:CompileFlag=False, loader_workers:LoaderWorkersFlag=None,
 ):
     "Predict scores of new videos, or of a table of any size."
     cluster = dict(address=ray_address, actors=ray_actors, decoders=ray_decoders)
     _check_on(on, {f"--ray-{k}": v for k,v in cluster.items()})
+    how = dict(modalities=modalities, level=level, at_least=at_least, history=history, calibration=calibration,
+        forward=_forward_options(batch_size, precision, attention, compile, loader_workers))
     if data or out or on or not videos:
         _check_large(data, out, {"--title": title, "--description": description, "--csv": csv, "--ledger": ledger, "VIDEOS": videos})
-        how = dict(modalities=modalities, level=level, at_least=at_least, history=history, calibration=calibration)
         return _predict_large(run, data, out, as_json, cluster if on else None, batch=batch, store=store, workers=workers,
             overwrite=overwrite, **how)
     if csv: output_path(csv, "--csv", overwrite=overwrite, inputs=videos)
-    if ledger:
-        from popnb.runs.forecasts import check_ledger
-        check_ledger(ledger, run)
-    from popnb.models.predictor import resolve_modalities
-    from popnb.runs.predict import predict_videos, video_rows
-    table = video_rows(videos, title, description, sound=resolve_modalities(run, modalities) == "a")
-    found = predict_videos(run, table, store=store, workers=workers, modalities=modalities, level=level, at_least=at_least,
-        history=history, calibration=calibration)
+    table,found = _predict_files(run, videos, title, description, ledger, store=store, workers=workers, **how)
     if csv: _write_scores(found, table, csv)
     if as_json:
         for o in found: say(json_text(o))
@@ -522,7 +599,8 @@ def explain_command(
     title:Annotated[str|None, Option(help="Title of the video")]=None,
     description:Annotated[str|None, Option(help="Description of the video")]=None,
     thumbnail:Annotated[Path|None, Option(help="Thumbnail of the video")]=None,
-    data:Annotated[Path|None, Option(help="Table that holds the video_id")]=None,
+    data:Annotated[Path|None, Option(
+        help="Table that holds the video_id, and the known videos of part similar_videos")]=None,
     part:Annotated[list[str]|None, Option(
         help=f"{', '.join(EXPLAINERS)}; may be repeated [dim](default: all that apply)[/dim]")]=None,
     grid:Annotated[int, Option(help="Occlusion tiles along the short side of the thumbnail")]=7,

@@ -111,11 +111,12 @@ def read_options(
     if not isinstance(found, dict): raise InputError(f"{path} holds no options: write one `name: value` a line.")
     return found
 
-# %% ../../nbs/cli/00_options.ipynb #1f56fa76
+# %% ../../nbs/cli/00_options.ipynb #5830a39d
 def _as_typed(v):
     "A value of a file as the text that would be typed"
     return json.dumps(v, ensure_ascii=False) if isinstance(v, (dict, list, bool)) else str(v)
 
+# %% ../../nbs/cli/00_options.ipynb #1f56fa76
 def _typed_values(param, value):
     "A value of a file as the command line would give it to this parameter"
     many = param.multiple or param.nargs == -1
@@ -126,12 +127,13 @@ def _typed_values(param, value):
         raise InputError(f"--config: {param.name.replace('_', '-')} takes one value, got {_as_typed(value)}.")
     return _as_typed(value)
 
-# %% ../../nbs/cli/00_options.ipynb #4cf07338
+# %% ../../nbs/cli/00_options.ipynb #4345d3e6
 def _names(command):
     "Name in a file -> parameter of a command"
     plain = lambda s: s.lstrip("-").replace("-", "_")
     return {plain(o): p for p in command.params for o in (p.name, *p.opts) if p.name not in SHARED}
 
+# %% ../../nbs/cli/00_options.ipynb #4cf07338
 def _use_config(ctx:typer.Context, value:Path|None):
     "Take the options of a file as defaults of this command"
     if value is None: return None
@@ -156,20 +158,24 @@ ConfigFlag = Annotated[Path|None, Option("--config", help="Options of the comman
 SHARED = {"quiet": (QuietFlag, False), "verbose": (VerboseFlag, False), "log": (LogFlag, None),
     "config": (ConfigFlag, None)}   # name -> (annotation, default)
 
-# %% ../../nbs/cli/00_options.ipynb #9b70e871
+# %% ../../nbs/cli/00_options.ipynb #75b98dcc
 def _weights_of(members):
     "What the weights of the members of an ensemble are"
     from popnb.models.predictor import caution_of, read_config
     return "; ".join(["weights of its members", *dict.fromkeys(filter(None, (caution_of(read_config(m)) for m in members)))])
 
+# %% ../../nbs/cli/00_options.ipynb #942bc9dd
 def _first_of_train(v):
     from popnb.runs.estimate import training_sentence
     if v.get("nodes") or v.get("gpus_per_node"): return ""              # nothing is trained
     device = next((o.partition("=")[2] for o in v.get("training") or [] if o.startswith("device=")), "auto")
+    if v["system"] == "auto":
+        return f"Training the best run on {v['data']}, label {v['label']}, within {v.get('budget') or '2h'}; what is finished is kept, and the same call goes on."
     if v["members"]: return f"Training an ensemble on {v['data']}: {_weights_of(v['members'])}, on cpu, about a minute."
     return training_sentence(v["system"], v["data"], v["label"], v["preset"], v["model_id"], device, v["store"],
         v["encoders"], v["faithful"])
 
+# %% ../../nbs/cli/00_options.ipynb #9209dc38
 def _first_of_features(v):
     from popnb.runs.estimate import table_rows
     known = {"handmade": "no weights"}.get(v["name"]) or (f"weights of {v['model_id']}" if v["model_id"] else "")
@@ -177,8 +183,10 @@ def _first_of_features(v):
     return (f"Computing {v['name']} features of {table_rows(v['data']) or 'the'} videos of {v['data']}: {weights}, on"
         f" {v['device'] or 'the best device'}, up to a second a video and processor; cached ones are not repeated.")
 
+# %% ../../nbs/cli/00_options.ipynb #dfe19243
 def _listed(paths): return f"{paths[0]}" + (f" and {len(paths)-1} more" if len(paths) > 1 else "")
 
+# %% ../../nbs/cli/00_options.ipynb #9b70e871
 def _with_run(verb, what):
     def line(v):
         from popnb.runs.estimate import run_sentence

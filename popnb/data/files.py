@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MAX_UNPACKED', 'DELIMITERS', 'ENVELOPES', 'has_half', 'mend_text', 'one_line', 'read_bytes', 'decode_text',
            'read_text', 'parse_cells', 'read_cells', 'unwrap_records', 'parse_records', 'parse_workbook', 'arrow_frame',
-           'parse_parquet', 'write_csv', 'read_rows']
+           'parse_parquet', 'write_csv', 'FilePart', 'read_rows']
 
 # %% ../../nbs/data/00_files.ipynb #4b0099ce
 import bz2
@@ -607,6 +607,17 @@ def _folder(path, encoding):
     lost = [(len(frame)+k, vid, f"{row}: {why}") for k,(row,vid,why) in enumerate(lost, 1)]
     return frame.set_axis(range(1, len(frame)+1)), notes, lost
 
+# %% ../../nbs/data/00_files.ipynb #809f6700
+class FilePart(os.PathLike):
+    "Rows of a file, in the place of its path"
+    def __init__(self,
+        path:str|os.PathLike, # The file, for messages
+        rows:pd.DataFrame, # Raw cells, index the row in the file from 1 on
+    ): self.path,self.rows = str(path),rows
+
+    def __fspath__(self): return self.path
+    __str__ = __fspath__
+
 # %% ../../nbs/data/00_files.ipynb #e00568c5
 def read_rows(
     path:str|os.PathLike, # CSV, JSON, JSON lines, xlsx or Parquet, plain or packed; or a folder of JSON files
@@ -617,6 +628,7 @@ def read_rows(
     sheet:str|None=None, # Excel: name of the sheet; `None`: the first one
 ) -> tuple[pd.DataFrame, list, list]: # Raw cells, index the row from 1 on; notes; dropped rows as (row, id, reason)
     "Read a file of rows in any of the known formats; raises `InputError` for others"
+    if isinstance(path, FilePart): return path.rows, [], []
     path = as_path(path)
     if path.is_dir(): return _folder(path, encoding)
     data = read_bytes(path, member)

@@ -293,6 +293,12 @@ def _combine(path, columns, join, names, **how):
         more += [*others[f][1], *said]
     return raw, notes+more, lost
 
+# %% ../../nbs/data/09_readers.ipynb #7d54b41b
+def _length_note(seconds):
+    "Note about lengths that may be milliseconds"
+    median = seconds.median()
+    return [f"duration: the median is {median:,.0f} s; if these are milliseconds, say duration_unit=ms"]*bool(median > 5000)
+
 # %% ../../nbs/data/09_readers.ipynb #dd71f735
 @source("csv")
 def from_csv(
@@ -322,9 +328,7 @@ def from_csv(
     dates,unit = _date_orders(raw, known, dates),duration_unit or _length_unit(raw, known)
     out,said = type_cells(raw, path, words, time_unit, decimal, dates, unit)
     out.attrs = {"names": known}
-    if duration_unit is None and "duration" in out and out["duration"].median() > 5000 and "duration" in known:
-        median = out["duration"].median()
-        said.append(f"duration: the median is {median:,.0f} s; if these are milliseconds, say duration_unit=ms")
+    if duration_unit is None and "duration" in out and "duration" in known: said += _length_note(out["duration"])
     return out, notes+more+said, lost
 
 # %% ../../nbs/data/09_readers.ipynb #c6ecef7e

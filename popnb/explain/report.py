@@ -19,6 +19,7 @@ import pandas as pd
 from fastcore.basics import patch
 
 from ..core import InputError, PopnbError, atomic_path, in_range, one_of, output_path, typed, write_json, write_text
+from ..data.table import as_table
 from ..evaluation.prediction_files import days_of
 from .attention import FILLS, clip_attentions, occlusion, overlay, place_map, word_strip
 from .base import ExplanationContext, OverlayStore, Part, explainer, explainers_of, item_row
@@ -481,7 +482,7 @@ def explain(
     title:str|None=None, # Title of the video
     description:str|None=None, # Description of the video
     thumbnail:str|Path|None=None, # Thumbnail of the video
-    table:pd.DataFrame|str|Path|None=None, # Table that holds the `video_id`
+    table:pd.DataFrame|str|Path|None=None, # Table that holds the `video_id`, and the known videos of part `similar_videos`
     store:Store|str|Path|None=None, # Cached features, only read; `None`: none
     workers:int|None=None, # Processes for media; `None`: one a processor
     parts:list|None=None, # Names in `EXPLAINERS`; `None`: all that apply
@@ -496,8 +497,9 @@ def explain(
     _check_rollout(rollout or {})
     model = run if isinstance(run, Predictor) else load(run)
     audio_only = "v" not in (resolve_modalities(model) or "v")
+    table = None if table is None else as_table(table)
     row = item_row(item, title, description, thumbnail, table, audio_only)
-    context = ExplanationContext(model, row, int(grid), fill, rollout or {})
+    context = ExplanationContext(model, row, int(grid), fill, rollout or {}, table)
     with _read_only_store(model, store, workers):
         p,days = _predict_one(context)
         made,notes = _make_parts(context, parts)

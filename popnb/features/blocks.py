@@ -53,7 +53,7 @@ class FeatureBlock:
     columns = {}      # column -> (unit, meaning); columns that end in `_3s` are about the first three seconds
     version = 1       # raised when the same input gives other values
     pace = .5         # rough seconds of a video, or of a title, on two cores
-    by_id = False     # whether it has no weights until a folder or a repository of the hub is named
+    by_id = False     # whether `auto` leaves it out: it has no weights until a folder is named, or overlaps with another input
 
     @classmethod
     def from_identity(cls, identity): return cls()   # the block of a saved model

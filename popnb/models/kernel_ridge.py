@@ -88,6 +88,7 @@ def vector_folds(
 # %% ../../nbs/models/07_kernel_ridge.ipynb #5ef4c9b6
 class VectorRidge:
     "Kernel ridge regression on vectors; a row without a vector has no prediction"
+    penalty = None       # chosen on the validation rows, unless it is given
     def __init__(self, state:dict|None=None): self.state = state or {}   # fitted arrays of a saved model
 
 # %% ../../nbs/models/07_kernel_ridge.ipynb #8924204b
@@ -130,7 +131,7 @@ def fit(self:VectorRidge,
     self.state = {"mean": mean, "bank": A[i], "centre": centre}
     for a in range(0, len(i), _BLOCK): K.append(vector_kernel(A[i[a:a+_BLOCK]], A[i[a:]]))
     V = unit_vectors(Xv[has_v], mean).astype(np.float32)
-    self._choose_penalty(K, t[i], w[i], V, (yv[has_v]-centre[0])/centre[1])
+    if self.penalty is None: self._choose_penalty(K, t[i], w[i], V, (yv[has_v]-centre[0])/centre[1])
     W,P,out = self._solve_folds(K, t[i], w[i], fold[i]),np.empty(len(A)),np.full(len(y), np.nan)
     for a in range(0, len(A), _BLOCK):
         s = slice(a, a+_BLOCK)

@@ -39,11 +39,13 @@ class Predictor:
     explainers:tuple = ("occlusion", "words") # Names in `popnb.registry.EXPLAINERS`, in the order of the report
     protocol:str = ""                         # Published study whose split `--protocol paper` takes; empty: none
     training:dict|None = None                 # Its defaults for `TrainConfig`; `None`: it is not trained in steps
+    portfolio:dict|None = None                # Candidates of `popnb train auto`: name -> options; `None`: the defaults alone
     search_space:dict = {}                    # What `popnb tune` searches: option -> range or choices
     label:Label|None = None                   # Label that it predicts, fitted on the training rows
     reference:np.ndarray|None = None          # Sorted predictions on the validation rows, for percentiles
     odds:dict|None = None                     # Odds of beating the own median on the validation rows, from `fit_odds`
     out_of_fold:pd.DataFrame|None = None      # Predictions of the validation rows, of a system that learns from these
+    held_out:pd.DataFrame|None = None         # Predictions of training and validation rows by models that were not trained on them
     residuals:np.ndarray|None = None          # Label minus prediction on the validation rows, as `residual_points`
     rows:dict|None = None                     # Number of labelled rows: `train`, `valid`
     folder:Path|None = None                   # Run folder that it was saved to or loaded from
@@ -175,6 +177,14 @@ def without(self:Predictor,
     "Predict with each encoder or input left out; raises `InputError` for a system that would have to be trained again"
     raise InputError(f"System {self.system} cannot leave out an input without a second training: train it without the "
         "input and compare both runs with popnb leaderboard.")
+
+# %% ../../nbs/models/01_predictor.ipynb #a636a620
+@patch
+def predict_held_out(self:Predictor,
+    table:pd.DataFrame, # Rows to predict, no training rows unless `held_out` has them
+) -> pd.DataFrame: # As `predict`
+    "Predict rows; those in `held_out` by models that were not trained on them"
+    return self.predict(table)
 
 # %% ../../nbs/models/01_predictor.ipynb #64d2c464
 @patch
@@ -500,6 +510,7 @@ def using(
 @system("trivial")
 class Trivial(Predictor):
     "Predict the training mean for every video"
+    portfolio = {}
     def _fit(self, train, valid, y_train, y_valid): self.options["mean"] = float(np.mean(y_train))
     def _predict(self, table):
         ids = table["video_id"].to_numpy()

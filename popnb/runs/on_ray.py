@@ -7,15 +7,19 @@ __all__ = ['ray_cluster', 'piece_inputs', 'write_part_from', 'DecoderStage', 'Ne
            'FeatureStage', 'features_on_ray']
 
 # %% ../../nbs/runs/18_on_ray.ipynb #54c4ad27
-import io, itertools, json, logging, os, shutil, socket, uuid
+import io, itertools, json, logging, os, shutil, socket, threading, uuid
+
+from concurrent.futures import ThreadPoolExecutor
 
 from contextlib import contextmanager, nullcontext, suppress
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from functools import partial
 
 from pathlib import Path
+
+from types import SimpleNamespace
 
 import pandas as pd
 
@@ -33,7 +37,7 @@ from ..features.store import Store, _pack, _unpack, content_key, file_hashes, kn
 
 from ..features.store_parts import merge_stores
 
-from ..models.predictor import load, read_config, resolve_modalities, system_class, using
+from ..models.predictor import hub_run, load, read_config, resolve_modalities, using
 
 from ..progress import progress
 
@@ -60,13 +64,19 @@ def _environment(**values):
     finally:
         for k in mine: os.environ.pop(k, None)
 
-# %% ../../nbs/runs/18_on_ray.ipynb #1da748b7
+# %% ../../nbs/runs/18_on_ray.ipynb #834cf7e1
 def _silence(verbose):
     "Keep the messages of Ray's libraries to errors"
     from ray.data import DataContext
     context = DataContext.get_current()
     context.enable_progress_bars,context.print_on_execution_start = verbose,verbose
     for name in ("ray", "ray.data"): logging.getLogger(name).setLevel(logging.INFO if verbose else logging.ERROR)
+
+# %% ../../nbs/runs/18_on_ray.ipynb #1da748b7
+def _import(name):
+    "Import a part of Ray; in a notebook, it would name packages of displays that are not used here"
+    logging.getLogger("ray.widgets").setLevel(logging.ERROR)
+    return need(name, "scale", "--on ray")
 
 # %% ../../nbs/runs/18_on_ray.ipynb #25330f4d
 @contextmanager
@@ -113,49 +123,57 @@ def ray_cluster(
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     how = dict(include_dashboard=False) | options if address == "local" else {}
     with _environment(**_PATIENT, **({} if verbose else _QUIET)):
-        ray = [need(k, "scale", "--on ray") for k in ("ray", "ray.data")][0]
-        _silence(verbose)
+        ray = _import("ray")
         mine = not ray.is_initialized()
         try:
             if mine: _connect(ray, address, log_to_driver=verbose, logging_level="INFO" if verbose else "ERROR", **how)
+            _import("ray.data")                     # while Ray starts the processes of actors
+            _silence(verbose)
             yield ray
         finally:
             if mine: ray.shutdown()
 
 # %% ../../nbs/runs/18_on_ray.ipynb #502d2670
-_SHARE = .5    # processors that an actor reserves: half a cluster may be lost and its actors still find a place
+_SHARE = .5    # of the processors in use that actors reserve: half a cluster may be lost, and they still find a place
+_GROUP = 4     # processors for an actor and the processes that decode for it
 
 # %% ../../nbs/runs/18_on_ray.ipynb #f2b3d4ab
-def _sizes(ray, apart, actors=None, decoders=None):
-    "Numbers of network actors and decoders, and GPUs of a network actor; raises `InputError` for more than there are"
+def _sizes(ray, videos, actors=None, decoders=None, workers=None):
+    "Numbers of network actors and decoders, GPUs of an actor, processes that read files for one; raises `InputError`"
     have = ray.cluster_resources()
     gpus,cpus = int(have.get("GPU", 0)),int(have.get("CPU", 1))
-    if actors is None: actors = gpus or (max(1, cpus//4) if apart else cpus)
-    if decoders is None: decoders = max(1, cpus - actors) if apart else 0
-    in_range("ray_actors", actors, 1), in_range("ray_decoders", decoders, 1 if apart else 0)
+    if actors is None: actors = gpus or (max(1, cpus//_GROUP) if videos else cpus)
+    if decoders is None: decoders = max(1, (cpus - actors)//_GROUP) if videos and gpus else 0
+    in_range("ray_actors", actors, 1), in_range("ray_decoders", decoders, 0)
     if gpus and actors > gpus:
         raise InputError(f"{actors} network actors need a GPU each, and the cluster has {gpus}: lower --ray-actors.")
-    if (actors + decoders)*_SHARE > cpus:
-        raise InputError(f"{actors} network actors and {decoders} decoders are too many for {cpus} processors: "
-            "lower --ray-actors or --ray-decoders.")
-    return actors,decoders,int(gpus > 0)
+    if not videos: decoders = 0
+    if workers is None: workers = max(1, min(_GROUP, cpus//(decoders or actors))) if videos else 1
+    if (decoders*workers + actors*(1 if decoders else workers))*_SHARE > cpus:
+        raise InputError(f"{actors} network actors and {decoders} decoders with {workers} processes each are too many "
+            f"for {cpus} processors: lower --ray-actors, --ray-decoders or --workers.")
+    return actors,decoders,int(gpus > 0),workers
 
 # %% ../../nbs/runs/18_on_ray.ipynb #e05ee574
-def _stage(ray, items, cls, arguments, size, gpus=0):
-    "A stage of actors that each get one item at a time"
-    pool = ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2)
-    return items.map_batches(cls, batch_size=1, compute=pool, fn_constructor_args=arguments, num_cpus=_SHARE,
+def _stage(ray, items, cls, arguments, size, workers=1, gpus=0, calls=1):
+    "A stage of actors that each get one item a call, and so many calls at a time"
+    threads = dict(max_concurrent_calls_per_actor=calls, enable_true_multi_threading=True) if calls > 1 else {}
+    pool = ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=calls+1, **threads)
+    return items.map_batches(cls, batch_size=1, compute=pool, fn_constructor_args=arguments, num_cpus=_SHARE*workers,
         num_gpus=gpus or None)
 
+# %% ../../nbs/runs/18_on_ray.ipynb #99a9ccff
+def _audio_only(run, modalities):
+    "Whether a prediction takes no frames; a run without a choice is told without its libraries"
+    own = modalities or read_config(run)["options"].get("modalities")
+    return own is not None and "v" not in (resolve_modalities(run, modalities) or "v")
+
 # %% ../../nbs/runs/18_on_ray.ipynb #3fbd8ca2
-def _usable_inputs(model, rows, workers, modalities):
-    "Load the inputs of rows into the store of a run; errors by id, and the ids that get no score"
-    audio_only = "v" not in (resolve_modalities(model, modalities) or "v")
-    errors,broken = _file_errors(rows, workers, audio_only)
+def _unusable(model, rows, broken, modalities):
+    "Load the inputs of rows into the store of a run; errors by id of those that cannot be used"
     good = rows[~rows["video_id"].isin(broken)].reset_index(drop=True)
     with using(model, modalities): problems = model.load_inputs(good).problems if len(good) else []
-    lost = {r["video_id"]: _unusable_error(r, p, model.system) for r,p in zip(good.to_dict("records"), problems) if p}
-    return errors | lost,broken | set(lost)
+    return {r["video_id"]: _unusable_error(r, p, model.system) for r,p in zip(good.to_dict("records"), problems) if p}
 
 # %% ../../nbs/runs/18_on_ray.ipynb #c877ee88
 def _hashes_of(rows, here):
@@ -167,16 +185,21 @@ def _hashes_of(rows, here):
 
 # %% ../../nbs/runs/18_on_ray.ipynb #0ba3bc52
 def piece_inputs(
-    model, # Run of a system of videos, from `load(run, network=False)`
+    run:str|Path, # Run folder of a system of videos
     rows:pd.DataFrame, # Rows of a piece
     store=None, # Feature cache or its folder, which is read only
     workers:int=1, # Processes that decode
     modalities:str|None=None, # Modalities of the prediction; `None`: those of the training
+    loaded=None, # Function that returns the run; `None`: `load(run, network=False)`
 ) -> dict: # `errors`: id -> text; `broken`: ids without a score; `hashes`: path -> hash; `records`: key -> bytes
     "Check and decode the files of rows, so that another process can predict them"
-    model.store,model.workers = OverlayStore(store),workers
-    with local_copies(rows) as (here, problems):
-        errors,broken = _usable_inputs(model, here, workers, modalities)
+    with local_copies(rows) as (here, problems), ThreadPoolExecutor(1) as thread:
+        model = thread.submit(loaded or partial(load, run, network=False))       # imports while files are checked
+        errors,broken = _file_errors(here, workers, _audio_only(run, modalities))
+        model = model.result()
+        model.store,model.workers = OverlayStore(store),workers
+        lost = _unusable(model, here, broken, modalities)
+        errors,broken = errors | lost,broken | set(lost)
         named = _with_addresses([{"error": errors.get(i)} for i in rows["video_id"]], rows, here, problems)
         hashes = _hashes_of(rows, here)
     errors = {i: r["error"] for i,r in zip(rows["video_id"], named) if r["error"]}
@@ -222,6 +245,11 @@ def _inputs_of(message):
     records = {k: rest[a:b] for k,a,b in zip(head["sizes"], ends, ends[1:])}
     return dict(errors=head["errors"], broken=set(head["broken"]), hashes=head["hashes"], records=records)
 
+# %% ../../nbs/runs/18_on_ray.ipynb #d30ab04a
+def _of_videos(run):
+    "Whether a run is a network on videos, told without its libraries"
+    return (Path(hub_run(run))/"model"/"video.json").exists()
+
 # %% ../../nbs/runs/18_on_ray.ipynb #77b06c5d
 def _piece_of(batch):
     "The piece of a batch of one item"
@@ -232,56 +260,68 @@ def _rows_of(piece):
     (_,rows), = read_pieces([piece])
     return rows
 
-# %% ../../nbs/runs/18_on_ray.ipynb #634f0e21
-def _answer(piece, work, **empty):
-    "An item for the next stage: what `work` returns, or the sentence of its error"
-    try: out = empty | work() | {"failed": ""}
-    except PopnbError as e: out = empty | {"failed": f"{type(e).__name__}:{e}"}
-    column = lambda v: pd.Series([v], dtype=object) if isinstance(v, bytes) else [v]
-    return pd.DataFrame({k: column(v) for k,v in (asdict(piece) | out).items()})
-
-# %% ../../nbs/runs/18_on_ray.ipynb #1293873a
-class DecoderStage:
-    "Actor that checks and decodes the files of pieces; it loads no network"
-    def __init__(self,
-        run:str, # Run folder
-        folder:str, # Folder of the parts
-        options:dict, # Of `predict_videos`, with `store` and `workers`
-    ):
-        self.run,self.folder = run,Path(folder)
-        self.model,self.store = None,options.get("store")
-        self.how = {k: options[k] for k in ("workers", "modalities") if options.get(k)}
-
-    def work(self, piece):
-        if _part_path(self.folder, piece).exists(): return {}
-        if self.model is None: self.model = load(self.run, network=False)
-        sent = piece_inputs(self.model, _rows_of(piece), open_store(self.store), **self.how)
-        return {"inputs": _message(sent, piece.rows)}
-
-    def __call__(self, batch):
-        piece = _piece_of(batch)
-        return _answer(piece, partial(self.work, piece), inputs=b"")
-
-# %% ../../nbs/runs/18_on_ray.ipynb #519d7b6e
-class NetworkStage:
-    "Actor that holds a loaded run, predicts pieces and writes their parts"
-    def __init__(self,
-        run:str, # Run folder
-        folder:str, # Folder of the parts
-        options:dict, # Of `predict_videos`, with `store` and `workers`
-    ): self.run,self.folder,self.options,self.model = run,Path(folder),options,None
-
-    def work(self, piece, inputs):
-        if _part_path(self.folder, piece).exists(): return {}
-        if self.model is None: self.model = load(self.run)
-        sent = _inputs_of(inputs) if inputs else None
-        write_part_from(self.model, piece, _rows_of(piece), self.folder, sent, **self.options)
-        return {}
+# %% ../../nbs/runs/18_on_ray.ipynb #bcfb341a
+class _Stage:
+    "Actor that Ray calls with one item; a subclass has `work`, and `empty`, its answer without a result"
+    empty = {}
+    def done(self, piece): return False
+    def work(self, piece, sent): raise NotImplementedError
 
     def __call__(self, batch):
         piece,failed = _piece_of(batch),str(batch["failed"][0]) if "failed" in batch else ""
-        if failed: return _answer(piece, dict).assign(failed=failed)
-        return _answer(piece, partial(self.work, piece, batch["inputs"][0] if "inputs" in batch else None))
+        sent,out = batch["inputs"][0] if "inputs" in batch else None,asdict(piece) | self.empty
+        try:
+            if not failed and not self.done(piece): out |= self.work(piece, sent)
+        except PopnbError as e: failed = f"{type(e).__name__}:{e}"
+        column = lambda v: pd.Series([v], dtype=object) if isinstance(v, bytes) else [v]
+        return pd.DataFrame({k: column(v) for k,v in (out | {"failed": failed}).items()})
+
+# %% ../../nbs/runs/18_on_ray.ipynb #1901c2d3
+@dataclass
+class _PartStage(_Stage):
+    run:str      # Run folder
+    folder:str   # Folder of the parts
+    options:dict # Of `predict_videos`, with `store` and `workers`
+    def __post_init__(self): self.model = None
+    def done(self, piece): return _part_path(Path(self.folder), piece).exists()
+
+# %% ../../nbs/runs/18_on_ray.ipynb #1293873a
+class DecoderStage(_PartStage):
+    "Actor that checks and decodes the files of pieces; it loads no network"
+    empty = {"inputs": b""}
+
+    def loaded(self):
+        if self.model is None: self.model = load(self.run, network=False)
+        return self.model
+
+    def inputs(self, rows):
+        "Inputs of rows, from `piece_inputs`"
+        how = {k: self.options[k] for k in ("workers", "modalities") if self.options.get(k)}
+        return piece_inputs(self.run, rows, open_store(self.options.get("store")), loaded=self.loaded, **how)
+
+    def work(self, piece, sent): return {"inputs": _message(self.inputs(_rows_of(piece)), piece.rows)}
+
+# %% ../../nbs/runs/18_on_ray.ipynb #519d7b6e
+class NetworkStage(_PartStage):
+    "Actor that holds a loaded run, predicts pieces and writes their parts; of two calls, one decodes and one predicts"
+    empty = {"caution": ""}
+    def __post_init__(self):
+        super().__post_init__()
+        self.decoder = DecoderStage(self.run, self.folder, self.options) if _of_videos(self.run) else None
+        self.decoding,self.predicting = threading.Lock(),threading.Lock()
+
+    def inputs(self, rows):
+        "Inputs of rows that no decoder has sent"
+        if self.decoder is None: return None
+        with self.decoding: return self.decoder.inputs(rows)
+
+    def work(self, piece, sent):
+        rows = _rows_of(piece)
+        inputs = _inputs_of(sent) if sent else self.inputs(rows)
+        with self.predicting:
+            if self.model is None: self.model = load(self.run)
+            write_part_from(self.model, piece, rows, Path(self.folder), inputs, **self.options)
+        return {"caution": json.dumps({k: getattr(self.model, k) for k in ("system", "caution", "remedy")})}
 
 # %% ../../nbs/runs/18_on_ray.ipynb #36b4bafb
 def _raise(text):
@@ -308,15 +348,15 @@ def write_parts_on(
 ): # Yields each piece when its part is written
     "Predict pieces on a cluster; raises the error of a piece that ends the work"
     if not pieces: return
-    say_caution(load(run, network=False))
-    apart = hasattr(system_class(read_config(run)["system"]), "load_inputs")
-    actors,decoders,gpus = _sizes(ray, apart, actors, decoders)
-    options |= dict(workers=options.get("workers") or 1, store=options.get("store") and str(options["store"]))
-    items,how = _items(ray, pieces),(str(run), str(folder), options)
-    if apart: items = _stage(ray, items, DecoderStage, how, min(decoders, len(pieces)))
-    by_number = {p.number: p for p in pieces}
-    for row in _stage(ray, items, NetworkStage, how, min(actors, len(pieces)), gpus).iter_rows():
+    videos = _of_videos(run)
+    actors,decoders,gpus,workers = _sizes(ray, videos, actors, decoders, options.get("workers"))
+    options |= dict(workers=workers, store=options.get("store") and str(options["store"]))
+    items,how,own = _items(ray, pieces),(str(run), str(folder), options),dict(calls=2, workers=workers)
+    if decoders: items,own = _stage(ray, items, DecoderStage, how, min(decoders, len(pieces)), workers),{}
+    by_number,said = {p.number: p for p in pieces},False
+    for row in _stage(ray, items, NetworkStage, how, min(actors, len(pieces)), gpus=gpus, **own).iter_rows():
         if row["failed"]: _raise(row["failed"])
+        if row["caution"] and not said: said = say_caution(SimpleNamespace(**json.loads(row["caution"]))) or True
         yield by_number[row["number"]]
 
 # %% ../../nbs/runs/18_on_ray.ipynb #710c81cc
@@ -345,18 +385,18 @@ def _encoder(name, options, store):
     return encoder
 
 # %% ../../nbs/runs/18_on_ray.ipynb #c0b5f0c9
-class FeatureStage:
+@dataclass
+class FeatureStage(_Stage):
     "Actor that holds an encoder and writes a store of its own"
-    def __init__(self,
-        name:str, # `handmade`, or name of an encoder
-        options:dict, # Of `make_encoder`
-        store:str, # Folder of the store, which is only read here
-        parts:str, # Folder of the parts
-        workers:int=1, # Processes or threads that read files
-        columns:tuple|None=None, # Columns of the answer; `None`: all
-    ):
-        self.name,self.options,self.store,self.workers,self.columns = name,options,store,workers,columns
-        self.part = Path(parts)/f"{socket.gethostname()[:20]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    name:str     # `handmade`, or name of an encoder
+    options:dict # Of `make_encoder`
+    store:str    # Folder of the store, which is only read here
+    parts:str    # Folder of the parts
+    workers:int = 1 # Processes or threads that read files
+    columns:tuple|None = None # Columns of the answer; `None`: all
+    empty = {"frame": b""}
+    def __post_init__(self):
+        self.part = Path(self.parts)/f"{socket.gethostname()[:20]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.base = self.encoder = None
 
     def frame(self, rows):
@@ -371,20 +411,17 @@ class FeatureStage:
         if memory.new: Store(self.part).put_many(memory.new)
         return df
 
-    def work(self, piece):
+    def work(self, piece, sent):
         df = self.frame(_rows_of(piece))
         return {"frame": (df[list(self.columns)] if self.columns else df).to_parquet()}
 
-    def __call__(self, batch):
-        piece = _piece_of(batch)
-        return _answer(piece, partial(self.work, piece), frame=b"")
-
-# %% ../../nbs/runs/18_on_ray.ipynb #d26ba06f
+# %% ../../nbs/runs/18_on_ray.ipynb #86554f7f
 def _merge(parts, store):
     "Take the parts of a job into the store"
     if any(parts.glob("*/store.json")): merge_stores(parts, store)
     shutil.rmtree(parts, ignore_errors=True)
 
+# %% ../../nbs/runs/18_on_ray.ipynb #d26ba06f
 def _joined(frames):
     "Frames of all pieces as one, with the sums of their counts"
     counts = {}
@@ -416,9 +453,9 @@ def features_on_ray(
     columns = None if vectors else ("video_id", "problem")
     with only_one(parts, "computes features into"), ray_cluster(address) as ray:
         _merge(parts, store)
-        actors,_,gpus = _sizes(ray, False, actors)
+        actors,_,gpus,_ = _sizes(ray, False, actors, workers=1)
         how,found = (name, options, str(store.folder), str(parts), workers or 1, columns),{}
-        stage = _stage(ray, _items(ray, pieces), FeatureStage, how, min(actors, len(pieces)), gpus)
+        stage = _stage(ray, _items(ray, pieces), FeatureStage, how, min(actors, len(pieces)), gpus=gpus)
         total = sum(p.rows for p in pieces)
         for row in progress(stage.iter_rows(), "computing features", total, unit="rows", size=lambda r: r["rows"]):
             if row["failed"]: _raise(row["failed"])

@@ -24,6 +24,7 @@ from ..evaluation.prediction_files import distribution_of, read_predictions, row
 from ..evaluation.prediction_files import why_not_apart
 from ..models.predictor import Predictor, _predicted_values, guarded, using, load, read_config, resolve_modalities
 from .train import open_store, run_intervals, say_caution
+from ..training.config import forward_settings
 
 # %% ../../nbs/runs/05_predict.ipynb #7b86a1fd
 TABLE_SUFFIXES = (".parquet", ".csv")
@@ -128,7 +129,7 @@ def _predict_rows(model, table):
     rows = {r["video_id"]: r for r in odd.to_dict("records")}
     return preds,{i: _unusable_error(r, model.unusable[i], model.system) for i,r in rows.items()}
 
-# %% ../../nbs/runs/05_predict.ipynb #47a97955
+# %% ../../nbs/runs/05_predict.ipynb #d0ba6972
 def _value_names(label):
     "Names of the expected and the median value that a label leads back to; none where it is the column itself"
     if not invertible(label): return ()
@@ -137,6 +138,7 @@ def _value_names(label):
     name = "views" if label.task == "sequence" else label.columns[0] if len(label.columns) == 1 else label.value
     return (name, f"{name}_median") if name else ()
 
+# %% ../../nbs/runs/05_predict.ipynb #47a97955
 def _values(model, preds):
     "`video_id` -> values that the label stands for: expected and median, numbers or one a day"
     names = _value_names(model.label)
@@ -155,13 +157,14 @@ def _rounded(v):
 
 def _value(v, days): return _rounded(v) if days is None else {d: _rounded(o) for d,o in zip(days, v) if np.isfinite(o)}
 
-# %% ../../nbs/runs/05_predict.ipynb #f3b80c36
+# %% ../../nbs/runs/05_predict.ipynb #c7f34f1e
 def _once(model, key, make):
     "What the run folder of a loaded model holds, read once for all of its batches"
     read,key = vars(model).setdefault("read_once", {}),(str(model.folder), key)
     if key not in read: read[key] = make()
     return read[key]
 
+# %% ../../nbs/runs/05_predict.ipynb #f3b80c36
 def _split_parts(folder):
     "Part of each video of the run's split"
     stored = read_config(folder).get("split") if folder and (folder/"config.json").exists() else None
@@ -221,12 +224,13 @@ def _distribution(model, calibration=None):
     rows,why = _fold_rows(model, calibration)
     return (None,why) if why else distribution_of(rows, task, "test")
 
-# %% ../../nbs/runs/05_predict.ipynb #fe84374d
+# %% ../../nbs/runs/05_predict.ipynb #1412c01d
 def _interval_names(label, level, at_least):
     "Keys of a record that `level` and `at_least` ask for"
     ends = ("lower", "upper", *(f"{n}_{e}" for n in _value_names(label)[:1] for e in ("lower", "upper")), "level")
     return (*(ends if level is not None else ()), *(("p_at_least",) if at_least is not None else ()))
 
+# %% ../../nbs/runs/05_predict.ipynb #206c77bd
 def _ends(label, found):
     "Arrays of both ends in the unit of the label and of its values, by key"
     names = _value_names(label)
@@ -234,6 +238,7 @@ def _ends(label, found):
     out = dict(zip(("lower", "upper"), found))
     return out | ({f"{names[0]}_{k}": label.inverse(v) for k,v in out.items()} if names else {})
 
+# %% ../../nbs/runs/05_predict.ipynb #fe84374d
 def _by_row(arrays, days):
     "Values of each row from arrays by key, numbers or one a day"
     def cell(k, v):
@@ -281,6 +286,38 @@ def _own_medians(model, preds, rows, history):
     cells = zip(found["video_id"], p, model.label.inverse(found["median"]) if not lack else p, found["earlier"], found["why"])
     return {i: dict(zip(_OWN, (_rounded(p), _rounded(m), int(n), why or lack or None))) for i,p,m,n,why in cells}
 
+# %% ../../nbs/runs/05_predict.ipynb #db7b8384
+def _check_wanted(level, at_least, calibration):
+    "Raise `InputError` for intervals and probabilities that cannot be given"
+    if level is not None: check_level(level)
+    if calibration is not None and level is None and at_least is None:
+        raise InputError("calibration is for intervals and probabilities: give level or at_least, too.")
+    if at_least is not None and not np.isfinite(at_least): raise InputError(f"at_least must be a finite number, not {at_least}.")
+
+# %% ../../nbs/runs/05_predict.ipynb #7584b5b7
+def _score(model, table, checked):
+    "Usable rows, their predictions or `None`, error by id, ids without a score; `checked` from `_file_errors`"
+    errors,broken = checked
+    good = table[~table["video_id"].isin(broken)].reset_index(drop=True)
+    preds,unusable = _predict_rows(model, good)
+    return good,preds,errors | unusable,broken | set(unusable)
+
+# %% ../../nbs/runs/05_predict.ipynb #0d6861ba
+def _records(model, table, scored, level, at_least, history, calibration):
+    "Answers of a table whose rows are scored"
+    good,preds,errors,broken = scored
+    errors = {i: printable(e) for i,e in errors.items()}
+    with guarded(model):
+        values,parts,nothing = _values(model, preds),_parts(model, table),dict.fromkeys(_value_names(model.label))
+        spans,why = _intervals(model, preds, good, level, at_least, calibration)
+        own = {} if history is None else _own_medians(model, preds, good, as_table(history, "history"))
+    rows,none = preds.to_dict("index") if preds is not None else {},dict.fromkeys(_interval_names(model.label, level, at_least))
+    no_own = {} if history is None else dict.fromkeys(_OWN) | {"no_median": "no prediction"}
+    more = {"caution": model.caution or None} | ({"no_interval": why or None} if none else {})
+    return [_record(i, None if i in broken else rows[i], errors.get(i), model.label,
+        (nothing | none | no_own) if i in broken else values.get(i, nothing) | spans.get(i, none) | own.get(i, no_own), parts.get(i)) | more
+        for i in table["video_id"]]
+
 # %% ../../nbs/runs/05_predict.ipynb #2a80cf99
 @typed
 def predict_videos(
@@ -295,33 +332,19 @@ def predict_videos(
     at_least:float|None=None, # Count (or label without inverse) for `p_at_least`; `None`: no probability
     history:pd.DataFrame|str|Path|None=None, # Videos of the same creators with views, for `p_beats_median`; or their file
     calibration:str|Path|None=None, # Folder of a cross-validation whose test rows replace the validation rows
+    forward:dict|None=None, # Settings of the forward passes of a network, e.g. `{"batch_size": 32, "precision": "bf16"}`
     quiet:bool=False, # Do not print the caution of a stand-in
     checked:tuple|None=None, # Error by `video_id`, and the ids without a score, if the files were checked before
 ) -> list[dict]: # `video, label, unit, prediction, views, views_median, percentile, missing, part, error, caution` a video
     "Score videos with a saved run; a broken file has `error` and no score; raises `InputError` for wrong modalities"
-    if level is not None: check_level(level)
-    if calibration is not None and level is None and at_least is None:
-        raise InputError("calibration is for intervals and probabilities: give level or at_least, too.")
-    if at_least is not None and not np.isfinite(at_least): raise InputError(f"at_least must be a finite number, not {at_least}.")
     if isinstance(videos, pd.DataFrame): _refuse_texts(title, description)
+    wanted = dict(level=level, at_least=at_least, history=history, calibration=calibration)
+    _check_wanted(level, at_least, calibration)
     audio_only = "v" not in (resolve_modalities(run, modalities) or "v")
     table = videos if isinstance(videos, pd.DataFrame) else video_rows(videos, title, description, audio_only)
     model = run if isinstance(run, Predictor) else load(run)
     model.store,model.workers = open_store(store),workers
     if not quiet: say_caution(model)
-    with using(model, modalities):
-        errors,broken = checked or _file_errors(table, workers, audio_only)
-        good = table[~table["video_id"].isin(broken)].reset_index(drop=True)
-        preds,unusable = _predict_rows(model, good)
-    errors,broken = errors | unusable,broken | set(unusable)
-    errors = {i: printable(e) for i,e in errors.items()}
-    with guarded(model):
-        values,parts,nothing = _values(model, preds),_parts(model, table),dict.fromkeys(_value_names(model.label))
-        spans,why = _intervals(model, preds, good, level, at_least, calibration)
-        own = {} if history is None else _own_medians(model, preds, good, as_table(history, "history"))
-    rows,none = preds.to_dict("index") if preds is not None else {},dict.fromkeys(_interval_names(model.label, level, at_least))
-    no_own = {} if history is None else dict.fromkeys(_OWN) | {"no_median": "no prediction"}
-    more = {"caution": model.caution or None} | ({"no_interval": why or None} if none else {})
-    return [_record(i, None if i in broken else rows[i], errors.get(i), model.label,
-        (nothing | none | no_own) if i in broken else values.get(i, nothing) | spans.get(i, none) | own.get(i, no_own), parts.get(i)) | more
-        for i in table["video_id"]]
+    with using(model, modalities), forward_settings(model, forward):
+        scored = _score(model, table, checked or _file_errors(table, workers, audio_only))
+    return _records(model, table, scored, **wanted)

@@ -23,7 +23,7 @@ from ..core import InputError, PopnbError, ROOM, _plain, as_path, check_unchange
 from ..data.safe_csv import write_sheet
 from ..core import path_state, publish_folder, read_json, typed, work_folder, write_json, writing
 from ..training.batches import key_seed
-from ..training.config import TRACKERS
+from ..training.config import TRACKERS, forward_settings
 from ..training.sharding import sharding_devices
 from ..data.labels import Label, label_from_dict, make_label
 from ..data.groups import relations_of
@@ -301,7 +301,8 @@ def _predict_part(model, table, split, part, groups=None):
     "Predictions of one part with truth, creators, their size and relations to training rows, `None` if it has no rows"
     rows = rows_of(table, split, part)
     if not len(rows): return None
-    out = add_truth(model.predict(rows).drop(columns="percentile").assign(part=part), rows, model.label)
+    out = model.predict(rows) if part == "test" else model.predict_held_out(rows)
+    out = add_truth(out.drop(columns="percentile", errors="ignore").assign(part=part), rows, model.label)
     if groups is not None: out = out.assign(related=related_to_train(table, split, groups=groups)[rows["video_id"]].array)
     if model.caution: out = out.assign(caution=model.caution)
     return with_creators(out, rows)
@@ -551,6 +552,7 @@ def evaluate_run(
     modalities:str|None=None, # `av`, `a` or `v` for a system that has them; `None`: those of the training
     model:Predictor|None=None, # The run's model, if it is loaded already
     preds:pd.DataFrame|None=None, # Its predictions of all rows of the table, if they are made already
+    forward:dict|None=None, # Settings of the forward passes of a network, as for `predict_videos`
 ) -> Scores: # On test and new rows
     "Score a saved run; raises `InputError` for a table of training rows only, and for wrong days or modalities"
     resolve_modalities(run, modalities)
@@ -568,7 +570,8 @@ def evaluate_run(
     notes += run_notes(config)
     if modalities: notes.append(f"Predicted with modalities {modalities}.")
     if not (part == "train").any(): notes.append("The table holds no training rows, so twins of test rows among them cannot be found.")
-    with using(model, modalities): preds = model.predict(rows) if preds is None else preds[use].reset_index(drop=True)
+    with using(model, modalities), forward_settings(model, forward):
+        preds = model.predict(rows) if preds is None else preds[use].reset_index(drop=True)
     if (part == "train").any(): preds = preds.assign(related=related_to_train(table, split, use)[rows["video_id"]].array)
     if model.caution: preds = preds.assign(caution=model.caution)
     window = run_window(model, preds, days, steps, setup)

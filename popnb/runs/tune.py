@@ -218,7 +218,7 @@ def _fit_model(job, options, k, trial, report):
 def _part_score(job, model, k):
     "Score of a fitted model on the rows that part `k` holds out"
     rows = rows_of(job.table, *job.parts[k])
-    truth,pred = arrays(add_truth(model.predict(rows), rows, model.label))
+    truth,pred = arrays(add_truth(model.predict_held_out(rows), rows, model.label))
     known = ~np.isnan(truth) if truth.ndim == 1 else (~np.isnan(truth)).any(1)
     return float(METRICS[job.metric].function(truth[known], pred[known]))
 

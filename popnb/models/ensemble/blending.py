@@ -336,6 +336,26 @@ def fit(self:Blend,
     self.state["line"] = np.array(lines).T
     return self
 
+# %% ../../../nbs/models/ensemble/01_blending.ipynb #8e0e3982
+@patch
+def weight_ranges(self:Blend,
+    P:np.ndarray, # `(m, n, T)`, as in `fit`
+    usable:np.ndarray, # bool `(m, n)`
+    y:np.ndarray, # `(n, T)` labels, NaN if unknown
+    group:np.ndarray, # `(n,)` group of each row
+    draws:int=100, # Number of resamples
+) -> np.ndarray|None: # `(m, 2)`: 2.5 % and 97.5 % quantiles of the weights; `None` for a blend without fitted weights
+    "Bootstrap the weights of `nnls` by groups"
+    if self.how != "nnls": return None
+    U,(_,code) = self._scaled(P, usable),np.unique(group, return_inverse=True)
+    order,count = np.argsort(code, kind="stable"),np.bincount(code)
+    rows,rng,found = np.split(order, np.cumsum(count)[:-1]),np.random.default_rng(self.seed),[]
+    for _ in range(draws):
+        at = np.concatenate([rows[i] for i in rng.integers(len(rows), size=len(rows))])
+        w = nonnegative_weights(U[:, at], y[at], self.ridge)
+        if w is not None: found.append(w)
+    return np.quantile(found, (.025, .975), axis=0).T if found else None
+
 # %% ../../../nbs/models/ensemble/01_blending.ipynb #4e01db6f
 @patch
 def predict(self:Blend,

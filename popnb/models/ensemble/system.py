@@ -113,7 +113,7 @@ def copy_member(
 class Ensemble(Predictor):
     "Blend of any runs of any systems"
     tasks,inputs = ("regression", "binary", "sequence"),()
-    explainers = ("occlusion", "words", "members")
+    explainers,portfolio = ("occlusion", "words", "members"),{}
     def __init__(self,
         preset:str|None=None, # No effect; members have their own
         seed:int=42, # Seed of folds and trees
@@ -135,6 +135,7 @@ class Ensemble(Predictor):
         super().__init__(preset, seed, members=[str(m) for m in members], how=how, stacker=stacker, ridge=float(ridge),
             folds=int(in_range("folds", folds, 2)), refit=int(refit), copy=copy, together=together)
         self.store = self.workers = self.blend = self.days = self.retrain = self.out_of_fold = self._last = None
+        self.weight_ranges = None        # 95 % intervals of the weights `(m, 2)`, by creator
         self.threshold = None            # between classes, selected on out-of-fold validation predictions
         self.members,self._models = [],{}
         self._absent,self._days_known = [],False
@@ -188,10 +189,10 @@ def lacks_all_inputs(
 
 # %% ../../../nbs/models/ensemble/02_system.ipynb #185f7d83
 @patch
-def _predict_member(self:Ensemble, m, model, table, lost):
+def _predict_member(self:Ensemble, m, model, table, lost, apart=False):
     "Predictions `(n, T)` and usable mask `(n,)` of one member; its missing inputs are added to `lost`"
     model.store,model.workers = self.store,self.workers
-    frame = model.predict(table)
+    frame = model.predict_held_out(table) if apart else model.predict(table)
     days = _days_in(frame)
     if self._days_known and days != self.days: raise InputError(f"Member {m['name']} predicts days {_days_text(days)} and the members before it days {_days_text(self.days)}: members must predict the same days.")
     self.days,self._days_known = days,True
@@ -204,14 +205,15 @@ def _predict_member(self:Ensemble, m, model, table, lost):
 @patch
 def member_predictions(self:Ensemble,
     table:pd.DataFrame, # Any rows with `video_id`
+    apart:bool=False, # Take predictions of rows that a member was trained on from those that it held out, where it has them
 ) -> tuple: # Predictions `(m, n, T)`, usable mask `(m, n)`, texts of missing inputs
     "Predict with every member; raises `PopnbError` if all members are gone"
-    key = _table_key(table)
+    key = _table_key(table),apart
     if self._last and self._last[0] == key: return self._last[1]
     found,lost = [],[{} for _ in range(len(table))]
     for m in self.members:
         model = self._load_member(m)
-        found.append(None if model is None else self._predict_member(m, model, table, lost))
+        found.append(None if model is None else self._predict_member(m, model, table, lost, apart))
         del model
     if all(f is None for f in found): raise PopnbError(f"All {len(found)} members of the ensemble are gone (first: {self.members[0]['path']}).")
     T = next(f[0].shape[1] for f in found if f)
@@ -270,6 +272,12 @@ def _member_entry(m):
     return {"name": m["name"], "path": str(m["run"].resolve()), "run": str(m["run"]), "system": c["system"],
             "preset": c.get("preset"), "caution": caution_of(c), "inputs": c.get("inputs") or [], "print": run_fingerprint(m["run"])}
 
+# %% ../../../nbs/models/ensemble/02_system.ipynb #c5a6a218
+@patch
+def _all_bagged(self:Ensemble):
+    "Whether all members have predictions of their training rows by models that were not trained on them"
+    return all((m := self._load_member(e)) is not None and m.held_out is not None for e in self.members)
+
 # %% ../../../nbs/models/ensemble/02_system.ipynb #b88b2de5
 @patch
 def _fit(self:Ensemble, train, valid, y, yv):
@@ -277,11 +285,12 @@ def _fit(self:Ensemble, train, valid, y, yv):
     self._check_rows(found, train, valid)
     self.members = [_member_entry(m) for m in found]
     self.inputs = tuple(dict.fromkeys(i for m in self.members for i in m["inputs"]))
-    P,usable,missing = self.member_predictions(valid)
+    P,usable,missing = self.member_predictions(valid, apart=True)
     rows,Y = valid,self._truth(yv)
     self.validation = {m["name"]: self._frame(valid, p, "").set_index("video_id") for m,p in zip(self.members, P)}
-    if o["refit"]:
-        Q,there = self._refit_members(found, train, valid, o["refit"])
+    if (bagged := self._all_bagged()) and o["refit"]: raise InputError("refit does not apply to bagged runs: they have out-of-fold predictions of all rows.")
+    if o["refit"] or bagged:
+        Q,there = self.member_predictions(train, apart=True)[:2] if bagged else self._refit_members(found, train, valid, o["refit"])
         rows,Y = pd.concat([train, valid], ignore_index=True),np.concatenate([self._truth(y), Y])
         P,usable = np.concatenate([Q, P], 1),np.concatenate([there, usable], 1)
     fold,how = creator_time_folds(rows, o["folds"], self.seed)
@@ -290,6 +299,8 @@ def _fit(self:Ensemble, train, valid, y, yv):
     C = self.blend.out_of_fold(P, usable, Y, fold)[-n:]
     self.out_of_fold = self._frame(valid, C, missing)
     self._evaluate(P[:, -n:], self._truth(yv), C)
+    group = rows["author"].fillna(rows["video_id"]) if "author" in rows else rows["video_id"]
+    self.weight_ranges = self.blend.weight_ranges(P, usable, Y, group.to_numpy(dtype=object).astype(str))
     self._add_notes(len(rows), how, usable[:, -n:])
 
 # %% ../../../nbs/models/ensemble/02_system.ipynb #77718f6d
@@ -326,7 +337,8 @@ def _add_notes(self:Ensemble, n, folds, usable):
     head = "Weights: "
     if stack: head = "Ridge weights of standardised scores: " if o["stacker"] == "ridge" else "Share of the trees' gain: "
     weights = stack.importance if stack else self.blend.weights
-    self.notes.append(head + ", ".join(f"{m} {w:.3f}" for m,w in zip(names, weights)) + ".")
+    spans = [""]*len(names) if self.weight_ranges is None else [f" ({a:.2f} to {b:.2f})" for a,b in self.weight_ranges]
+    self.notes.append(head + ", ".join(f"{m} {w:.3f}{s}" for m,w,s in zip(names, weights, spans)) + ".")
     self.notes.append(f"{k} on validation rows: " + ", ".join(f"{m['name']} {m['valid']:.3f}" for m in self.members) + f"; the ensemble, out of fold, {self.valid_score:.3f}. Best member there: {self.best}.")
     if (~usable).any(): self.notes.append("Validation rows in which a member lacks all inputs, where the weights of the others are scaled up: " + ", ".join(f"{m} {int(c)}" for m,c in zip(names, (~usable).sum(1)) if c) + f" of {usable.shape[1]}.")
     self.notes += self.blend.notes

@@ -17,6 +17,7 @@ from ...features.registry import make_encoder
 from ...features.resnet_bert import BERT_PART, RESNET_PARTS
 from ...losses.curve import CompositeGradientLoss
 from ...metrics.metrics import amae
+from ..network_predictor import run_network
 from ..predictor import Predictor, system
 from ..run_files import read_arrays, read_fields, require_sizes
 from ..state_dicts import built_like, fit_weights
@@ -24,6 +25,7 @@ from .baselines import Growth, LAWS, RidgeDays, TreeDays, mean_curve, persistenc
 from .inputs import USE, NUMBERS, Inputs, ArrayDataset, check_units, seen_days
 from .network import FIELDS, NetConfig, SmtpdNet, import_checkpoint
 from .temporal_heads import Norm, n_params
+from ...training.config import ForwardConfig
 
 # %% ../../../nbs/models/smtpd/05_system.ipynb #cb38036c
 def days_of_steps(
@@ -69,6 +71,8 @@ class Smtpd(Predictor):
     "Curves of daily popularity by a network on frozen features"
     inputs,tasks,pretrained,protocol = USE,("sequence",),True,"smtpd"
     explainers = ("curve", "occlusion", "words")
+    forward = ForwardConfig()        # settings of the forward passes of predictions
+    portfolio = {"smtpd-numbers": {"inputs": ["numbers"]}, "smtpd": {}}
     search_space = {"training.lr": (.1, 5., "times"), "training.weight_decay": (1e-4, .1, "log"), "drop": (0., .3),
         "dropout": (0., .5), "temporal": ["lstm", "transformer", "mlp"], "beta": (.02, 1., "log")}
 
@@ -293,22 +297,16 @@ def _fit(self:Smtpd, train, valid, y, yv):
 
 # %% ../../../nbs/models/smtpd/05_system.ipynb #199225e0
 @patch
-def _forward(self:Smtpd, rows, batch=1024):
-    import torch
-    self.net.eval()
-    device,out = next(self.net.parameters()).device,[]
-    with torch.inference_mode():
-        for i in range(0, len(rows), batch):
-            b = rows.__getitems__(range(i, min(i+batch, len(rows))))
-            out.append(self.net(**{k: v.to(device) for k,v in b.items()})["prediction"].float().cpu().numpy())
-    return np.concatenate(out).astype(float)
+def _forward(self:Smtpd, rows):
+    "`(n, T)` predictions of the network"
+    return run_network(self.net, rows, self.forward, self.forward.batch_size or 1024)[0]["prediction"].astype(float)
 
 # %% ../../../nbs/models/smtpd/05_system.ipynb #98dd375f
 @patch
-def _curves(self:Smtpd, table, batch=1024):
+def _curves(self:Smtpd, table):
     "`(n, T)` predictions, names of missing inputs"
     rows,missing = self._rows(table)
-    return self._forward(rows, batch),missing
+    return self._forward(rows),missing
 
 # %% ../../../nbs/models/smtpd/05_system.ipynb #794bbbdb
 @patch

@@ -151,6 +151,7 @@ class TextReader:
     ):
         self.kernel,self.max_features,self.seed = TextKernelRidge(topics, bank, seed),max_features,seed
         self.bank_weight,self._recent = None,{}
+        self.alpha = None     # L2 penalty; chosen on the validation rows, unless it is given
 
     @property
     def columns(self):
@@ -201,7 +202,7 @@ def _fit_kernel(self:TextReader, X, texts, y, fold, i, V, valid_texts, y_valid, 
     kernel = self.kernel.fit(X, texts, y, fold, V, valid_texts, y_valid, weight, visit)
     return near, kernel
 
-# %% ../../../nbs/models/tabular/02_text.ipynb #508c76f6
+# %% ../../../nbs/models/tabular/02_text.ipynb #def7c20e
 FIT_ROWS = 200_000   # training texts from which on a part of them fits the reader
 
 @patch
@@ -224,12 +225,13 @@ def fit(self:TextReader,
     if len(rest): out[rest] = self._new_columns([texts[i] for i in rest])
     return out
 
+# %% ../../../nbs/models/tabular/02_text.ipynb #508c76f6
 @patch
 def _fit(self:TextReader, texts, y, valid_texts, y_valid, weight):
     self.ngrams,self.mean = Ngrams(self.max_features, self.seed).fit(texts),float(np.average(y, weights=weight))
     X,V,fold = self.ngrams.transform(texts),self.ngrams.transform(valid_texts),text_folds(texts, self.seed)
     even = np.ones(len(y)) if weight is None else weight
-    self._choose_alpha(X, y, even, V, y_valid)
+    if self.alpha is None: self._choose_alpha(X, y, even, V, y_valid)
     words,i = _words(X, self.ngrams),self.kernel.bank_rows(X)
     w,line = self._fit_linear(X, np.stack([y, ranks(y)/len(y)], 1), even, fold)
     w_words,word_line = self._fit_linear(words, y[:, None], even, fold)
@@ -270,6 +272,17 @@ def transform(self:TextReader,
     key = tuple(texts)
     if key not in self._recent: self._recent = dict([*self._recent.items(), (key, self._new_columns(key))][-3:])
     return self._recent[key].copy()
+
+# %% ../../../nbs/models/tabular/02_text.ipynb #3ef78af5
+@patch
+def vectors(self:TextReader,
+    texts, # Texts `(n,)`
+) -> dict: # `theme` `(n, topics)` and `style` `(n, k)`, float32; rows of NaN for a missing text
+    "Represent texts by vectors that no label went into"
+    with one_thread():
+        X,k = self.ngrams.transform(list(texts)),self.kernel
+        out = {"theme": k._themes(X), "style": k._scaled(text_shape(list(texts)))}
+    return {n: _mask_empty(X, v.astype(np.float32)) for n,v in out.items() if v.shape[1]}
 
 # %% ../../../nbs/models/tabular/02_text.ipynb #2e6d3f62
 def pack(

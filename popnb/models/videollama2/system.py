@@ -335,7 +335,7 @@ def to_label_scale(self:VideoLlama2Predictor, raw):
     return raw[:, 0].astype(float)*self.stats.get("slope", 1.)+self.stats.get("intercept", 0.)
 
 @patch
-def forward_rows(self:VideoLlama2Predictor, inputs, batch=4):
+def forward_rows(self:VideoLlama2Predictor, inputs, batch=None):
     "Run the network on all rows; as published one clip at a time, without the tokens of inactive modalities"
     faithful,own = self.options["faithful"],self.net.modalities
     self.net.modalities = self.active if faithful else own
@@ -368,7 +368,7 @@ def _fit(self:VideoLlama2Predictor, train, valid, y, yv):
 # %% ../../../nbs/models/videollama2/10_system.ipynb #38e340f6
 @patch
 def _predict(self:VideoLlama2Predictor, table):
-    inputs = self.load_inputs(table)
+    inputs = self._take_inputs(table)
     self._note_bad(table, inputs)
     p,lost = np.full(len(table), self.stats["mean"]),~inputs.ok
     p[inputs.ok] = self.to_label_scale(self.forward_rows(inputs.subset(inputs.ok)))
