@@ -8,6 +8,7 @@ __all__ = ['table_files', 'Piece', 'table_pieces', 'read_pieces', 'whole_table',
 
 # %% ../../nbs/runs/17_predict_table.ipynb #2d460252
 import glob, itertools, queue, shutil, threading
+from itertools import starmap
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -306,11 +307,14 @@ def write_parts(
     audio_only = "v" not in (resolve_modalities(model, modalities) or "v")
     prepare = partial(_prepare, _for_inputs(model, open_store(store), workers, modalities), audio_only)
     with using(model, modalities), forward_settings(model, forward), ThreadPoolExecutor(1) as writer:
-        last = None
-        for ready in _ahead(prepare, read_pieces(pieces)):
+        last,beside = None,hasattr(model, "load_inputs")     # texts and numbers are Python's own work, which threads only delay
+        for ready in (_ahead if beside else starmap)(prepare, read_pieces(pieces)):
             with ready.files:
                 if ready.inputs is not None and len(ready.inputs): model.ready = ready.inputs
                 scored = _score(model, ready.here, ready.checked)
+            if not beside:
+                yield _write(model, ready, scored, folder, wanted)
+                continue
             if last: yield last.result()
             last = writer.submit(_write, model, ready, scored, folder, wanted)
         if last: yield last.result()
