@@ -78,6 +78,7 @@ def main():
                 p.communicate()
                 kills += 1
                 runs_there += usable(d/"killed", table[:3])
+                ended = (d/"killed"/"auto.json").exists() and not (d/"killed.auto").exists()     # killed after its last step
         if not ended:
             p = call(d, "killed", a.quality)
             err = p.communicate()[1]

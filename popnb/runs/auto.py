@@ -378,7 +378,7 @@ def _finish(job, file):
     body = (job.out/"report.md").read_text(encoding="utf-8")
     section = f"## What each step bought\n\n{_steps_text(frame, metric)}\n\n![Score of each step](plots/steps.png)\n\n"
     head,mark,rest = body.partition("## Against baselines")
-    write_text(job.out/"report.md", head + section + mark + rest)
+    if section not in body: write_text(job.out/"report.md", head + section + mark + rest)
     if isinstance(file, (str, Path)):
         e = test[metric]
         width = np.nan if e.get("low") is None else e["high"]-e["low"]
