@@ -297,8 +297,7 @@ def _bag_members(job):
     "Bag the runs that the best combination uses, the cheapest first"
     folds,chosen = QUALITIES[job.quality]["folds"],_chosen(job)
     if not folds or chosen is None: return
-    used = chosen["members"] if chosen["how"] != "single" else [*chosen["members"]]
-    plain = [n for n in used if not n.endswith("-bagged")]
+    plain = [n for n in chosen["members"] if not n.endswith("-bagged")]
     for name in sorted(plain, key=lambda n: _seconds_of(job, n)):
         c = _candidate(job, name.removesuffix("-tuned"))
         if folds*_seconds_of(job, c.name) > job.left: continue

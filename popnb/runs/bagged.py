@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..core import InputError, PopnbError, _plain, in_range, new_folder, only_one, read_json, typed, write_json
+from ..core import InputError, _plain, in_range, new_folder, only_one, read_json, typed, write_json
 from ..audit.audit import say_audit
 from ..data.groups import relations_of
 from ..data.labels import Label, label_from_dict
@@ -19,7 +19,6 @@ from ..data.splits import Split, leaks
 from ..data.table import as_table
 from ..environment import provenance
 from ..evaluation.prediction_files import write_predictions
-from ..evaluation.report import add_truth
 from ..features.store import Store
 from ..models.ensemble.bagged import Bagged, fold_splits
 from ..models.ensemble.blending import creator_time_folds
@@ -27,9 +26,10 @@ from ..models.predictor import system_class
 from ..progress import progress
 from ..registry import preset_name
 from .cross_validate import _table_key
+from .ensemble import _validation_frame
 from .train import (
     Run, _claim_folder, _evaluate_model, _fitting_label, _is_helper, _model_of, _predict_part, _weights_here, _with_features, choose_split,
-    creators_in_train, fit_intervals, open_store, rows_of, say_caution, with_creators)
+    creators_in_train, fit_intervals, open_store, rows_of, say_caution)
 from ..training.checkpoints import dict_differences
 
 # %% ../../nbs/runs/21_bagged.ipynb #87463e26
@@ -62,19 +62,12 @@ def _train_fold(make, rest, split, folder, training):
     if model.engine: shutil.rmtree(model.engine.folder, ignore_errors=True)
 
 # %% ../../nbs/runs/21_bagged.ipynb #5184eca1
-def _valid_frame(model, valid):
-    "Held-out predictions of the validation rows, with truth, creators and their sizes"
-    frame = model.out_of_fold.drop(columns=[] if model.days is None else ["prediction"])
-    rows = valid.set_index("video_id").loc[frame["video_id"]].reset_index()
-    return with_creators(add_truth(frame.assign(part="valid"), rows, model.label), rows)
-
-# %% ../../nbs/runs/21_bagged.ipynb #f3a8ad12
 def _write(model, table, split, work, ceiling, n_boot, file):
     "Score the test rows and write the folder"
     groups,creators = relations_of(table),creators_in_train(table, split)
     model.save(work, split=split.to_dict(), creators=creators, provenance=provenance(table))
     test,frame = rows_of(table, split, "test"),_predict_part(model, table, split, "test", groups)
-    valid = _valid_frame(model, rows_of(table, split, "valid"))
+    valid = _validation_frame(model, rows_of(table, split, "valid"))
     notes = [model.label.describe(), f"Split: {split!r}.", *model.notes]
     if model.caution: notes.insert(0, f"{model.caution[0].upper()}{model.caution[1:]}. {model.remedy}")
     scores = _evaluate_model(model, frame, test, out=work, file=file, ceiling=ceiling, n_boot=n_boot, notes=notes,
