@@ -1,6 +1,6 @@
 """Is the run of `train auto` the same if it is killed at random moments and resumed?
 
-    python bench/auto_kill.py [--kills 20] [--rows 300] [--quality best]
+    python bench/auto_kill.py [--kills 20] [--rows 300] [--quality balanced]
 
 Simulated titles and creators, a budget that no step exceeds. One call is left alone. Another is ended by kill -9 at random
 moments, twenty times, and called again each time; after each kill it is noted whether the run folder holds a run that predicts.
@@ -51,7 +51,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--rows", type=int, default=300)
-    parser.add_argument("--quality", default="best")
+    parser.add_argument("--quality", default="balanced")
+    parser.add_argument("--share", type=float, default=1/12, help="longest wait for a kill, as a share of the time of the whole call")
     parser.add_argument("--seed", type=int, default=0)
     a = parser.parse_args()
     rng = random.Random(a.seed)
@@ -68,7 +69,7 @@ def main():
         kills,runs_there,ended = 0,0,False
         while kills < a.kills and not ended:
             p = call(d, "killed", a.quality)
-            wait = rng.uniform(3, 3+seconds/4)
+            wait = rng.uniform(3, 3+a.share*seconds)
             try:
                 err = p.communicate(timeout=wait)[1]
                 if p.returncode: raise SystemExit(err)

@@ -8,7 +8,8 @@ the same splits; the error is the mean absolute error of log10(views + 1) over t
 its page: numbers, category and language, without thumbnail and texts, 40 epochs.
 
 Differences are paired: errors of a video are averaged over its days, and channels are drawn again 4,000 times with all
-their videos in all seeds. Negative: the first is better. `growth and smtpd` is the mean of both predictions. Seconds are those of one fit, processor time.
+their videos in all seeds. Negative: the first is better. `growth and smtpd` is the mean of both predictions, `blend` has
+weights fitted on the validation rows, as `popnb train ensemble` and `train auto` do. Seconds are those of one fit, processor time.
 """
 import argparse
 import time
@@ -20,6 +21,7 @@ from popnb.data.labels import make_label
 from popnb.data.sources import read_source
 from popnb.data.splits import make_split
 from popnb.evaluation.prediction_files import value_columns
+from popnb.models.ensemble.blending import Blend, creator_time_folds
 from popnb.models.smtpd.growth import GrowthCurves
 from popnb.models.smtpd.system import Smtpd
 from popnb.training.config import make_config
@@ -41,6 +43,16 @@ def errors(preds, rows, days):
     return np.nanmean(np.abs(np.log10(views+1)-np.log10(rows[[f"day_{d}" for d in days]].to_numpy()+1)), 1)
 
 
+def blended(members, valid, test, label, days):
+    "Curves `(n, T)` of the test rows by a blend that is fitted on the validation rows"
+    def curves(rows): return np.stack([(p := m.predict(rows))[value_columns(p, "prediction")].to_numpy() for m in members])
+    y = label.transform(valid)[:, [label.grid.index(d) for d in days]]
+    some = np.isfinite(y).any(1)
+    P,y,fold = curves(valid)[:, some],y[some],creator_time_folds(valid[some].reset_index(drop=True))[0]
+    blend = Blend("nnls", "sequence").fit(P, np.ones(P.shape[:2], bool), y, fold)
+    return blend.predict(Q := curves(test), np.ones(Q.shape[:2], bool))
+
+
 def one_split(table, seed, known):
     "Errors of every model on the test rows of one seed, their channels, and seconds"
     cut = make_split(table, "random", sizes=(.7, .1, .2), seed=seed)
@@ -55,6 +67,8 @@ def one_split(table, seed, known):
     values = value_columns(frames["growth"], "prediction")
     frames["growth and smtpd"] = frames["growth"].copy()
     frames["growth and smtpd"][values] = (frames["growth"][values]+frames["smtpd"][values])/2
+    frames["blend"] = frames["growth"].copy()
+    frames["blend"][values] = blended([grown, net], b, c, grown.label, grown.days)
     return {k: errors(p, c, grown.days) for k,p in frames.items()},c["author"].to_numpy(dtype=object),seconds
 
 
@@ -81,7 +95,7 @@ def main():
         pooled,channel = {k: np.concatenate([f[k] for f in found]) for k in found[0]},np.concatenate(channels)
         result = {"error": {k: float(np.mean(v)) for k,v in by_seed.items()}, "by_seed": by_seed,
             "seconds": {k: float(np.median([s[k] for s in seconds])) for k in seconds[0]}}
-        for ours in ("growth", "growth and smtpd"):
+        for ours in ("growth", "growth and smtpd", "blend"):
             result[f"{ours} minus"] = {k: paired(pooled[ours]-v, channel) for k,v in pooled.items() if k != ours}
         print(known, {k: round(v, 4) for k,v in result["error"].items()}, result["seconds"], flush=True)
         write(f"{known} known", result)

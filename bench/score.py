@@ -1,7 +1,7 @@
 """Which predictor is best on real tables, and what does it cost?
 
     python bench/score.py [--tables shorts daily22 tiktok] [--splits random group time] [--seeds 0 1 2 3 4]
-                          [--methods hour tabular auto autogluon] [--autogluon PYTHON] [--work FOLDER]
+                          [--methods hour tabular quick auto autogluon] [--autogluon PYTHON] [--work FOLDER]
 
 Methods on the same training, validation and test rows, each in a process of its own:
 
@@ -9,6 +9,8 @@ Methods on the same training, validation and test rows, each in a process of its
   the table, target means of creators out of fold, LightGBM with early stopping, averaged with a ridge regression;
 - `tabular`: the system by default;
 - `auto`: `popnb train auto` with `--quality` and `--budget`;
+- `quick`: `Tabular(encoders=None, neighbours="auto", features="auto").fit` in Python, as the library of `autogluon` is called: no report, no
+  figures, no cache;
 - `autogluon`: `TabularPredictor` with `medium_quality`, in the environment of `--autogluon`, on training and validation rows.
 
 The tables lie in the folder that POPNB_REAL_DATA names. The label is log views: of daily22 those of day 22, from what is known
@@ -29,19 +31,20 @@ import numpy as np
 import pandas as pd
 
 AUTOGLUON = """
-import json, sys, time
+import json, resource, sys, time
 import pandas as pd
 from autogluon.tabular import TabularPredictor
-folder, limit = sys.argv[1], float(sys.argv[2])
+folder, limit, cores = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
 train, test = pd.read_parquet(folder + "/train.parquet"), pd.read_parquet(folder + "/test.parquet")
-began = time.time()
+began,used = time.time(),time.process_time()
 p = TabularPredictor("y", problem_type="regression", eval_metric="rmse", path=folder + "/ag", verbosity=0)
-p.fit(train, presets="medium_quality", time_limit=limit)
-fitted = time.time() - began
+p.fit(train, presets="medium_quality", time_limit=limit, num_cpus=cores)
+fitted,used = time.time() - began,time.process_time() - used + resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
 pred = p.predict(test.drop(columns="y"))
 pd.DataFrame({"prediction": pred}).to_parquet(folder + "/autogluon.parquet")
-json.dump({"fit": fitted, "all": time.time() - began, "best": p.model_best}, open(folder + "/autogluon.json", "w"))
+json.dump({"fit": fitted, "fit_processor": used, "best": p.model_best}, open(folder + "/autogluon.json", "w"))
 """
+CORES = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count())     # for each method the same
 NOT_BEFORE = ("views", "likes", "comments", "shares", "saves", "collected_at", "age")     # of a video that is not published
 
 
@@ -55,7 +58,7 @@ def table_of(name):
     table,_ = read_source(source, found)
     if name == "daily22": table["views"] = table["day_22"]
     later = [c for c in table if c.startswith(("day_", "likes_", "comments_", "shares_"))]
-    return table[table["views"].notna()].drop(columns=[*later, *(c for c in ("likes", "comments", "shares", "age") if c in table)])\
+    return table[table["views"].notna()].drop(columns=[*later, *(c for c in ("likes", "comments", "shares", "age", "view_bin") if c in table)])\
         .reset_index(drop=True)
 
 
@@ -95,7 +98,7 @@ def hour(train, valid, test, y, yv):
     for p,T,t in zip(parts, tfidf, texts):
         num = p.select_dtypes("number").astype(float)
         codes = pd.DataFrame({c: pd.Categorical(p[c], categories=parts[0][c].dropna().unique()).codes for c in p
-            if p[c].dtype == object and c not in ("title", "description", "tags") and parts[0][c].nunique() < 500})
+            if p[c].dtype == object and c not in ("title", "description", "tags") and parts[0][c].nunique() < 500}, index=p.index)
         columns.append(np.c_[num.to_numpy(), codes.to_numpy(float), [len(s) for s in t], svd.transform(T)])
     if "author" in train:
         means = lambda a, b: b.map(pd.Series(y[a]).groupby(train["author"].to_numpy()[a]).mean())
@@ -110,9 +113,24 @@ def hour(train, valid, test, y, yv):
         if penalty is None or error < penalty: best,penalty = r,error
     d = lgb.Dataset(columns[0], y)
     m = lgb.train({"objective": "l2", "learning_rate": .03, "num_leaves": 31, "feature_fraction": .5, "bagging_fraction": .8,
-        "bagging_freq": 1, "verbose": -1, "num_threads": os.cpu_count(), "seed": 0}, d, 3000,
+        "bagging_freq": 1, "verbose": -1, "num_threads": CORES, "seed": 0}, d, 3000,
         valid_sets=[lgb.Dataset(columns[1], yv, reference=d)], callbacks=[lgb.early_stopping(100, verbose=False)])
     return .5*m.predict(columns[2]) + .5*best.predict(tfidf[2])
+
+
+def test_score(run):
+    "Spearman of the stored predictions of the test rows"
+    from popnb.evaluation.prediction_files import arrays, read_predictions, rows_of_part
+    from scipy.stats import spearmanr
+    return float(spearmanr(*arrays(rows_of_part(read_predictions(run), "test")))[0])
+
+
+class Clock:
+    "Seconds by the wall and of the processor for a training; without the imports that AutoGluon's own import makes before its clock starts"
+    def __init__(self):
+        import scipy.stats, sklearn.feature_extraction.text, sklearn.linear_model
+        self.began,self.used = time.time(),time.process_time()
+    def stop(self): return {"fit": time.time()-self.began, "fit_processor": time.process_time()-self.used}
 
 
 def one(a):
@@ -124,23 +142,43 @@ def one(a):
     label = make_label("log-views").fit(train)
     y,yv,yt = (label.transform(t) for t in (train, valid, test))
     folder,more,began = Path(a.folder),{},time.time()
-    if a.method == "hour": p = hour(train, valid, test, y, yv)
+    if a.method == "hour":
+        clock = Clock()
+        p = hour(train, valid, test, y, yv)
+        more = clock.stop()
     elif a.method == "tabular":
         from popnb.runs.train import train as train_run
+        clock = Clock()
         run = train_run("tabular", table, folder/"run", split=split, seed=a.seed, store=a.store, n_boot=0, overwrite=True)
+        more = clock.stop()
         p = run.model.predict(test)["prediction"].to_numpy()
+    elif a.method == "quick":
+        from popnb.models.tabular.system import Tabular
+        clock = Clock()
+        model = Tabular(seed=a.seed, encoders=None, neighbours="auto", features="auto").fit(train, valid, make_label("log-views"))
+        more = clock.stop()
+        p = model.predict(test)["prediction"].to_numpy()
     elif a.method == "auto":
+        import popnb.runs.auto as steps
         from popnb.models.predictor import load
-        from popnb.runs.auto import auto
-        done = auto(table, folder/"run", budget=a.budget, quality=a.quality, split=split, seed=a.seed, store=a.store, n_boot=0)
+        finish = steps._finish
+        def keep(job, file):
+            "Test scores of the single runs, before their folders go"
+            more["singles"] = {n: test_score(r) for n,r in job.runs.items()}
+            return finish(job, file)
+        steps._finish = keep
+        clock = Clock()
+        done = steps.auto(table, folder/"run", budget=a.budget, quality=a.quality, split=split, seed=a.seed, store=a.store, n_boot=0,
+            **{"tabular.features": "auto"})
+        more |= clock.stop()
         model = load(folder/"run")
         model.store = None
         p = model.predict(test)["prediction"].to_numpy()
-        more = {"chosen": done.chosen, "steps": done.steps[["name", "kind", "state", "seconds", "alone", "best"]].to_dict("records")}
+        more |= {"chosen": done.chosen, "steps": done.steps[["name", "kind", "state", "seconds", "alone", "best"]].to_dict("records")}
     else:
         raw(pd.concat([train, valid], ignore_index=True)).assign(y=np.r_[y, yv]).to_parquet(folder/"train.parquet")
         raw(test).assign(y=yt).to_parquet(folder/"test.parquet")
-        subprocess.run([a.autogluon, "-c", AUTOGLUON, str(folder), str(a.limit)], check=True, env=os.environ | {"PYTHONPATH": ""})
+        subprocess.run([a.autogluon, "-c", AUTOGLUON, str(folder), str(a.limit), str(CORES)], check=True, env=os.environ | {"PYTHONPATH": ""})
         p = pd.read_parquet(folder/"autogluon.parquet")["prediction"].to_numpy()
         more = json.loads((folder/"autogluon.json").read_text())
     use = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -175,10 +213,14 @@ def summary(found, watts):
         rmse = [float(np.sqrt(np.square(c[s]["predictions"]["truth"]-c[s]["predictions"]["prediction"]).mean())) for s in seeds]
         mean = lambda k: float(np.mean([c[s][k] for s in seeds]))
         out["methods"][m] = {"spearman": float(np.mean(rho)), "spearman_each": rho, "rmse": float(np.mean(rmse)), "seconds": mean("seconds"),
-            "processor_seconds": mean("processor_seconds"), "peak_mb": mean("peak_mb"), "energy_wh": mean("processor_seconds")*watts/3600}
+            "processor_seconds": mean("processor_seconds"), "fit": mean("fit"),
+            "fit_processor": mean("fit_processor"), "peak_mb": mean("peak_mb"), "energy_wh": mean("processor_seconds")*watts/3600}
         if "chosen" in c[seeds[0]]:
-            singles = [max(s["alone"] for s in c[k]["steps"] if s["alone"] is not None and s["state"] == "done") for k in seeds]
-            out["methods"][m] |= {"chosen": [c[k]["chosen"]["how"] for k in seeds], "valid_best_single": singles}
+            single = {n: float(np.mean([c[k]["singles"][n] for k in seeds])) for n in c[seeds[0]]["singles"]
+                if all(n in c[k]["singles"] for k in seeds)}
+            best = max(single, key=single.get)
+            out["methods"][m] |= {"chosen": [c[k]["chosen"]["how"] for k in seeds], "singles": single, "best_single": best,
+                "over_best_single": float(np.mean(rho))-single[best], "over_best_each": [r-max(c[k]["singles"].values()) for k,r in zip(seeds, rho)]}
         if m != "tabular" and "tabular" in joined:
             a,b = joined[m],joined["tabular"]
             d = paired(a["truth"].to_numpy(), a["prediction"].to_numpy(), b["prediction"].to_numpy(), "srocc", a["video_id"].to_numpy())
@@ -191,7 +233,7 @@ def main():
     p.add_argument("--tables", nargs="+", default=["shorts", "daily22", "tiktok"])
     p.add_argument("--splits", nargs="+", default=["random", "group", "time"])
     p.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    p.add_argument("--methods", nargs="+", default=["hour", "tabular", "auto", "autogluon"])
+    p.add_argument("--methods", nargs="+", default=["hour", "tabular", "quick", "auto", "autogluon"])
     p.add_argument("--autogluon", default="")
     p.add_argument("--budget", default="30m")
     p.add_argument("--quality", default="balanced")
@@ -215,7 +257,7 @@ def main():
             if (r := summary(found, a.watts)) is None: continue
             results[f"{t} {s}"] = r
             print(t, s, {m: (round(v["spearman"], 4), round(v["seconds"])) for m,v in r["methods"].items()}, flush=True)
-            write_json(Path(__file__).parent/"results"/"score.json", {"cpus": os.cpu_count(), "watts": a.watts, "budget": a.budget,
+            write_json(Path(__file__).parent/"results"/"score.json", {"cores": CORES, "watts": a.watts, "budget": a.budget,
                 "quality": a.quality, "tables": results})
 
 

@@ -10,6 +10,7 @@ The workflow, from a file of videos to an answer; `help(popnb.train)` and the li
     popnb.leaderboard(["runs/first", "runs/second"])          # runs on the same test rows
     popnb.tune("tabular", table, "runs/tuned", budget="30m")  # search over options; the best run is runs/tuned/best
     popnb.auto(table, "runs/best", budget="2h")               # the best run of all systems within two hours
+    popnb.distil("runs/best", table, "runs/small")            # a small model that learns its predictions
     model = popnb.load("runs/first")                          # any system, from its folder
     popnb.predict(model, ["clip.mp4"], title="Rice in 1 min") # videos, thumbnails, folders or tables
     popnb.explain("runs/first", "clip.mp4", "why")            # what moved the score
@@ -35,7 +36,7 @@ _VERBS = {
     "train": "popnb.runs.front", "load": "popnb.models.predictor", "predict": "popnb.runs.predict:predict_videos",
     "evaluate": "popnb.evaluation.report", "evaluate_run": "popnb.runs.train",
     "leaderboard": "popnb.evaluation.leaderboard", "compare": "popnb.evaluation.compare:compare_runs",
-    "tune": "popnb.runs.tune", "auto": "popnb.runs.auto", "ablate": "popnb.runs.ablation:ablate_run",
+    "tune": "popnb.runs.tune", "auto": "popnb.runs.auto", "distil": "popnb.runs.distil", "ablate": "popnb.runs.ablation:ablate_run",
     "explain": "popnb.explain.report", "what_if": "popnb.runs.what_if", "plan": "popnb.runs.plan:plan_training", "push": "popnb.runs.hub",
     "doctor": "popnb.environment", **dict.fromkeys(("labels", "splits", "metrics", "encoders"), "popnb.runs.front"),
 }

@@ -72,6 +72,7 @@ SYSTEMS = Registry("system", {
     "smolvlm2": _VLM, "qwen2.5-vl": _VLM,
     "videollama2": "popnb.models.videollama2.system",
     "ensemble": "popnb.models.ensemble.system", "bagged": "popnb.models.ensemble.bagged",
+    "student": "popnb.models.ensemble.student",
 }, "popnb.systems")
 
 # %% ../nbs/02_registry.ipynb #ab59db80
@@ -84,6 +85,7 @@ SOURCES = Registry("source", {
     "daily": "popnb.data.daily_counts",
     "videofolder": "popnb.data.videofolder",
     "retention": "popnb.data.retention",
+    "smp": "popnb.data.smp",
 }, "popnb.sources")
 SPLITS = Registry("split", dict.fromkeys(
     ("random", "stratified", "group", "time", "creator-time", "kfold", "column"), "popnb.data.splits"), "popnb.splits")

@@ -36,13 +36,14 @@ def numbers_of(
         out.append(float(m[1])*{"": 1, "k": 1e3, "m": 1e6}[m[2].lower()])
     return out
 
-# %% ../../nbs/app/04_page.ipynb #80310f71
+# %% ../../nbs/app/04_page.ipynb #142bacac
 def lines_of(
     text:str|None, # Text
 ) -> list: # Lines without outer blanks and without empty ones
     "Divide a text into lines"
     return [l.strip() for l in (text or "").splitlines() if l.strip()]
 
+# %% ../../nbs/app/04_page.ipynb #80310f71
 def versions_of(
     titles:list, # Titles
     thumbnails:list, # Paths of pictures
@@ -62,7 +63,7 @@ def versions_of(
     letters = [chr(65+i) if i < 26 else f"{i+1}" for i in range(len(kinds[kind]))]
     return {f"{a}: {said(v)}": shared | {kind: v} for a,v in zip(letters, kinds[kind])}
 
-# %% ../../nbs/app/04_page.ipynb #ab795894
+# %% ../../nbs/app/04_page.ipynb #567b3844
 def agent_text(
     method, # Documented function: docstring, and a comment for each parameter
 ) -> str: # Description, `Parameters:` and `Returns:`, one line each
@@ -75,6 +76,7 @@ def agent_text(
     out = [" ".join(about.split())] + (["", "Parameters:", *given] if given else [])
     return "\n".join(out + (["", "Returns:", f"    {gives}"] if gives else []))
 
+# %% ../../nbs/app/04_page.ipynb #ab795894
 def endpoint(
     method, # Bound method of `Endpoints`
 ): # Function for gradio with the same signature
@@ -466,7 +468,7 @@ const named = () => {
 new MutationObserver(named).observe(document.documentElement, {childList: true, subtree: true});
 </script>"""
 
-# %% ../../nbs/app/04_page.ipynb #38c43517
+# %% ../../nbs/app/04_page.ipynb #33f94c99
 _SOFT = ("#4e5566", "#b4bac8")
 _PAIRS = { # variable of gradio's theme -> colour in light and in dark
     "body_background_fill": ("#f3f4f8", "#12151c"), "block_background_fill": ("#ffffff", "#1d212b"),
@@ -485,6 +487,7 @@ def page_theme(): # A gradio theme
     return theme.set(**{k: v for o in both.values() for k,v in o.items()}, button_primary_text_color="#ffffff",
         button_primary_background_fill_hover="#2a3590", block_border_width="1px", input_border_width="1px")
 
+# %% ../../nbs/app/04_page.ipynb #38c43517
 def page_style() -> dict: # `theme`, `css` and `head`, for gradio's `launch` or `mount_gradio_app`
     "Collect theme, style and script of the page"
     return dict(theme=page_theme(), css=_COLOURS+_CARDS+_TABLES+_SCALE+_MOMENTS, head=_CLICKS+_NAMES)

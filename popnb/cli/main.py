@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 import popnb.cli.data, popnb.cli.models, popnb.cli.audit
-import popnb.cli.splits, popnb.cli.claims, popnb.cli.forecasts, popnb.cli.tuning, popnb.cli.what_if, popnb.cli.docs, popnb.cli.web_page, popnb.cli.plan, popnb.cli.store
+import popnb.cli.splits, popnb.cli.claims, popnb.cli.forecasts, popnb.cli.tuning, popnb.cli.what_if, popnb.cli.docs, popnb.cli.web_page, popnb.cli.plan, popnb.cli.store, popnb.cli.distil
 from .app import _Application, app, main, say, show, OutDirFlag, SeedFlag, WorkersFlag
 from .options import FIRST, NEXT
 from ..core import InputError, json_text, one_of, output_files

@@ -175,7 +175,7 @@ _Members = Annotated[list[Path]|None, Option(help="Run folders that an [bold]ens
 _LabelOption = Annotated[list[str]|None, Option(
     help="key=value for the label, e.g. percentile=75; may be repeated")]
 _Features = Annotated[str|None, Option(help="[bold]tabular[/bold]: further columns of the table as inputs, names with"
-    " commas, or auto for all that may be known before publication")]
+    " commas, auto for all that may be known before publication, or all for counts of the creator too")]
 _Weight = Annotated[str|None, Option(help="[bold]tabular[/bold]: column of sample weights")]
 _Epochs = Annotated[int|None, Option(help="Passes over the training rows [dim](networks)[/dim]")]
 _StepRows = Annotated[int|None, Option(help="Rows of a step [dim](networks)[/dim]")]
@@ -187,7 +187,7 @@ _Age = Annotated[str|None, Option(help="[bold]tabular[/bold]: age at collection 
 _AUTO_FLAGS = ("system", "data", "out", "budget", "quality", "label", "label_option", "split", "split_option", "protocol", "option",
     "features", "age", "weight", "seed", "store", "workers", "overwrite", "resume")
 _BudgetFlag = Annotated[str|None, Option(help="[bold]auto[/bold]: time for all trainings, e.g. 30m or 2h [dim](default: 2h)[/dim]")]
-_QualityFlag = Annotated[str|None, Option(help="[bold]auto[/bold]: fast (the systems alone), balanced (bagged too) or best"
+_QualityFlag = Annotated[str|None, Option(help="[bold]auto[/bold]: fast (the systems alone), balanced (the best bagged too) or best"
     " (also a search of options) [dim](default: balanced)[/dim]")]
 _FoldsFlag = Annotated[int|None, Option(help="Bag: train on so many folds of the training and validation rows, 3 or more, and"
     " average")]

@@ -444,7 +444,7 @@ def _unique(raw, path, duplicates):
     if duplicates == "error":
         vid,row = repeats["video_id"].iloc[0],first["_row"].iloc[0]
         raise InputError(f"{path}, row {repeats.index[0]}: video_id {vid!r} appears before, in row {row}.")
-    new,old = (o.astype(str).to_numpy() for o in (repeats.drop(columns="video_id"), first.drop(columns="_row")))
+    new,old = (o.astype(object).map(str).to_numpy() for o in (repeats.drop(columns="video_id"), first.drop(columns="_row")))
     for k,vid,row,same in zip(repeats.index, repeats["video_id"], first["_row"], (new == old).all(1)):
         lost.append((int(k), vid, f"duplicate of row {row}" if same else f"same id as row {row}, other content"))
     return raw.drop(repeats.index).sort_index(), lost

@@ -33,7 +33,7 @@ def part_fingerprint(
     "Compute the fingerprint of a test part"
     return hashlib.sha256("\n".join(sorted(map(str, ids))).encode()).hexdigest()[:16]
 
-# %% ../../nbs/evaluation/10_scorings.ipynb #6ef2b918
+# %% ../../nbs/evaluation/10_scorings.ipynb #c165e53f
 def _read(path):
     "Scorings by fingerprint; raises `PopnbError` for a file that holds something else"
     if not path.exists(): return {}
@@ -45,6 +45,7 @@ def _read(path):
         for v in parts.values()): return parts
     raise PopnbError(f"{path} is damaged; delete it to count anew.")
 
+# %% ../../nbs/evaluation/10_scorings.ipynb #6ef2b918
 def _add(path, key, entry, patience=20):
     "Append an entry under a lock; returns all entries of the key"
     end = time.monotonic()+patience

@@ -150,7 +150,7 @@ def _read_frames(reader, pixels):
         working()
     return out,n
 
-# %% ../../nbs/features/15_screen_text.ipynb #87506621
+# %% ../../nbs/features/15_screen_text.ipynb #599615d5
 def _same_line(a, b):
     "Whether two lines are the same caption"
     if a["kind"] != b["kind"]: return False
@@ -161,6 +161,7 @@ def _same_line(a, b):
     from difflib import SequenceMatcher
     return SequenceMatcher(None, a["text"].casefold(), b["text"].casefold(), autojunk=False).ratio() >= .8
 
+# %% ../../nbs/features/15_screen_text.ipynb #87506621
 def clip_lines(
     times:np.ndarray, # `(n,)` seconds of the frames
     found:list[list[dict]], # Lines of each frame, as of `ScreenReader.lines`
@@ -199,9 +200,10 @@ HOOK = 3.   # seconds that count as the beginning of a clip
 SCREEN_TEXT_COLUMNS = _MEANINGS | {
     f"{k}_3s": (unit, f"{meaning}; first three seconds") for k,(unit,meaning) in _MEANINGS.items()}
 
-# %% ../../nbs/features/15_screen_text.ipynb #5f113dd3
+# %% ../../nbs/features/15_screen_text.ipynb #d2697014
 def _area(lines): return min(sum((x1-x0)*(y1-y0) for x0,y0,x1,y1 in (o["box"] for o in lines)), 1.)
 
+# %% ../../nbs/features/15_screen_text.ipynb #5f113dd3
 def text_values(
     times:np.ndarray, # `(n,)` seconds of the frames
     ends:np.ndarray, # `(n,)` seconds at which each is replaced by the next

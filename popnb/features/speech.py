@@ -83,7 +83,7 @@ def speech_segments(
     start,end = start[np.r_[True, pause][:len(start)]],end[np.r_[pause, True][:len(end)]]
     return np.stack([start, end], 1)[end - start >= min_speech]
 
-# %% ../../nbs/features/16_speech.ipynb #459d90a8
+# %% ../../nbs/features/16_speech.ipynb #3c745c85
 _LIMIT = 60.   # dB; silence in the pauses counts as this much below the speech
 
 def _inside(segments, n):
@@ -92,6 +92,7 @@ def _inside(segments, n):
     for a,b in segments: out |= (middle >= a) & (middle < b)
     return out
 
+# %% ../../nbs/features/16_speech.ipynb #36fdb6ec
 def _band_power(x):
     "Power between 125 and 4,000 Hz of each window"
     frames = np.zeros(-(-len(x)//WINDOW)*WINDOW, np.float32)
@@ -100,6 +101,7 @@ def _band_power(x):
     z = np.fft.rfft(frames.reshape(-1, half)*np.hanning(half).astype(np.float32), axis=1)[:,2:64].copy()
     return (z.real**2 + z.imag**2).sum(1).reshape(-1, 2).sum(1)
 
+# %% ../../nbs/features/16_speech.ipynb #459d90a8
 def _level(power, segments):
     "`background_level` from the power of each window"
     speech = _inside(segments, len(power))
@@ -219,7 +221,7 @@ class SpeechRecogniser:
         "Context in which weights are loaded"
         return local("the speech recogniser", self.folder) if self.folder else published(self.model_id, ASR_FILES)
 
-# %% ../../nbs/features/16_speech.ipynb #a513421a
+# %% ../../nbs/features/16_speech.ipynb #19a3b79d
 @patch
 def _load(self:SpeechRecogniser, f):
     "`f()` with the weights at hand; raises `InputError` that says what is missing"
@@ -231,6 +233,7 @@ def _load(self:SpeechRecogniser, f):
         raise InputError(f"The weights of the speech recogniser {self.model_id} are not on this machine and the hub"
             f" cannot be reached: give a folder with {ASR_FILES}.") from e
 
+# %% ../../nbs/features/16_speech.ipynb #22f53e95
 @patch(as_prop=True)
 def network(self:SpeechRecogniser): # Processor and frozen model
     "Load processor and network, once"
@@ -242,6 +245,7 @@ def network(self:SpeechRecogniser): # Processor and frozen model
     if "network" not in self.loaded: self.loaded["network"] = self._load(load)
     return self.loaded["network"]
 
+# %% ../../nbs/features/16_speech.ipynb #a513421a
 @patch(as_prop=True)
 def identity(self:SpeechRecogniser): # JSON values
     "Everything that decides a transcript: weights, options, processor and versions"
@@ -282,7 +286,7 @@ def speech_pieces(
         out.append((a, b))
     return out
 
-# %% ../../nbs/features/16_speech.ipynb #f8b0b7f3
+# %% ../../nbs/features/16_speech.ipynb #48c367ed
 _MARGIN = .2   # seconds around a piece, at most
 _FILES = 256   # files whose sound is in the temporary store at once
 
@@ -302,6 +306,7 @@ def _sounds(todo, seconds, workers, failed):
                 around = slice(int(max(0, a - _MARGIN)*AUDIO_RATE), int((b + _MARGIN)*AUDIO_RATE))
                 yield key, len(pieces), a, b, x[around]
 
+# %% ../../nbs/features/16_speech.ipynb #f8b0b7f3
 def _recognise(todo, recogniser, seconds, store, workers, batch_size):
     "`key -> pieces (start, end, text)` of the videos in `todo`, stored as they are complete; `key -> (kind, problem)`"
     done,failed,batch = {},{},[]

@@ -351,7 +351,7 @@ class CatBoost(Learner):
         self.model = need("catboost", "boost", "the learner catboost").CatBoost()
         self.model.load_model(f"{stem}.cbm")
 
-# %% ../../nbs/models/12_learners.ipynb #2252bbd7
+# %% ../../nbs/models/12_learners.ipynb #4fc97e83
 def fill_absent(
     P:np.ndarray, # Predictions `(m, n)`, NaN where a learner has none
 ) -> np.ndarray: # `(m, n)`
@@ -360,6 +360,7 @@ def fill_absent(
     if not gone.any(): return P
     return np.where(gone, np.where(gone, 0, P).sum(0)/np.maximum((~gone).sum(0), 1), P)
 
+# %% ../../nbs/models/12_learners.ipynb #2252bbd7
 def blend_weights(
     P:np.ndarray, # Out-of-fold predictions `(m, n)`
     y:np.ndarray, # Labels `(n,)`
@@ -375,7 +376,7 @@ def blend_weights(
     share,_ = nnls(np.vstack([A, size*np.eye(m)]), np.r_[b, np.full(m, size/m)])
     return np.append(share, mean-share @ means)
 
-# %% ../../nbs/models/12_learners.ipynb #55c47365
+# %% ../../nbs/models/12_learners.ipynb #5b8add25
 def group_folds(
     group:np.ndarray, # Group of each row `(n,)`
     folds:int=5, # Number of folds
@@ -385,6 +386,7 @@ def group_folds(
     _,g = np.unique(group, return_inverse=True)
     return (np.random.default_rng(seed).permutation(g.max()+1) % folds)[g]
 
+# %% ../../nbs/models/12_learners.ipynb #55c47365
 def weight_intervals(
     P:np.ndarray, # Out-of-fold predictions `(m, n)`
     y:np.ndarray, # Labels `(n,)`

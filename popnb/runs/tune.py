@@ -341,7 +341,7 @@ def _search(study, job, budget, trials):
         _drop_checkpoints(study, job)
         write_sheet(trials_frame(study, job), job.folder/"trials.csv")
 
-# %% ../../nbs/runs/13_tune.ipynb #8d108f02
+# %% ../../nbs/runs/13_tune.ipynb #03df60d6
 _STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 def trials_frame(
@@ -360,6 +360,7 @@ def trials_frame(
             | {k: t.params.get(k) for k in job.space} | {"problem": study.user_attrs.get(f"problem {t.number}", "")})
     return pd.DataFrame(rows)
 
+# %% ../../nbs/runs/13_tune.ipynb #8d108f02
 def _best_trial(study, job):
     "The best complete trial, the earlier of equal ones"
     done = [t for t in _ended(study) if t.state.name == "COMPLETE"]

@@ -715,7 +715,7 @@ def plot(self:WhatIf,
     frame = self.frame.rename(columns={"variant": "run", "effect": "value"})
     return plot_forest(frame, f"{self.label} against the first variant", title=title, zero=True)
 
-# %% ../../nbs/runs/16_what_if.ipynb #50223646
+# %% ../../nbs/runs/16_what_if.ipynb #31a75ca4
 @patch
 def _effect(self:ContrastModel, known, p, i, j, fields, spread, df, level):
     "Expected effect of a variant against another, with its interval"
@@ -725,6 +725,7 @@ def _effect(self:ContrastModel, known, p, i, j, fields, spread, df, level):
     share = np.sqrt(np.clip(model.coefficients[0], 0, 1))        # of the spread that is an error of the effect
     return effect_interval(value, variance, model.df, share*(spread or 0.), df, level)
 
+# %% ../../nbs/runs/16_what_if.ipynb #50223646
 @patch
 def _compare(self:ContrastModel, rows, p, tests, level):
     "Table of each two variants; intervals are corrected for the number of comparisons with the best (Bonferroni)"

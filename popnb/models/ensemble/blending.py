@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['QUANTILE_KNOTS', 'STACKERS', 'STACK_ALPHAS', 'BLEND_METHODS', 'member_weights', 'impute_absent', 'usable_mask',
            'to_mixing_scale', 'fit_score_line', 'quantile_knots', 'percentile_rank', 'creator_time_folds',
-           'nonnegative_weights', 'Stack', 'Blend', 'load_blend']
+           'nonnegative_weights', 'curve_weights', 'Stack', 'Blend', 'load_blend']
 
 # %% ../../../nbs/models/ensemble/01_blending.ipynb #3c9838e5
 from pathlib import Path
@@ -148,6 +148,27 @@ def nonnegative_weights(
     w = nnls(A, np.r_[z[ok], np.zeros(m)])[0]
     return w/w.sum() if w.sum() > 1e-9 else None
 
+# %% ../../../nbs/models/ensemble/01_blending.ipynb #66873ab0
+def curve_weights(
+    P:np.ndarray, # `(m, n, T)` predictions in the label's unit, without gaps
+    y:np.ndarray, # `(n, T)` labels, NaN if unknown
+    ridge:float=10., # Strength of the draw to equal weights, as a number of rows
+    rounds:int=6, # Number of least-squares fits
+) -> np.ndarray: # `(m,)`, at least 0, adds up to 1
+    "Blend weights with the least absolute error"
+    from scipy.optimize import nnls
+    R,m = (y-P)[:, np.isfinite(y)],len(P)
+    draw,u,n = np.sqrt(ridge*y.shape[1]),np.ones(R.shape[1]),R.shape[1]
+    for _ in range(rounds):
+        size = np.sqrt(np.mean(u*R*R)) or 1.
+        A = np.vstack([(np.sqrt(u)*R/size).T, draw*np.eye(m), np.full((1, m), 1e3*np.sqrt(n+draw**2))])
+        w = nnls(A, np.r_[np.zeros(n), np.full(m, draw/m), 1e3*np.sqrt(n+draw**2)])[0]
+        w /= w.sum()
+        e = np.abs(w @ R)
+        u = 1/np.maximum(e, max(.1*np.median(e), 1e-12))
+        u /= u.mean()
+    return w
+
 # %% ../../../nbs/models/ensemble/01_blending.ipynb #af326afb
 STACKERS = ("ridge", "lightgbm")
 STACK_ALPHAS = (1., 10., 100., 1000.)     # candidates of the ridge penalty
@@ -245,6 +266,7 @@ class Blend:
             raise InputError("how=stack mixes one number a video; for curves choose rank, mean or nnls.")
         self.stack = Stack(stacker, seed) if how == "stack" else None
         self.state,self.notes = {},[]      # fitted arrays by name, remarks for the report
+        self.in_unit = False               # curves: predictions are mixed in the label's unit
 
     @property
     def weights(self): return self.state["shares"]     # `(m,)`; "shares" in saved blends
@@ -261,8 +283,8 @@ def _fit_scale(self:Blend, X, usable, y):
         knots = [[quantile_knots(X[i, usable[i], t]) for t in range(T)] for i in range(m)]
         self.state["knots"] = np.stack(knots)
         return
-    a,b = np.zeros((m, T)),np.zeros((m, T))
-    for i,t in np.ndindex(m, T):
+    a,b = np.zeros((m, T)),np.full((m, T), float(self.in_unit))
+    for i,t in np.ndindex(m, T) if not self.in_unit else ():
         x = X[i, usable[i], t]
         if self.how == "mean": a[i, t],b[i, t] = fit_score_line(x, y[usable[i], t], self.task)
         elif len(x) and x.std() > 1e-9*max(1, np.abs(x).max()): a[i, t],b[i, t] = -x.mean()/x.std(),1/x.std()
@@ -305,13 +327,31 @@ def _rank_lines(self:Blend, X, usable, C):
 
 # %% ../../../nbs/models/ensemble/01_blending.ipynb #cd50735a
 @patch
+def _weights_of(self:Blend, U, y): return (curve_weights if self.in_unit else nonnegative_weights)(U, y, self.ridge)
+
+@patch
 def _fit_weights(self:Blend, P, usable, y):
     equal = np.full(len(P), 1/len(P))
     if self.how not in ("nnls", "stack"): return equal
-    found = nonnegative_weights(self._scaled(P, usable), y, self.ridge)
+    found = self._weights_of(self._scaled(P, usable), y)
     if found is not None: return found
     self.notes.append("On the validation rows no member has anything in common with the truth: all weights are equal.")
     return equal
+
+# %% ../../../nbs/models/ensemble/01_blending.ipynb #d7c26fa5
+@patch
+def _better_in_unit(self:Blend, P, usable, y, fold):
+    "Whether curves have less absolute error in the label's unit than standardised with lines, in folds"
+    if len(np.unique(fold)) < 2: return False
+    errors = []
+    for in_unit in (True, False):
+        e = np.full(y.shape, np.nan)
+        for f in np.unique(fold):
+            a,b,blend = fold != f,fold == f,self.unfitted()
+            blend.in_unit = in_unit
+            e[b] = np.abs(blend._fit(P[:, a], usable[:, a], y[a], fold[a]).predict(P[:, b], usable[:, b])-y[b])
+        errors.append(np.nanmean(e))
+    return errors[0] <= errors[1]
 
 # %% ../../../nbs/models/ensemble/01_blending.ipynb #8e426e58
 @patch
@@ -322,6 +362,11 @@ def fit(self:Blend,
     fold:np.ndarray, # `(n,)` folds, for model selection of a stack
 ) -> Blend: # The same object, fitted
     "Fit scale, weights and the line to the label"
+    if self.task == "sequence" and self.how == "nnls": self.in_unit = self._better_in_unit(P, usable, y, fold)
+    return self._fit(P, usable, y, fold)
+
+@patch
+def _fit(self:Blend, P, usable, y, fold):
     self.state,self.notes = {},[]
     self._fit_scale(to_mixing_scale(P, self.task), usable, y)
     self.state["shares"] = self._fit_weights(P, usable, y)
@@ -330,6 +375,7 @@ def fit(self:Blend,
     oof = self.stack.fit(U[..., 0], y[:, 0], fold)[:, None] if self.stack else None
     C = self._combined(U)
     if self.how == "rank": lines = self._rank_lines(to_mixing_scale(P, self.task), usable, C)
+    elif self.in_unit: lines = [(0., 1.)]*P.shape[2]
     elif self.stack and self.task != "binary": lines = [(0., 1.)]          # it predicts the label itself
     else: lines = [fit_score_line((C if oof is None else oof)[:, t], y[:, t], self.task) for t in range(P.shape[2])]
     if not any(b for _,b in lines): self.notes.append("On the validation rows the members together say nothing about the label: the prediction is its mean.")
@@ -352,7 +398,7 @@ def weight_ranges(self:Blend,
     rows,rng,found = np.split(order, np.cumsum(count)[:-1]),np.random.default_rng(self.seed),[]
     for _ in range(draws):
         at = np.concatenate([rows[i] for i in rng.integers(len(rows), size=len(rows))])
-        w = nonnegative_weights(U[:, at], y[at], self.ridge)
+        w = self._weights_of(U[:, at], y[at])
         if w is not None: found.append(w)
     return np.quantile(found, (.025, .975), axis=0).T if found else None
 

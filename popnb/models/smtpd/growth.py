@@ -126,6 +126,12 @@ class KernelCurves:
 
     def _standardise(self, X): return np.clip(RidgeDays(self.state)._standardise(X), -4, 4)
 
+    def _kernel(self, A, q):
+        "Similarities `(n, s)` of standardised rows with the support vectors of number `q`"
+        B,s = self.state["vectors"],self.state
+        if "reach" in s: A,B = A*s["reach"][q],B*s["reach"][q]
+        return np.exp(-s["gamma"]*np.maximum((A*A).sum(1)[:, None]+(B*B).sum(1)-2*A @ B.T, 0))
+
     def predict(self,
         X:np.ndarray, # `(n, d)` columns, NaN where missing
     ) -> np.ndarray: # `(n, k)`
@@ -133,9 +139,16 @@ class KernelCurves:
         s,out = self.state,np.empty((len(X), len(self.state["bias"])))
         for i in range(0, len(X), 2000):
             A = self._standardise(X[i:i+2000])
-            squares = (A*A).sum(1)[:, None]+(s["vectors"]**2).sum(1)-2*A @ s["vectors"].T
-            out[i:i+2000] = np.exp(-s["gamma"]*squares) @ s["weights"] + s["bias"]
+            for q in range(out.shape[1]): out[i:i+2000, q] = self._kernel(A, q) @ s["weights"][:, q] + s["bias"][q]
         return out
+
+# %% ../../../nbs/models/smtpd/06_growth.ipynb #67c8568d
+@patch
+def _reach(self:KernelCurves, importance, d, k):
+    "`(k, d)` roots of the weights of the standardised columns, which add up to 1"
+    if importance is None or not (importance.sum(1) > 0).all(): return np.full((k, d), d**-.5)
+    w = np.hstack([importance, importance[:, self.state["some"].astype(bool)]])**.75      # an indicator as its column
+    return np.sqrt(w/w.sum(1, keepdims=True))
 
 # %% ../../../nbs/models/smtpd/06_growth.ipynb #b4d8ae13
 @patch
@@ -144,7 +157,8 @@ def fit(self:KernelCurves,
     c:np.ndarray, # `(n, k)` numbers to predict
     seed:int=42, # Seed of the choice of rows
     C:float=3., # Weight of an error
-    width:float=.3, # Inverse squared width of the kernel, in units of the number of columns
+    width:float=.3, # Inverse squared width of the kernel, for squared distances that are means over the columns
+    importance:np.ndarray|None=None, # `(k, d)` importance of the columns for each number, >= 0; `None`: all the same
 ) -> KernelCurves: # The same object
     "Fit one regression a number"
     from sklearn.svm import SVR
@@ -152,12 +166,14 @@ def fit(self:KernelCurves,
     scale._learn_scale(X)
     self.state = scale.state
     A,size = self._standardise(X[rows]),np.maximum(c.std(0), 1e-9)
+    reach = self._reach(importance, A.shape[1], c.shape[1])
     weights,bias = np.zeros((len(A), c.shape[1])),np.zeros(c.shape[1])
     for q in range(c.shape[1]):
-        m = SVR(C=C, gamma=width/A.shape[1], epsilon=.1).fit(A, c[rows, q]/size[q])
+        m = SVR(C=C, gamma=width, epsilon=.1).fit(A*reach[q], c[rows, q]/size[q])
         weights[m.support_, q],bias[q] = m.dual_coef_[0]*size[q],m.intercept_[0]*size[q]
     used = weights.any(1)
-    self.state |= {"vectors": A[used], "weights": weights[used], "bias": bias, "gamma": np.array([width/A.shape[1]])}
+    self.state |= {"vectors": A[used], "weights": weights[used], "bias": bias, "gamma": np.array([width])}
+    self.state["reach"] = reach
     return self
 
 # %% ../../../nbs/models/smtpd/06_growth.ipynb #ab4dfa42
@@ -242,7 +258,7 @@ def _fit(self:GrowthCurves, train, valid, y, yv):
     X,V,c = X[self.columns].to_numpy(),V[self.columns].to_numpy(),self.shapes.encode(g)
     cv = self.shapes.encode(gv)
     self._grow(X, c, V, cv)
-    self.kernel = KernelCurves().fit(X, c, self.seed)
+    self.kernel = KernelCurves().fit(X, c, self.seed, importance=self._gains())
     self.weight = blend_weight(self._by_trees(V).ravel(), self.kernel.predict(V).ravel(), cv.ravel())
     self.notes.append(f"{len(self.trees)} models of trees and a kernel regression (weight {1-self.weight:.2f}) for "
         f"{o['shapes']} shapes on {len(self.columns)} columns; days {self.days[0]} to {self.days[-1]}, "
@@ -257,6 +273,13 @@ def _grow(self:GrowthCurves, X, c, V, cv):
         for m in range(self.options["members"]):
             trees,_ = grow_trees(X, c[:, q], V, cv[:, q], self.columns, params=params | {"seed": self.seed+m})
             self.trees.append(trees)
+
+# %% ../../../nbs/models/smtpd/06_growth.ipynb #e87a712e
+@patch
+def _gains(self:GrowthCurves):
+    "`(k, d)` mean gain of the columns in the trees of each shape"
+    gains = np.array([t.feature_importance("gain") for t in self.trees])
+    return gains.reshape(self.options["shapes"], self.options["members"], -1).mean(1)
 
 # %% ../../../nbs/models/smtpd/06_growth.ipynb #bf1cf31a
 @patch
@@ -292,7 +315,7 @@ def baselines(self:GrowthCurves,
     both = {"persistence": np.where(np.isnan(p), mean, p), "mean curve": mean}
     return {k: self._frame(table, v).drop(columns="prediction") for k,v in both.items()}
 
-# %% ../../../nbs/models/smtpd/06_growth.ipynb #30b0ec1a
+# %% ../../../nbs/models/smtpd/06_growth.ipynb #4b5edc94
 _STORED = {"columns": [str], "categories": [str], "needed": [str], "days": [int], "weight": float}
 
 @patch
@@ -305,6 +328,7 @@ def _save(self:GrowthCurves, folder):
     save_file({k: np.ascontiguousarray(v) for k,v in arrays.items()}, folder/"growth.safetensors")
     for i,t in enumerate(self.trees): t.save_model(str(folder/f"trees_{i}.txt"))
 
+# %% ../../../nbs/models/smtpd/06_growth.ipynb #30b0ec1a
 @patch
 def _load(self:GrowthCurves, folder):
     folder,o = Path(folder),self.options
@@ -313,8 +337,10 @@ def _load(self:GrowthCurves, folder):
     require_arrays(state, {"offset": "1", "mean": "T", "axes": "k T", "curve": "T"}, folder/"growth.safetensors",
         T=len(self.days), k=o["shapes"])
     kernel = {k.removeprefix("kernel."): v for k,v in state.items() if k.startswith("kernel.")}
+    reach = {"reach": "k w"} if "reach" in kernel else {}      # older runs have none
     require_arrays(kernel, dict.fromkeys(("low", "high", "mean", "scale", "gone", "some"), "d") | {"vectors": "s w",
-        "weights": "s k", "bias": "k", "gamma": "1"}, folder/"growth.safetensors", d=len(self.columns), k=o["shapes"])
+        "weights": "s k", "bias": "k", "gamma": "1"} | reach, folder/"growth.safetensors", d=len(self.columns),
+        k=o["shapes"])
     self.curve,self.kernel = state["curve"],KernelCurves(kernel)
     self.shapes = GrowthShapes({k: state[k] for k in ("offset", "mean", "axes")})
     self.trees = [read_trees(folder/f"trees_{i}.txt", len(self.columns)) for i in range(o["shapes"]*o["members"])]

@@ -72,7 +72,7 @@ class Smtpd(Predictor):
     inputs,tasks,pretrained,protocol = USE,("sequence",),True,"smtpd"
     explainers = ("curve", "occlusion", "words")
     forward = ForwardConfig()        # settings of the forward passes of predictions
-    portfolio = {"smtpd-numbers": {"inputs": ["numbers"]}, "smtpd": {}}
+    portfolio = {"smtpd-numbers": {"inputs": ["numbers"], "counts": True}, "smtpd": {}}
     search_space = {"training.lr": (.1, 5., "times"), "training.weight_decay": (1e-4, .1, "log"), "drop": (0., .3),
         "dropout": (0., .5), "temporal": ["lstm", "transformer", "mlp"], "beta": (.02, 1., "log")}
 
@@ -86,6 +86,7 @@ class Smtpd(Predictor):
         days:tuple|None=None, # First and last day to predict; `None`: all days of the label after `ep`
         inputs:list=USE, # Inputs, out of `USE`; known days by `ep`
         extra:list=(), # Further numeric columns of the table
+        counts:bool=False, # Age, likes and comments of the known days, as far as training rows have them, join `extra`
         temporal:str="lstm", # Temporal head: `lstm`, `transformer` or `mlp`
         hidden:int|None=None, # Width unit; `None`: 128 as published, 16 for `tiny`
         faithful:bool=False, # As published
@@ -107,7 +108,7 @@ class Smtpd(Predictor):
         super().__init__(preset, seed, ep=ep, days=None if days is None else list(days), inputs=list(inputs),
             extra=list(extra), temporal=temporal, hidden=hidden, faithful=bool(faithful), output=output or "free",
             beta=beta or .1, drop=drop, dropout=dropout, model_id=model_id, beside=list(beside), heads=heads,
-            checkpoint=None if checkpoint is None else str(checkpoint))
+            checkpoint=None if checkpoint is None else str(checkpoint), **({"counts": True} if counts else {}))
         self.inputs,self._encoder = tuple(inputs),None
 
     @property
@@ -270,8 +271,19 @@ def _check_axis(m):
 
 # %% ../../../nbs/models/smtpd/05_system.ipynb #5d43095f
 @patch
+def _use_counts(self:Smtpd, train):
+    "Add age, and likes and comments of the known days, to the numbers, as far as training rows have them"
+    o = self.options
+    names = ["age", *(f"{k}_{d}" for k in ("likes", "comments") for d in range(1, (o["ep"] or 0)+1))] if o["ep"] else []
+    o["extra"] = list(dict.fromkeys([*o["extra"], *(k for k in names if k in train and train[k].notna().any())]))
+    self.network_inputs = Inputs(o["inputs"], o["ep"], (*NUMBERS, *o["extra"]), o["faithful"])
+    del o["counts"]                                 # a saved run names the columns
+
+# %% ../../../nbs/models/smtpd/05_system.ipynb #a8a01d9a
+@patch
 def _fit(self:Smtpd, train, valid, y, yv):
     if self.options["checkpoint"]: return self._import(train, valid, y, yv)
+    if self.options.get("counts"): self._use_counts(train)
     if self.engine is None: raise PopnbError("smtpd is trained by an engine: set model.engine = popnb.training.engine.Engine() before fit, or use popnb.train.")
     o = self.options
     _check_axis(self)

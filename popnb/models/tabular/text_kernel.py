@@ -164,19 +164,31 @@ def blocks(self:TextKernelRidge,
         apart,theme = _comparable(np.maximum(apart, 0), exact),_comparable(U @ UB[:, c:], exact)
         yield s, S, text_kernel(S[:, c:].astype(np.float32, copy=False), theme, apart)
 
+# %% ../../../nbs/models/tabular/01_text_kernel.ipynb #svdsmall02
+_EXACT_ROWS = 2_000   # texts at most whose inner products are decomposed
+
+def _components(Y, k, seed):
+    "First `k` right singular vectors of CSR `(n, d)`: `(k, d)` float32, 0 beyond the rank"
+    n = Y.shape[0]
+    if n > _EXACT_ROWS:
+        from sklearn.decomposition import TruncatedSVD
+        return TruncatedSVD(k, n_iter=2, random_state=seed).fit(Y).components_.astype(np.float32)
+    from scipy.linalg import eigh
+    square,U = eigh((Y @ Y.T).toarray().astype(float), subset_by_index=[max(n-k, 0), n-1])
+    there = square > 1e-9*max(square[-1], 1e-9)
+    return ((U*np.where(there, 1/np.sqrt(np.where(there, square, 1)), 0))[:, ::-1].T @ Y).astype(np.float32)
+
 # %% ../../../nbs/models/tabular/01_text_kernel.ipynb #da2bb9f8
 @patch
 def _fit_features(self:TextKernelRidge, X, style):
     "Fit the SVD of the themes and the scale of the styles"
-    from sklearn.decomposition import TruncatedSVD
     have = X.getnnz(axis=1) > 0
     some = np.random.default_rng(self.seed).permutation(np.flatnonzero(have))[:THEME_ROWS]
     Y,style = X[np.sort(some)],style[have]
     counts = Y.getnnz(axis=0)
     self.often = np.flatnonzero(counts >= np.clip(Y.shape[0]//1000, min(1, counts.max()), 10)).astype(np.int32)
     k = max(1, min(self.topics, Y.shape[0]-1, len(self.often)-1))
-    svd = TruncatedSVD(k, n_iter=2, random_state=self.seed).fit(Y[:, self.often])
-    self.components = svd.components_.astype(np.float32)
+    self.components = _components(Y[:, self.often], k, self.seed)
     self.shape = np.stack([style.mean(0), np.where(style.std(0) > 1e-9, style.std(0), 0)])
 
 # %% ../../../nbs/models/tabular/01_text_kernel.ipynb #247145a8

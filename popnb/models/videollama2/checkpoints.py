@@ -335,12 +335,13 @@ def fill_weights(
     if "absence.weight" in found.new: net.absence.weight.copy_(_silence_vector(net))
     return net
 
-# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #5eae65e1
+# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #02694ae8
 def _check_hub_name(place, holds):
     "Raise `InputError` for what can be no name of the hub"
     if len(Path(place).parts) != 2 or Path(place).is_absolute():
         raise InputError(f"There is no folder {place}; it must hold {holds}.")
 
+# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #dc352816
 def require_folder(
     place:str|Path|None, # Folder or hub name; `None`: nothing is needed
     holds:str=VIDEOLLAMA2_FILES, # Files that it must hold, for the message
@@ -351,6 +352,7 @@ def require_folder(
     _check_hub_name(place, holds)
     require_published(str(place), holds, in_hub_cache(str(place)), system)
 
+# %% ../../../nbs/models/videollama2/05_checkpoints.ipynb #5eae65e1
 def _local_folder(place, holds):
     "A folder on this machine, or that of a download"
     if place is None or Path(place).is_dir(): return place and Path(place).resolve()
