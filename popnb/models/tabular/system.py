@@ -584,7 +584,6 @@ def _trend_groups(names):
 class Tabular(Predictor):
     "Hand-crafted signals, text, category and creator in LightGBM, blended with a linear model"
     inputs,hard = TABULAR_INPUTS,None         # `hard`: `Difficulty` of rows, where one was found
-    stages = {}                               # during training: columns -> linear model and trees that a choice was made with
     keep_rows = False                         # keep `fitted` without feature blocks too, for `popnb ablate`
     explainers = ("contributions", "encoders", "occlusion", "words")
     def __init__(self,
@@ -629,7 +628,7 @@ class Tabular(Predictor):
         if sklearn_estimator is not None: steps = self._use_stage(sklearn_estimator, seed)
         super().__init__(preset, seed, inputs=list(inputs), **steps, **used, **self.boosting)
         self.inputs,self.design = tuple(inputs),DesignMatrix(inputs, seed, **own)
-        self.boosting = self.boosting | LOSSES[loss]
+        self.boosting,self.stages = self.boosting | LOSSES[loss],{}   # `stages`: columns -> line and trees of a choice, while it trains
 
 # %% ../../../nbs/models/tabular/03_system.ipynb #706050de
 @patch(as_prop=True)
