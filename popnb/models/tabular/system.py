@@ -401,7 +401,7 @@ class Linear:
 
     def predict(self, X): # `(n, d)` -> `(n,)`
         w = self.state["weights"]
-        return np.concatenate([self.standardise(A) @ w[:-1] + w[-1] for _,A in _chunks(X)])
+        return np.concatenate([(self.standardise(A)*w[:-1]).sum(1) + w[-1] for _,A in _chunks(X)])   # alone as in a batch
 
 # %% ../../../nbs/models/tabular/03_system.ipynb #00c73bb7
 @patch
