@@ -10,7 +10,7 @@ cfg = parser["DEFAULT"]
 
 def needs(name): return cfg.get(f"{name}requirements", "").split()
 
-extras = {name: needs(f"{name}_") for name in ("torch", "encoders", "tune", "sklearn", "trends", "search", "boost", "onnx", "youtube", "track", "app", "scale", "dev")}
+extras = {name: needs(f"{name}_") for name in ("torch", "encoders", "tune", "sklearn", "trends", "search", "boost", "icl", "onnx", "youtube", "track", "app", "scale", "dev")}
 
 setup(
     name=cfg["lib_name"], version=cfg["version"], description=cfg["description"], keywords=cfg["keywords"],
