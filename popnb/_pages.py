@@ -213,7 +213,7 @@ PAGES = {
     'models/difficulty.html': ('Difficulty of rows', 'How large the error of a row is expected to be: a weight for intervals, learned from errors on training rows', ()),
     'models/sklearn_stage.html': ('Estimators of scikit-learn as a last stage', 'Fitted on columns of numbers, saved without pickle, loaded with checks', ()),
     'models/own_module.html': ('A torch module of your own', 'One class that turns any `torch.nn.Module` on frames, numbers or text into a system', ()),
-    'models/learners.html': ('Tabular learners', 'Networks, neighbours, kernels and CatBoost on the columns and vectors of a table, and non-negative weights for their blend', ()),
+    'models/learners.html': ('Tabular learners', 'Networks, neighbours, kernels, CatBoost and TabICL on the columns and vectors of a table, and non-negative weights for their blend', ()),
     'models/tabular/ngrams.html': ('n-grams', 'TF-IDF of words and character n-grams, counted with arrays of hashes, for tables of a hundred to a million texts', ()),
     'models/tabular/text_kernel.html': ('Text kernel', 'Kernel ridge regression on the similarity of texts in wording, theme and style', ()),
     'models/tabular/text.html': ('Text features', 'Dense columns from titles and descriptions: a linear model of n-grams, nearest neighbours, and a text kernel', ()),
