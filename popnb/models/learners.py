@@ -381,6 +381,7 @@ class InContext(Learner):
             raise InputError("The learner tabicl cannot weigh rows: leave out the weight, or the learner.")
         some = np.sort(np.random.default_rng(self.seed).permutation(len(y))[:ICL_ROWS])
         X,label = rows.columns[some].astype(np.float32),np.asarray(y)[some].astype(np.float32)
+        if self.task == "binary" and len(np.unique(label)) < 2: raise InputError("tabicl needs training rows of both classes.")
         gone = np.isnan(X)
         self.arrays = {"columns": np.where(gone, np.float32(0), X), "gone": gone.astype(np.uint8), "label": label}
         self.info = {"rows": len(some)} | self._read()

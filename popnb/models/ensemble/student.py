@@ -213,7 +213,7 @@ def _fit(self:Student, train, valid, y, yv):
     check,*others = (self.reader.transform(m, self.store, self.workers) for m in (valid, *more))
     self.inputs = tuple(i for i in self.reader.inputs)
     rows = join_rows([*rows, *others])
-    self._check_size(P.shape[1], rows)
+    self._check_size(P.shape[1])
     with one_thread():
         emb,found = text_vectors(rows.buckets, o["width"], self.seed),{}
         for share in o["truth"]:
@@ -228,7 +228,7 @@ def _fit(self:Student, train, valid, y, yv):
 
 # %% ../../../nbs/models/ensemble/07_student.ipynb #81e9011d
 @patch
-def _check_size(self:Student, T, rows):
+def _check_size(self:Student, T):
     "Raise `InputError` for a student with more than `MOST_PARAMETERS` numbers"
     n = (1 << self.reader.bits)*(self.options["width"]+T+VIEW_COUNT)
     if n > MOST_PARAMETERS: raise InputError(f"A student with {self.reader.bits} bits, width {self.options['width']} and {T} outputs has "
